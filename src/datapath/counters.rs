@@ -1,0 +1,174 @@
+//! Counters of one worker: plain cells that only the worker writes and the management thread reads.
+//!
+//! A cell is an `AtomicU64` used with relaxed load and store, never read-modify-write: on the
+//! hardware that is an ordinary add to memory, and the reader sees whole values.
+//!
+//! The invariant (design §1), per worker, at any instant between two bursts:
+//! `rx + handed_in = tx + handed_off + consumed + held + Σ drops`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use super::snapshot::PortId;
+use crate::session::ServerId;
+use crate::wire::DropReason;
+
+/// The most ports a node can have, exception taps included.
+pub const MAX_PORTS: usize = 32;
+/// The most real servers a node can have, over all services.
+pub const MAX_SERVERS: usize = 16_384;
+
+/// A counter or gauge with one writer.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds `n`. Only the owner calls it.
+    #[inline(always)]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+    /// Sets a gauge. Only the owner calls it.
+    #[inline(always)]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Packets and bytes (Ethernet frames without FCS) of one port, as this worker saw them.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames received.
+    pub rx_packets: Cell,
+    /// Bytes received.
+    pub rx_bytes: Cell,
+    /// Frames transmitted.
+    pub tx_packets: Cell,
+    /// Bytes transmitted.
+    pub tx_bytes: Cell,
+    /// Frames the port did not take.
+    pub tx_refused: Cell,
+}
+
+/// One real server, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct ServerCounters {
+    /// Sessions created.
+    pub created: Cell,
+    /// Sessions ended; active = created − ended.
+    pub ended: Cell,
+    /// Packets from clients.
+    pub forward_packets: Cell,
+    /// Bytes from clients (frames).
+    pub forward_bytes: Cell,
+    /// Packets from the server.
+    pub reply_packets: Cell,
+    /// Bytes from the server (frames).
+    pub reply_bytes: Cell,
+}
+
+/// All counters of one worker.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// Packets received from ports.
+    pub rx: CachePadded<Cell>,
+    /// Packets received from other workers.
+    pub handed_in: Cell,
+    /// Packets given to other workers.
+    pub handed_off: Cell,
+    /// Packets received and transmitted (to the wire or to the kernel).
+    pub tx: Cell,
+    /// Of `tx`: those that went to the kernel by an exception tap.
+    pub punted: Cell,
+    /// Packets that ended here on purpose: ARP, NDP and echo that was answered or learnt from.
+    pub consumed: Cell,
+    /// Gauge: packets that wait for their next hop.
+    pub held: Cell,
+    /// Packets made by Shunt and transmitted (answers, ICMP errors, probes); not in `tx`.
+    pub originated: Cell,
+    /// Drops by reason.
+    pub drops: [Cell; DropReason::COUNT],
+    /// Gauge: IPv4 sessions.
+    pub sessions_v4: Cell,
+    /// Gauge: IPv6 sessions.
+    pub sessions_v6: Cell,
+    /// Sessions that ended by timeout.
+    pub expired: Cell,
+    /// Loop iterations.
+    pub polls: Cell,
+    /// Loop iterations that received something.
+    pub busy_polls: Cell,
+    /// Events to the management thread that found the queue full.
+    pub events_lost: Cell,
+    ports: Box<[PortCounters]>,
+    servers: Box<[ServerCounters]>,
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WorkerCounters {
+    /// All zero.
+    pub fn new() -> Self {
+        WorkerCounters {
+            rx: CachePadded::default(),
+            handed_in: Cell::default(),
+            handed_off: Cell::default(),
+            tx: Cell::default(),
+            punted: Cell::default(),
+            consumed: Cell::default(),
+            held: Cell::default(),
+            originated: Cell::default(),
+            drops: std::array::from_fn(|_| Cell::default()),
+            sessions_v4: Cell::default(),
+            sessions_v6: Cell::default(),
+            expired: Cell::default(),
+            polls: Cell::default(),
+            busy_polls: Cell::default(),
+            events_lost: Cell::default(),
+            ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
+            servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
+        }
+    }
+
+    /// The counters of a port.
+    #[inline(always)]
+    pub fn port(&self, port: PortId) -> &PortCounters {
+        &self.ports[usize::from(port.0)]
+    }
+
+    /// The counters of a real server.
+    #[inline(always)]
+    pub fn server(&self, server: ServerId) -> &ServerCounters {
+        &self.servers[usize::from(server.0)]
+    }
+
+    /// The counter of a drop reason.
+    #[inline(always)]
+    pub fn drop(&self, reason: DropReason) -> &Cell {
+        &self.drops[reason as usize]
+    }
+
+    /// Σ drops.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Cell::get).sum()
+    }
+
+    /// Whether every packet is accounted for. Exact only while the worker is between two bursts.
+    pub fn balanced(&self) -> bool {
+        self.rx.get() + self.handed_in.get()
+            == self.tx.get()
+                + self.handed_off.get()
+                + self.consumed.get()
+                + self.held.get()
+                + self.dropped()
+    }
+}

@@ -1,0 +1,190 @@
+//! The configuration as a worker sees it: immutable, behind one `Arc`, swapped as a whole.
+//!
+//! Ids (ports, services, servers) are indexes into the snapshot's vectors. They are given by the
+//! management thread and are stable from one snapshot to the next as long as the thing exists, so a
+//! session may keep them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+
+use crate::sched::SchedulerKind;
+use crate::session::{Mode, ServerId, ServiceId};
+use crate::wire::flow::Protocol;
+
+/// Index of a port in [`Snapshot::ports`]. Exception taps are ports too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct PortId(pub u8);
+
+/// The number of steering buckets (design §3); the same on every node.
+pub const BUCKETS: usize = 128;
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// Where clients and servers are, seen from a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Clients only: packets are steered by their source.
+    Client,
+    /// Real servers only: packets are steered by their destination.
+    Server,
+    /// Both (one-armed).
+    Both,
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortRole {
+    /// On the wire. `exception` is the tap by which the kernel shares it.
+    Wire {
+        /// Where clients and servers are.
+        side: Side,
+        /// The tap of the exception path.
+        exception: Option<PortId>,
+    },
+    /// A tap to the kernel; what comes from it leaves by port `wire`.
+    Exception {
+        /// The port it belongs to.
+        wire: PortId,
+    },
+}
+
+/// A port.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The largest IP packet in bytes.
+    pub mtu: u16,
+    /// What it is for.
+    pub role: PortRole,
+    /// The first address of each family: the source of ARP, NDP and ICMP errors.
+    pub ipv4: Option<Ipv4Addr>,
+    /// See `ipv4`.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Recompute TCP/UDP checksums in full instead of updating them, since senders on this port
+    /// leave them unfinished.
+    pub full_checksums: bool,
+}
+
+/// An address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// A service listens on it. Answered for on every port.
+    Vip,
+    /// An address of a port: packets for it go to the kernel.
+    Port(PortId),
+    /// A FullNAT source address on that port.
+    Lip(PortId),
+}
+
+/// A way out: the port and the next hop's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteTarget {
+    /// The port to leave by.
+    pub port: PortId,
+    /// The gateway; `None` when the destination is on the link.
+    pub via: Option<IpAddr>,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destinations.
+    pub to: IpNet,
+    /// The way out.
+    pub target: RouteTarget,
+}
+
+/// Timeouts of a service, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Handshake not complete.
+    pub tcp_syn: u32,
+    /// Established.
+    pub tcp_established: u32,
+    /// A FIN or RST was seen.
+    pub tcp_fin: u32,
+    /// UDP.
+    pub udp: u32,
+}
+
+/// A virtual server.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub listen: Vec<std::net::SocketAddr>,
+    /// The forwarding mode.
+    pub mode: Mode,
+    /// The scheduler.
+    pub scheduler: SchedulerKind,
+    /// Its timeouts.
+    pub timeouts: Timeouts,
+    /// Its servers of both families, in the order of the configuration.
+    pub servers: Vec<ServerId>,
+}
+
+/// A real server of one service.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The service it belongs to.
+    pub service: ServiceId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its weight; 0 takes no new sessions.
+    pub weight: u16,
+    /// Whether its health check passes (or it has none).
+    pub up: bool,
+    /// The way to it.
+    pub route: RouteTarget,
+}
+
+/// The local addresses (LIPs) of FullNAT on a port, one family after the other.
+#[derive(Clone, Debug, Default)]
+pub struct LocalAddresses {
+    /// IPv4 LIPs.
+    pub v4: Vec<Ipv4Addr>,
+    /// IPv6 LIPs.
+    pub v6: Vec<Ipv6Addr>,
+}
+
+/// The whole configuration of the data path.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub generation: u64,
+    /// 0 or 1 in a pair; partitions the FullNAT ports.
+    pub node_id: u8,
+    /// By [`PortId`].
+    pub ports: Vec<Port>,
+    /// LIPs by [`PortId`].
+    pub lips: Vec<LocalAddresses>,
+    /// Longest prefix first; connected networks included.
+    pub routes_v4: Vec<Route>,
+    /// See `routes_v4`.
+    pub routes_v6: Vec<Route>,
+    /// By [`ServiceId`].
+    pub services: Vec<Service>,
+    /// By [`ServerId`].
+    pub servers: Vec<Server>,
+    /// Which service listens.
+    pub listeners_v4: HashMap<(Ipv4Addr, u16, Protocol), ServiceId>,
+    /// See `listeners_v4`.
+    pub listeners_v6: HashMap<(Ipv6Addr, u16, Protocol), ServiceId>,
+    /// Our addresses.
+    pub local_v4: HashMap<Ipv4Addr, LocalAddress>,
+    /// See `local_v4`.
+    pub local_v6: HashMap<Ipv6Addr, LocalAddress>,
+    /// The worker that owns each steering bucket.
+    pub worker_of: [u8; BUCKETS],
+}

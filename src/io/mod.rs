@@ -1,0 +1,32 @@
+//! Ports as the worker loop sees them: [`BurstIo`], and implementations in memory and on pcap files.
+//!
+//! DPDK's is in `crate::dpdk`. The worker is generic over the trait and monomorphised.
+#![forbid(unsafe_code)]
+
+use crate::datapath::frame::Frame;
+use crate::datapath::snapshot::PortId;
+use arrayvec::ArrayVec;
+
+/// How many frames a worker takes at a time.
+pub const BURST: usize = 32;
+
+/// A burst of frames.
+pub type Burst<F> = ArrayVec<F, BURST>;
+
+/// One worker's queues of every port: it receives from its own rx queues and transmits on its own
+/// tx queues, and shares neither.
+pub trait BurstIo {
+    /// The packet buffer.
+    type Frame: Frame;
+
+    /// Receives up to the free room of `into` from this worker's queue of `port`, appending.
+    /// Returns how many came. A port without a queue for this worker gives none.
+    fn receive(&mut self, port: PortId, into: &mut Burst<Self::Frame>) -> usize;
+
+    /// Transmits frames from the front of `frames` on this worker's queue of `port` and removes
+    /// those that the port took. Returns how many; what remains was refused.
+    fn transmit(&mut self, port: PortId, frames: &mut Burst<Self::Frame>) -> usize;
+
+    /// A new frame of length 0 with headroom, for packets that Shunt makes itself.
+    fn allocate(&mut self) -> Option<Self::Frame>;
+}

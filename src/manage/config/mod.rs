@@ -1,0 +1,180 @@
+//! The configuration file (design §7): what it says, once it has been read and found right.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::sched::SchedulerKind;
+use crate::session::Mode;
+use crate::wire::flow::Protocol;
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[dpdk]`
+    pub dpdk: Dpdk,
+    /// `[[port]]`, at least one
+    pub ports: Vec<Port>,
+    /// `[[route]]`
+    pub routes: Vec<Route>,
+    /// `[[neighbor]]`
+    pub neighbors: Vec<Neighbor>,
+    /// `[[service]]`
+    pub services: Vec<Service>,
+    /// `[api]`
+    pub api: Api,
+}
+
+/// `[node]`: this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// 0 or 1.
+    pub id: u8,
+    /// CPU cores, one worker on each. A core may stand twice only with `idle = "yield"`.
+    pub workers: Vec<usize>,
+    /// What a worker does when there is nothing to do.
+    pub idle: Idle,
+    /// Capacity of the session table, over all workers.
+    pub sessions: usize,
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Poll for ever.
+    Spin,
+    /// Give the CPU up after a run of empty polls.
+    Yield,
+}
+
+/// `[dpdk]`: the Environment Abstraction Layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dpdk {
+    /// Memory for packet buffers, MiB.
+    pub memory_mb: usize,
+    /// Whether to use hugepages.
+    pub hugepages: bool,
+    /// PCI devices.
+    pub allow: Vec<String>,
+    /// Virtual devices, each `NAME,ARG=VALUE,…`.
+    pub vdevs: Vec<String>,
+    /// Passed to EAL as they are.
+    pub extra_args: Vec<String>,
+}
+
+/// `[[port]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// PCI address or vdev name.
+    pub device: String,
+    /// Where clients and servers are.
+    pub side: Side,
+    /// Addresses with their prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// LIPs for FullNAT.
+    pub local_addresses: Vec<IpAddr>,
+    /// The largest IP packet in bytes.
+    pub mtu: u16,
+    /// The tap the kernel sees; `None` for none.
+    pub exception: Option<String>,
+    /// Compute TCP/UDP checksums in full (key `full_checksums`, default false).
+    pub full_checksums: bool,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Destinations.
+    pub to: IpNet,
+    /// The gateway, on a link of one of the ports.
+    pub via: IpAddr,
+}
+
+/// `[[neighbor]]`: a fixed next hop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbor {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The name of the port.
+    pub port: String,
+}
+
+/// `[[service]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Forwarding mode.
+    pub mode: Mode,
+    /// Scheduler.
+    pub scheduler: SchedulerKind,
+    /// `[timeouts]`, with what `[service.timeouts]` overrides.
+    pub timeouts: Timeouts,
+    /// `[service.health]`
+    pub health: Option<Health>,
+    /// `[[service.server]]`
+    pub servers: Vec<Server>,
+}
+
+/// `[[service.server]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// 0 to 65535; 0 takes no new sessions.
+    pub weight: u16,
+}
+
+/// `[service.health]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// How the server is asked.
+    pub check: HealthCheck,
+    /// Milliseconds from one check to the next.
+    pub interval_ms: u64,
+    /// Milliseconds until a check has failed.
+    pub timeout_ms: u64,
+    /// Good checks in a row that bring a server up.
+    pub rise: u32,
+    /// Bad checks in a row that take a server down.
+    pub fall: u32,
+    /// Another port to ask than the one that serves (key `port`).
+    pub port: Option<u16>,
+}
+
+/// How a health check asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthCheck {
+    /// A TCP connection is accepted.
+    Tcp,
+    /// An HTTP/1.1 GET is answered with an expected status.
+    Http {
+        /// The path asked for.
+        path: String,
+        /// The Host header (key `host`); the server's address when absent.
+        host: Option<String>,
+        /// Inclusive ranges of status codes.
+        expect: Vec<(u16, u16)>,
+    },
+}
+
+/// `[api]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    /// Path of the control socket.
+    pub socket: PathBuf,
+}

@@ -1,0 +1,4 @@
+//! The management thread: configuration, health checks, neighbours, control socket.
+#![forbid(unsafe_code)]
+
+pub mod config;

@@ -1,0 +1,152 @@
+//! One session: what the established path needs, in one cache line for IPv4 and two for IPv6.
+//!
+//! | field | meaning |
+//! |---|---|
+//! | client, vip | the outer pair: source and destination of a packet from the client |
+//! | local, server | the inner pair: source and destination of that packet towards the server |
+//! | | (`nat`, `dr`: local = client; `dr`: server = the real server's address, never written) |
+//! | delta | one's-complement difference the forward rewrite makes to the checksums |
+
+use crate::wire::flow::{Address, FlowKey, Protocol};
+
+/// Index of a service in the snapshot; stable while the service exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ServiceId(pub u16);
+
+/// Index of a real server of a service in the snapshot; stable while the server exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ServerId(pub u16);
+
+/// A next hop of the worker that owns the session: index and generation in its hop table. A stale
+/// generation means that the hop was given up; it is then looked up again by address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct HopRef {
+    /// Index into the worker's hop table.
+    pub index: u16,
+    /// Must equal the generation of that hop.
+    pub generation: u16,
+}
+
+/// How packets are forwarded (design §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Mode {
+    /// Destination rewritten to the real server; replies come back through Shunt.
+    Nat,
+    /// Source rewritten too, to a local address and port.
+    FullNat,
+    /// Direct server return: only the Ethernet header changes.
+    Dr,
+}
+
+/// Which way a packet of a session goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client to the real server.
+    Forward,
+    /// From the real server to the client.
+    Reply,
+}
+
+/// The state of a session: TCP as seen in the middle, or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TcpState {
+    /// Not TCP.
+    Udp,
+    /// The client's SYN was seen.
+    SynSent,
+    /// The server's SYN-ACK was seen.
+    SynReceived,
+    /// The handshake is complete.
+    Established,
+    /// The client has sent FIN.
+    FinClient,
+    /// The server has sent FIN.
+    FinServer,
+    /// Both have sent FIN.
+    FinBoth,
+    /// RST was seen.
+    Closed,
+}
+
+/// One session. 64 bytes for IPv4, 128 for IPv6.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Entry<A> {
+    /// The client's address.
+    pub client: A,
+    /// The virtual address.
+    pub vip: A,
+    /// Source address towards the server: the client's, or the LIP in FullNAT.
+    pub local: A,
+    /// The real server's address.
+    pub server: A,
+    /// The client's port.
+    pub client_port: u16,
+    /// The virtual port.
+    pub vip_port: u16,
+    /// Source port towards the server.
+    pub local_port: u16,
+    /// The real server's port.
+    pub server_port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// TCP state.
+    pub state: TcpState,
+    /// Forwarding mode.
+    pub mode: Mode,
+    /// Whether the slab slot holds a session.
+    pub(super) live: bool,
+    /// When the last packet was seen, in milliseconds (wrapping).
+    pub last_seen: u32,
+    /// Idle time after which the session ends, in milliseconds.
+    pub timeout: u32,
+    /// When the session was created, in milliseconds (wrapping).
+    pub created: u32,
+    /// The service.
+    pub service: ServiceId,
+    /// The real server.
+    pub server_id: ServerId,
+    /// Next hop towards the server.
+    pub forward_hop: HopRef,
+    /// Next hop towards the client.
+    pub reply_hop: HopRef,
+    /// Checksum difference of the forward rewrite, IPv4 header (RFC 1624, one's complement).
+    pub delta_ip: u16,
+    /// Checksum difference of the forward rewrite, TCP/UDP (includes the pseudo header).
+    pub delta_transport: u16,
+    /// Timing wheel: the next entry of the slot (or of the free list), or NIL.
+    pub(super) next: u32,
+    /// Timing wheel: the previous entry, or the slot when this is its first.
+    pub(super) prev: u32,
+}
+
+const _: () = assert!(size_of::<Entry<std::net::Ipv4Addr>>() == 64);
+const _: () = assert!(size_of::<Entry<std::net::Ipv6Addr>>() == 128);
+
+impl<A: Address> Entry<A> {
+    /// The key of packets from the client.
+    #[inline(always)]
+    pub fn forward_key(&self) -> FlowKey<A> {
+        FlowKey {
+            src: self.client,
+            dst: self.vip,
+            sport: self.client_port,
+            dport: self.vip_port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// The key of packets from the real server (does not come in `dr`).
+    #[inline(always)]
+    pub fn reply_key(&self) -> FlowKey<A> {
+        FlowKey {
+            src: self.server,
+            dst: self.local,
+            sport: self.server_port,
+            dport: self.local_port,
+            protocol: self.protocol,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Why a packet was dropped: one named reason for each drop, the vocabulary of the whole house.
+//!
+//! Operators meet these names in `shunt drops`; each has a sentence that says what it means for
+//! them.
+
+macro_rules! drop_reasons {
+    ($($variant:ident, $name:literal, $help:literal;)*) => {
+        /// The reason why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)*];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in counters and in the output of `shunt drops`.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+
+            /// What it means, in one sentence for the operator.
+            pub const fn help(self) -> &'static str {
+                match self { $(DropReason::$variant => $help,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // Frames that cannot be read.
+    FrameTooShort, "frame_too_short", "The frame ends before its headers do.";
+    FrameTooLong, "frame_too_long", "The frame came in several buffers: it is longer than the port's mtu.";
+    NotOurMac, "not_our_mac", "The destination MAC address is not this port's.";
+    VlanTagged, "vlan_tagged", "The frame carries a VLAN tag and the port is untagged.";
+    UnknownEtherType, "unknown_ether_type", "Neither IPv4, IPv6 nor ARP, and the port has no exception path.";
+    BadArp, "bad_arp", "An ARP packet with wrong lengths, types or addresses.";
+    BadNdp, "bad_ndp", "A neighbor discovery packet that RFC 4861 says to ignore.";
+    ArpNotForUs, "arp_not_for_us", "An ARP request or neighbor solicitation for an address that is not ours.";
+    // IP headers.
+    BadIpVersion, "bad_ip_version", "The version field contradicts the EtherType.";
+    BadIpHeaderLength, "bad_ip_header_length", "The IPv4 header length is below 20 bytes.";
+    BadIpLength, "bad_ip_length", "The IP length is larger than the frame or smaller than the header.";
+    BadIpChecksum, "bad_ip_checksum", "The IPv4 header checksum is wrong.";
+    IpOptions, "ip_options", "An IPv4 packet with options.";
+    ExtensionHeader, "extension_header", "An IPv6 packet with extension headers.";
+    Fragment, "fragment", "A fragment of an IP packet.";
+    Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
+    Land, "land", "Source and destination are the same address and port.";
+    SpoofedLocal, "spoofed_local", "The source is one of our own addresses.";
+    HopLimitExceeded, "hop_limit_exceeded", "TTL or hop limit ran out here; Time Exceeded was sent.";
+    // Transport headers.
+    BadTcpHeader, "bad_tcp_header", "The TCP header is cut short or its data offset is wrong.";
+    BadTcpFlags, "bad_tcp_flags", "A combination of TCP flags that no stack sends (null, Xmas, SYN with FIN or RST).";
+    BadUdpHeader, "bad_udp_header", "The UDP header is cut short or its length is wrong.";
+    BadTransportChecksum, "bad_transport_checksum", "The port reports a wrong TCP or UDP checksum.";
+    BadIcmp, "bad_icmp", "An ICMP packet that is cut short or whose checksum is wrong.";
+    IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
+    // Sessions and services.
+    NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
+    NoSession, "no_session", "In mid-stream and no session is known for it.";
+    NoServer, "no_server", "No real server of the service is up and has weight.";
+    SessionTableFull, "session_table_full", "The session table is at its capacity (node.sessions).";
+    ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
+    LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";
+    NotLocal, "not_local", "Neither for a service nor for an address of this node.";
+    NoException, "no_exception", "For an address of this node, but the port has no exception path to the kernel.";
+    // Next hops.
+    NoRoute, "no_route", "No route leads to the destination.";
+    NeighborUnresolved, "neighbor_unresolved", "The next hop did not answer ARP or neighbor discovery.";
+    NeighborQueueFull, "neighbor_queue_full", "Too many packets wait for the next hop to be resolved.";
+    NeighborTableFull, "neighbor_table_full", "No room for another next hop.";
+    // Out of the worker.
+    HandOffFull, "hand_off_full", "The ring to the worker that owns the packet is full.";
+    TxRefused, "tx_refused", "The port did not take the packet: its transmit queue is full.";
+    NoBuffer, "no_buffer", "No packet buffer was free.";
+}
+
+impl std::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_ordered() {
+        for (i, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+            assert!(DropReason::ALL[..i].iter().all(|r| r.name() != reason.name()));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The worker: burst loop, control messages, affinity.
+
+pub mod control;
