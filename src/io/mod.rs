@@ -3,6 +3,8 @@
 //! DPDK's is in `crate::dpdk`. The worker is generic over the trait and monomorphised.
 #![forbid(unsafe_code)]
 
+pub mod memory;
+
 use crate::datapath::frame::Frame;
 use crate::datapath::snapshot::PortId;
 use arrayvec::ArrayVec;

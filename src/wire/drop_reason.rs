@@ -69,6 +69,7 @@ drop_reasons! {
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";
     NotLocal, "not_local", "Neither for a service nor for an address of this node.";
     NoException, "no_exception", "For an address of this node, but the port has no exception path to the kernel.";
+    PuntLimited, "punt_limited", "More packets for the kernel than it is given per second.";
     // Next hops.
     NoRoute, "no_route", "No route leads to the destination.";
     NeighborUnresolved, "neighbor_unresolved", "The next hop did not answer ARP or neighbor discovery.";

@@ -1,0 +1,106 @@
+//! Which real server a new session gets: one scheduler per service and family, fed with the number
+//! of sessions each server has on this worker.
+
+use super::family::Family;
+use super::snapshot::Snapshot;
+use crate::sched::{Candidate, Scheduler, SchedulerKind};
+use crate::session::{ServerId, ServiceId};
+
+/// The servers of one service that have this family.
+#[derive(Debug)]
+struct Group {
+    kind: SchedulerKind,
+    scheduler: Scheduler,
+    servers: Vec<ServerId>,
+    candidates: Vec<Candidate>,
+}
+
+/// The schedulers of one family on one worker.
+#[derive(Debug)]
+pub struct Balancer {
+    seed: u64,
+    groups: Vec<Group>,
+    /// By server: its place in its group's lists.
+    places: Vec<(ServiceId, u16)>,
+}
+
+impl Balancer {
+    /// Without services. The seed makes workers start their rotations at different servers.
+    pub fn new(seed: u64) -> Self {
+        Balancer { seed, groups: Vec::new(), places: Vec::new() }
+    }
+
+    /// Takes a new configuration: weights and health come from it, the counts of open sessions and
+    /// the rotation of services whose servers stay the same are kept.
+    pub fn configure<A: Family>(&mut self, snapshot: &Snapshot) {
+        let mut groups = Vec::with_capacity(snapshot.services.len());
+        let mut places = vec![(ServiceId(0), u16::MAX); snapshot.servers.len()];
+        for (index, service) in snapshot.services.iter().enumerate() {
+            let id = ServiceId(index as u16);
+            let servers: Vec<ServerId> = service
+                .servers
+                .iter()
+                .copied()
+                .filter(|s| A::from_ip(snapshot.servers[usize::from(s.0)].address).is_some())
+                .collect();
+            let candidates = servers
+                .iter()
+                .map(|s| {
+                    let server = &snapshot.servers[usize::from(s.0)];
+                    Candidate {
+                        weight: u32::from(server.weight),
+                        active: self.active(*s),
+                        available: server.up,
+                    }
+                })
+                .collect();
+            for (place, server) in servers.iter().enumerate() {
+                places[usize::from(server.0)] = (id, place as u16);
+            }
+            let scheduler = match self.groups.get_mut(index) {
+                Some(old) if old.kind == service.scheduler && old.servers == servers => {
+                    std::mem::replace(&mut old.scheduler, Scheduler::new(old.kind, self.seed))
+                }
+                _ => Scheduler::new(service.scheduler, self.seed.wrapping_add(index as u64)),
+            };
+            groups.push(Group { kind: service.scheduler, scheduler, servers, candidates });
+        }
+        self.groups = groups;
+        self.places = places;
+    }
+
+    /// The server for a new session of `service`; `None` when none is up and has weight.
+    pub fn pick(&mut self, service: ServiceId) -> Option<ServerId> {
+        let group = self.groups.get_mut(usize::from(service.0))?;
+        let place = group.scheduler.pick(&group.candidates)?;
+        Some(group.servers[place])
+    }
+
+    /// A session of this server was created.
+    pub fn opened(&mut self, server: ServerId) {
+        if let Some(candidate) = self.candidate(server) {
+            candidate.active += 1;
+        }
+    }
+
+    /// A session of this server has ended.
+    pub fn closed(&mut self, server: ServerId) {
+        if let Some(candidate) = self.candidate(server) {
+            candidate.active = candidate.active.saturating_sub(1);
+        }
+    }
+
+    /// How many sessions of this server are open.
+    pub fn active(&self, server: ServerId) -> u32 {
+        let Some(&(service, place)) = self.places.get(usize::from(server.0)) else { return 0 };
+        self.groups
+            .get(usize::from(service.0))
+            .and_then(|group| group.candidates.get(usize::from(place)))
+            .map_or(0, |candidate| candidate.active)
+    }
+
+    fn candidate(&mut self, server: ServerId) -> Option<&mut Candidate> {
+        let &(service, place) = self.places.get(usize::from(server.0))?;
+        self.groups.get_mut(usize::from(service.0))?.candidates.get_mut(usize::from(place))
+    }
+}

@@ -1,0 +1,193 @@
+//! The established path: the packet of a known session, rewritten as the session says.
+
+use super::family::{self, Family};
+use super::frame::Frame;
+use super::hops::{Hop, Hops};
+use super::icmp;
+use super::new_flow;
+use super::pipeline::{Item, Lane, Notice, Shared};
+use super::snapshot::Snapshot;
+use super::verdict::Verdict;
+use crate::rewrite::ethernet;
+use crate::rewrite::nat::Deltas;
+use crate::rewrite::transport_checksum;
+use crate::session::{Direction, Entry, HopRef, Mode, ServerId, SessionId, tcp_state};
+use crate::wire::DropReason;
+use crate::wire::flow::{Protocol, tcp_flags};
+
+/// Acts on a packet whose session is known.
+#[inline(always)]
+pub(super) fn act<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    id: SessionId,
+    direction: Direction,
+    now: u32,
+) -> Verdict {
+    let flow = &item.flow;
+    let entry = lane.table.get_mut(id);
+    if entry.protocol == Protocol::Tcp
+        && !tcp_state::is_steady(entry.state, flow.tcp_flags)
+        && !follow_tcp(shared, lane, id, direction, flow.tcp_flags, now)
+    {
+        return new_flow::replace(shared, lane, frame, item, id, now);
+    }
+    let entry = lane.table.get_mut(id);
+    entry.last_seen = now;
+
+    if entry.mode != Mode::Dr && flow.hop_limit <= 1 {
+        return icmp::time_exceeded(shared, frame, flow, now);
+    }
+    let hop_ref = match direction {
+        Direction::Forward => entry.forward_hop,
+        Direction::Reply => entry.reply_hop,
+    };
+    let hop_ref = match shared.hops.get(hop_ref) {
+        Some(_) => hop_ref,
+        None => match renew_hop(shared, entry, direction) {
+            Ok(hop_ref) => hop_ref,
+            Err(reason) => return Verdict::Drop(reason),
+        },
+    };
+
+    if entry.mode != Mode::Dr {
+        let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
+        match direction {
+            Direction::Forward => {
+                A::translate(frame.bytes_mut(), &entry.reply_key().reversed(), deltas);
+            }
+            Direction::Reply => {
+                A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
+            }
+        }
+    }
+    if frame.rx_checksum().transport_partial
+        || shared.snapshot.ports[usize::from(frame.rx_port().0)].full_checksums
+    {
+        transport_checksum::fill::<A>(frame.bytes_mut(), flow);
+    }
+
+    let server = shared.counters.server(entry.server_id);
+    let bytes = frame.bytes().len() as u64;
+    match direction {
+        Direction::Forward => {
+            server.forward_packets.add(1);
+            server.forward_bytes.add(bytes);
+        }
+        Direction::Reply => {
+            server.reply_packets.add(1);
+            server.reply_bytes.add(bytes);
+        }
+    }
+    send(shared, frame, hop_ref, now)
+}
+
+/// Gives the packet its Ethernet header, or holds it until the next hop is known.
+#[inline(always)]
+fn send<F: Frame>(shared: &mut Shared<F>, frame: &mut F, hop_ref: HopRef, now: u32) -> Verdict {
+    match shared.hops.get(hop_ref) {
+        Some(Hop { addresses, port, ready: true, .. }) => {
+            ethernet::set_addresses(frame.bytes_mut(), addresses);
+            Verdict::Forward(*port)
+        }
+        _ => hold(shared, hop_ref, now),
+    }
+}
+
+#[cold]
+fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+    if let Some((port, address)) = shared.hops.should_ask(hop_ref, now) {
+        shared.notify(Notice::Wanted(port, address));
+    }
+    Verdict::Hold(hop_ref)
+}
+
+/// A packet whose session the tag comparison did not find at once: another session shares its tag,
+/// an earlier packet of this burst made it, or it is new.
+#[cold]
+#[inline(never)]
+pub(super) fn miss<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    now: u32,
+) -> Verdict {
+    match lane.table.find(item.hash, &item.flow.key) {
+        Some((id, direction)) => act(shared, lane, frame, item, id, direction, now),
+        None => new_flow::open(shared, lane, frame, item, now),
+    }
+}
+
+/// Follows the TCP connection through a segment that may change its state. `false` when the segment
+/// is the SYN of a new connection that must not use the old session.
+#[cold]
+fn follow_tcp<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    lane: &mut Lane<A>,
+    id: SessionId,
+    direction: Direction,
+    flags: u8,
+    now: u32,
+) -> bool {
+    use crate::session::TcpState::{Closed, FinBoth, SynSent};
+    let entry = lane.table.get(id);
+    let opens = direction == Direction::Forward
+        && flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
+    let server_up = shared.snapshot.servers[usize::from(entry.server_id.0)].up;
+    if opens
+        && (matches!(entry.state, FinBoth | Closed) || (entry.state == SynSent && !server_up))
+    {
+        return false;
+    }
+    let state = tcp_state::next(entry.state, direction, flags);
+    if state != entry.state {
+        let service = &shared.snapshot.services[usize::from(entry.service.0)];
+        let timeout = tcp_state::timeout(state, &service.timeouts);
+        lane.table.set_state(id, state, timeout, now);
+    }
+    true
+}
+
+/// Looks a session's next hop up again, since routes changed.
+#[cold]
+fn renew_hop<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &mut Entry<A>,
+    direction: Direction,
+) -> Result<HopRef, DropReason> {
+    let Shared { snapshot, hops, .. } = shared;
+    match direction {
+        Direction::Forward => {
+            entry.forward_hop = hop_to_server(hops, snapshot, entry.server_id)?;
+            Ok(entry.forward_hop)
+        }
+        Direction::Reply => {
+            entry.reply_hop = hop_to_client(hops, snapshot, entry.client)?;
+            Ok(entry.reply_hop)
+        }
+    }
+}
+
+/// The next hop towards a real server.
+pub(super) fn hop_to_server<F: Frame>(
+    hops: &mut Hops<F>,
+    snapshot: &Snapshot,
+    server: ServerId,
+) -> Result<HopRef, DropReason> {
+    let server = &snapshot.servers[usize::from(server.0)];
+    let (port, address) = family::next_hop(server.route, server.address);
+    hops.resolve(port, address, &snapshot.ports[usize::from(port.0)].mac)
+}
+
+/// The next hop towards a client.
+pub(super) fn hop_to_client<A: Family, F: Frame>(
+    hops: &mut Hops<F>,
+    snapshot: &Snapshot,
+    client: A,
+) -> Result<HopRef, DropReason> {
+    let (port, address) = A::route(snapshot, client).ok_or(DropReason::NoRoute)?;
+    hops.resolve(port, address, &snapshot.ports[usize::from(port.0)].mac)
+}

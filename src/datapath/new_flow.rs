@@ -1,0 +1,169 @@
+//! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
+//! dropped and the reason says why.
+
+use super::established::{self, hop_to_client, hop_to_server};
+use super::family::Family;
+use super::frame::Frame;
+use super::icmp;
+use super::pipeline::{Item, Lane, Shared};
+use super::snapshot::{LocalAddress, Snapshot};
+use super::verdict::Verdict;
+use crate::rewrite::nat::Deltas;
+use crate::session::{
+    Direction, InsertError, Mode, NewSession, ServiceId, SessionId, TcpState, tcp_state,
+};
+use crate::wire::DropReason;
+use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
+
+/// Opens a session for the packet if a service listens for it.
+pub(super) fn open<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    now: u32,
+) -> Verdict {
+    let key = &item.flow.key;
+    if A::local(&shared.snapshot, key.src).is_some() {
+        return Verdict::Drop(DropReason::SpoofedLocal);
+    }
+    let Some(service) = A::listener(&shared.snapshot, key) else {
+        return without_service(shared, frame, key, now);
+    };
+    if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
+        return Verdict::Drop(DropReason::NoSession);
+    }
+    match create(shared, lane, item, service, now) {
+        Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
+        Err(DropReason::HopLimitExceeded) => icmp::time_exceeded(shared, frame, &item.flow, now),
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Opens a new session in the place of one whose connection is over.
+#[cold]
+pub(super) fn replace<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    old: SessionId,
+    now: u32,
+) -> Verdict {
+    let entry = lane.table.remove(old);
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+    open(shared, lane, frame, item, now)
+}
+
+/// Only a SYN opens a connection.
+fn opens_connection(flags: u8) -> bool {
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    flags & (SYN | ACK | RST | FIN) == SYN
+}
+
+/// A packet that is for no service: perhaps for an address of ours.
+fn without_service<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &F,
+    key: &FlowKey<A>,
+    now: u32,
+) -> Verdict {
+    match A::local(&shared.snapshot, key.dst) {
+        Some(LocalAddress::Vip) => Verdict::Drop(DropReason::NoService),
+        Some(LocalAddress::Lip(_)) => Verdict::Drop(DropReason::NoSession),
+        Some(LocalAddress::Port(_)) => shared.punt(frame.rx_port(), now),
+        None if is_server(shared, key) => Verdict::Drop(DropReason::NoSession),
+        None => Verdict::Drop(DropReason::NotLocal),
+    }
+}
+
+fn is_server<A: Family, F: Frame>(shared: &Shared<F>, key: &FlowKey<A>) -> bool {
+    let source = key.src.into();
+    shared.snapshot.servers.iter().any(|s| s.address == source && s.port == key.sport)
+}
+
+/// Chooses a real server and makes the session.
+fn create<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    item: &Item<A>,
+    service_id: ServiceId,
+    now: u32,
+) -> Result<SessionId, DropReason> {
+    let Shared { snapshot, hops, toeplitz, counters, .. } = shared;
+    let snapshot: &Snapshot = snapshot;
+    let service = &snapshot.services[usize::from(service_id.0)];
+    let key = &item.flow.key;
+    if service.mode != Mode::Dr && item.flow.hop_limit <= 1 {
+        return Err(DropReason::HopLimitExceeded);
+    }
+    if lane.table.len() == lane.table.capacity() {
+        return Err(DropReason::SessionTableFull);
+    }
+    let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
+    let server = &snapshot.servers[usize::from(server_id.0)];
+    let server_address = A::from_ip(server.address).ok_or(DropReason::NoServer)?;
+    let forward_hop = hop_to_server(hops, snapshot, server_id)?;
+    let reply_hop = match service.mode {
+        // The reply does not come this way.
+        Mode::Dr => forward_hop,
+        Mode::Nat | Mode::FullNat => hop_to_client(hops, snapshot, key.src)?,
+    };
+    let (local, local_port) = match service.mode {
+        Mode::FullNat => {
+            let bucket = A::bucket(toeplitz, key.src, key.sport);
+            lane.local_ports
+                .allocate(server_id, bucket)
+                .ok_or(DropReason::LocalPortsExhausted)?
+        }
+        Mode::Nat | Mode::Dr => (key.src, key.sport),
+    };
+    let towards_server = FlowKey {
+        src: local,
+        dst: server_address,
+        sport: local_port,
+        dport: server.port,
+        protocol: key.protocol,
+    };
+    let deltas = Deltas::between(key, &towards_server);
+    let state = match key.protocol {
+        Protocol::Tcp => TcpState::SynSent,
+        Protocol::Udp => TcpState::Udp,
+    };
+    let session = NewSession {
+        client: key.src,
+        vip: key.dst,
+        local,
+        server: server_address,
+        client_port: key.sport,
+        vip_port: key.dport,
+        local_port,
+        server_port: server.port,
+        protocol: key.protocol,
+        state,
+        mode: service.mode,
+        timeout: tcp_state::timeout(state, &service.timeouts),
+        service: service_id,
+        server_id,
+        forward_hop,
+        reply_hop,
+        delta_ip: deltas.ip,
+        delta_transport: deltas.transport,
+    };
+    match lane.table.insert(session, now) {
+        Ok(id) => {
+            lane.balancer.opened(server_id);
+            counters.server(server_id).created.add(1);
+            Ok(id)
+        }
+        Err(error) => {
+            if service.mode == Mode::FullNat {
+                lane.local_ports.give_back(server_id, local, local_port);
+            }
+            Err(match error {
+                InsertError::Full | InsertError::IndexFull => DropReason::SessionTableFull,
+                InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
+            })
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The data path of one worker: a burst of frames in, a verdict for each out.
+//!
+//! A burst goes through the stages together, so that the memory one packet needs is fetched while
+//! the others are worked on:
+//!
+//! 1. **parse** – bytes become a flow or a drop reason; what is not TCP or UDP is dealt with by
+//!    [`super::local`];
+//! 2. **steer** – packets of other workers leave the burst (skipped with one worker);
+//! 3. **hash**, prefetch the index bucket;
+//! 4. **compare tags**, prefetch the entry;
+//! 5. **verify** the key;
+//! 6. **act** – an established session is a precomputed rewrite that touches nothing but the entry
+//!    and the next hop ([`super::established`]); a miss goes to [`super::new_flow`];
+//! 7. **queue** towards ports and workers ([`Outbox`]); the worker transmits.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::balancer::Balancer;
+use super::counters::WorkerCounters;
+use super::established;
+use super::family::Family;
+use super::frame::Frame;
+use super::hops::{Hops, Released};
+use super::limiter::TokenBucket;
+use super::local;
+use super::local_ports::LocalPorts;
+use super::outbox::Outbox;
+use super::snapshot::{Mac, PortId, PortRole, Snapshot};
+use super::steer;
+use super::verdict::Verdict;
+use crate::io::{BURST, Burst};
+use crate::session::{Direction, Entry, SessionId, Table};
+use crate::wire::flow::{self, Flow, Parsed};
+use crate::wire::toeplitz::{KEY, Toeplitz};
+use crate::wire::{DropReason, flow::Address};
+
+/// ICMP errors a worker sends per second, and at once.
+const ICMP_ERRORS: TokenBucket = TokenBucket::new(1000, 100);
+/// Packets a worker passes to the kernel per second, and at once: the kernel must not become the
+/// way to stop the switch.
+const PUNTS: TokenBucket = TokenBucket::new(50_000, 1000);
+/// Notices kept for the management thread until the worker fetches them.
+const NOTICES: usize = 2 * BURST;
+
+/// What the data path tells the management thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A packet needs this next hop and it is unknown.
+    Wanted(PortId, std::net::IpAddr),
+    /// ARP or neighbor discovery told the MAC address of a host.
+    Seen(PortId, std::net::IpAddr, Mac),
+}
+
+/// How to build a pipeline.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This worker's number, from 0.
+    pub worker: u8,
+    /// How many IPv4 sessions it can hold.
+    pub sessions_v4: usize,
+    /// How many IPv6 sessions it can hold.
+    pub sessions_v6: usize,
+    /// Secret of the session hash.
+    pub seed: u64,
+}
+
+/// What both families share.
+pub(super) struct Shared<F> {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) worker: u8,
+    pub(super) several_workers: bool,
+    pub(super) toeplitz: Box<Toeplitz>,
+    pub(super) hops: Hops<F>,
+    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) notices: ArrayVec<Notice, NOTICES>,
+    pub(super) icmp_errors: TokenBucket,
+    pub(super) punts: TokenBucket,
+}
+
+impl<F: Frame> Shared<F> {
+    /// Tells the management thread; counts what it cannot be told.
+    pub(super) fn notify(&mut self, notice: Notice) {
+        if self.notices.try_push(notice).is_err() {
+            self.counters.events_lost.add(1);
+        }
+    }
+
+    /// The verdict that gives the packet to the kernel, if the port shares its addresses with it.
+    pub(super) fn punt(&mut self, port: PortId, now: u32) -> Verdict {
+        match self.snapshot.ports[usize::from(port.0)].role {
+            PortRole::Wire { exception: Some(tap), .. } if self.punts.take(now) => {
+                Verdict::Punt(tap)
+            }
+            PortRole::Wire { exception: Some(_), .. } => Verdict::Drop(DropReason::PuntLimited),
+            _ => Verdict::Drop(DropReason::NoException),
+        }
+    }
+}
+
+/// What each family has of its own.
+pub(super) struct Lane<A: Family> {
+    pub(super) table: Table<A>,
+    pub(super) balancer: Balancer,
+    pub(super) local_ports: LocalPorts<A>,
+    batch: ArrayVec<Item<A>, BURST>,
+}
+
+/// A packet of the burst on its way through the stages.
+pub(super) struct Item<A> {
+    /// Its place in the burst.
+    slot: u8,
+    pub(super) flow: Flow<A>,
+    pub(super) hash: u64,
+    candidate: Option<(SessionId, Direction)>,
+}
+
+impl<A: Family> Lane<A> {
+    fn new(sessions: usize, seed: u64, worker: u8) -> Self {
+        Lane {
+            table: Table::new(sessions, seed),
+            balancer: Balancer::new(u64::from(worker)),
+            local_ports: LocalPorts::default(),
+            batch: ArrayVec::new(),
+        }
+    }
+
+    fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz) {
+        self.balancer.configure::<A>(snapshot);
+        self.local_ports.configure(snapshot, toeplitz);
+    }
+
+    /// Undoes what creating the session did outside the table.
+    pub(super) fn closed(
+        entry: &Entry<A>,
+        balancer: &mut Balancer,
+        local_ports: &mut LocalPorts<A>,
+        counters: &WorkerCounters,
+    ) {
+        balancer.closed(entry.server_id);
+        local_ports.release(entry);
+        counters.server(entry.server_id).ended.add(1);
+    }
+
+    fn expire(&mut self, now: u32, budget: usize, counters: &WorkerCounters) {
+        let Lane { table, balancer, local_ports, .. } = self;
+        table.expire(now, budget, |entry| {
+            Self::closed(entry, balancer, local_ports, counters);
+            counters.expired.add(1);
+        });
+    }
+
+    /// Stages 3 to 6 for the packets of this family.
+    #[inline(always)]
+    fn run<F: Frame>(
+        &mut self,
+        shared: &mut Shared<F>,
+        burst: &mut Burst<F>,
+        verdicts: &mut [Verdict; BURST],
+        now: u32,
+    ) {
+        // Taken out for the while, so that the stages can borrow the rest of the lane.
+        let mut batch = std::mem::take(&mut self.batch);
+        for item in &mut batch {
+            item.hash = self.table.hash(&item.flow.key);
+            self.table.prefetch_bucket(item.hash);
+        }
+        for item in &mut batch {
+            item.candidate = self.table.candidate(item.hash);
+            if let Some((id, _)) = item.candidate {
+                self.table.prefetch_entry(id);
+            }
+        }
+        for item in &batch {
+            let slot = usize::from(item.slot);
+            let frame = &mut burst[slot];
+            verdicts[slot] = match item.candidate {
+                Some((id, direction)) if self.table.matches(id, direction, &item.flow.key) => {
+                    established::act(shared, self, frame, item, id, direction, now)
+                }
+                _ => established::miss(shared, self, frame, item, now),
+            };
+        }
+        batch.clear();
+        self.batch = batch;
+    }
+}
+
+/// The data path of one worker.
+pub struct Pipeline<F> {
+    shared: Shared<F>,
+    v4: Lane<Ipv4Addr>,
+    v6: Lane<Ipv6Addr>,
+}
+
+impl<F: Frame> Pipeline<F> {
+    /// Allocates everything the worker will ever need for packets.
+    pub fn new(setup: &Setup, snapshot: Arc<Snapshot>, counters: Arc<WorkerCounters>) -> Self {
+        let mut pipeline = Pipeline {
+            shared: Shared {
+                snapshot: snapshot.clone(),
+                worker: setup.worker,
+                several_workers: false,
+                toeplitz: Box::new(Toeplitz::new(&KEY)),
+                hops: Hops::new(),
+                counters,
+                notices: ArrayVec::new(),
+                icmp_errors: ICMP_ERRORS,
+                punts: PUNTS,
+            },
+            v4: Lane::new(setup.sessions_v4, setup.seed, setup.worker),
+            v6: Lane::new(setup.sessions_v6, setup.seed, setup.worker),
+        };
+        pipeline.configure(snapshot);
+        pipeline
+    }
+
+    /// Takes a new configuration and gives the old one back. Not on the packet path: it allocates
+    /// in proportion to the configuration, never to the session table.
+    pub fn configure(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        let old = std::mem::replace(&mut self.shared.snapshot, snapshot);
+        let snapshot = &self.shared.snapshot;
+        self.shared.several_workers = snapshot.worker_of.iter().any(|w| *w != self.shared.worker);
+        self.v4.configure(snapshot, &self.shared.toeplitz);
+        self.v6.configure(snapshot, &self.shared.toeplitz);
+        if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
+            self.shared.hops.invalidate();
+        }
+        old
+    }
+
+    /// The configuration in use.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.shared.snapshot
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Arc<WorkerCounters> {
+        &self.shared.counters
+    }
+
+    /// The IPv4 sessions.
+    pub fn sessions_v4(&self) -> &Table<Ipv4Addr> {
+        &self.v4.table
+    }
+
+    /// The IPv6 sessions.
+    pub fn sessions_v6(&self) -> &Table<Ipv6Addr> {
+        &self.v6.table
+    }
+
+    /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
+    /// from another worker that found them to be ours. `now` is in milliseconds and wraps. The
+    /// queues of `out` must be empty.
+    pub fn process(&mut self, burst: &mut Burst<F>, steered: bool, now: u32, out: &mut Outbox<F>) {
+        for frame in burst.iter() {
+            frame.prefetch_bytes();
+        }
+        let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
+        let steer = self.shared.several_workers && !steered;
+        for (slot, frame) in burst.iter_mut().enumerate() {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, now) {
+                verdicts[slot] = verdict;
+            }
+        }
+        if !self.v4.batch.is_empty() {
+            self.v4.run(&mut self.shared, burst, &mut verdicts, now);
+        }
+        if !self.v6.batch.is_empty() {
+            self.v6.run(&mut self.shared, burst, &mut verdicts, now);
+        }
+        for (frame, verdict) in burst.drain(..).zip(verdicts) {
+            self.queue(frame, verdict, now, out);
+        }
+    }
+
+    /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
+    #[inline(always)]
+    fn classify(&mut self, slot: u8, frame: &mut F, steer: bool, now: u32) -> Option<Verdict> {
+        let port_id = frame.rx_port();
+        let port = &self.shared.snapshot.ports[usize::from(port_id.0)];
+        let role = port.role;
+        if let PortRole::Exception { wire } = role {
+            return Some(Verdict::Forward(wire));
+        }
+        if frame.is_segmented() {
+            return Some(Verdict::Drop(DropReason::FrameTooLong));
+        }
+        let checksum = frame.rx_checksum();
+        if checksum.ip_bad {
+            return Some(Verdict::Drop(DropReason::BadIpChecksum));
+        }
+        if checksum.transport_bad {
+            return Some(Verdict::Drop(DropReason::BadTransportChecksum));
+        }
+        match flow::parse(frame.bytes(), &port.mac, checksum.ip_good) {
+            Ok(Parsed::V4(flow)) => {
+                enter(&self.shared, &mut self.v4, slot, flow, role, steer)
+            }
+            Ok(Parsed::V6(flow)) => {
+                enter(&self.shared, &mut self.v6, slot, flow, role, steer)
+            }
+            Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
+            Err(reason) => Some(Verdict::Drop(reason)),
+        }
+    }
+
+    /// Stage 7.
+    #[inline(always)]
+    fn queue(&mut self, frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
+        let counters = &self.shared.counters;
+        match verdict {
+            Verdict::Forward(port) => out.to_port(port, frame, false),
+            Verdict::HandOff(worker) => out.to_worker(worker, frame),
+            Verdict::Drop(reason) => counters.drop(reason).add(1),
+            Verdict::Punt(tap) => {
+                counters.punted.add(1);
+                out.to_port(tap, frame, false);
+            }
+            Verdict::Consume => counters.consumed.add(1),
+            Verdict::Answer(port) => {
+                counters.consumed.add(1);
+                out.to_port(port, frame, true);
+            }
+            Verdict::Refuse(reason, port) => {
+                counters.drop(reason).add(1);
+                out.to_port(port, frame, true);
+            }
+            Verdict::Hold(hop) => {
+                if self.shared.hops.hold(hop, frame, now).is_err() {
+                    counters.drop(DropReason::NeighborQueueFull).add(1);
+                }
+                counters.held.set(self.shared.hops.held() as u64);
+            }
+        }
+    }
+
+    /// Takes in what the management thread knows of a next hop. Call [`Pipeline::release`] after.
+    pub fn neighbor(&mut self, port: PortId, address: std::net::IpAddr, mac: Option<Mac>) {
+        let Some(own) = self.shared.snapshot.ports.get(usize::from(port.0)).map(|p| p.mac) else {
+            return;
+        };
+        self.shared.hops.update(port, address, mac, &own);
+    }
+
+    /// Queues packets whose wait for a next hop is over, at most a burst of them, and says whether
+    /// there may be more. The queues of `out` must be empty.
+    pub fn release(&mut self, now: u32, out: &mut Outbox<F>) -> bool {
+        if self.shared.hops.held() == 0 {
+            return false;
+        }
+        let counters = &self.shared.counters;
+        let mut more = true;
+        for _ in 0..BURST {
+            match self.shared.hops.release(now) {
+                Some(Released::Send(port, frame)) => out.to_port(port, frame, false),
+                Some(Released::Drop(reason, _)) => counters.drop(reason).add(1),
+                None => {
+                    more = false;
+                    break;
+                }
+            }
+        }
+        counters.held.set(self.shared.hops.held() as u64);
+        more
+    }
+
+    /// Ends sessions whose time has come: a bounded amount of work, `budget` entries per family.
+    pub fn expire(&mut self, now: u32, budget: usize) {
+        self.v4.expire(now, budget, &self.shared.counters);
+        self.v6.expire(now, budget, &self.shared.counters);
+        self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
+        self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
+    }
+
+    /// Takes the next notice for the management thread.
+    pub fn notice(&mut self) -> Option<Notice> {
+        self.shared.notices.pop_at(0)
+    }
+}
+
+/// Puts a flow into its family's batch, or finds that it is another worker's.
+#[inline(always)]
+fn enter<A: Family, F>(
+    shared: &Shared<F>,
+    lane: &mut Lane<A>,
+    slot: u8,
+    flow: Flow<A>,
+    role: PortRole,
+    steer: bool,
+) -> Option<Verdict> {
+    if steer {
+        let owner = steer::owner(&shared.snapshot, &shared.toeplitz, role, &flow.key);
+        if owner != shared.worker {
+            return Some(Verdict::HandOff(owner));
+        }
+    }
+    lane.batch.push(Item { slot, flow, hash: 0, candidate: None });
+    None
+}
+
+const _: () = assert!(Ipv4Addr::MIN_FRAME == 42 && Ipv6Addr::MIN_FRAME == 62);

@@ -1,0 +1,27 @@
+//! Which worker a packet belongs to (design §3): the one that owns its outer endpoint, the one that
+//! is not on the real servers' side. Both directions of a session give the same answer.
+
+use super::family::Family;
+use super::snapshot::{LocalAddress, PortRole, Side, Snapshot};
+use crate::wire::flow::FlowKey;
+use crate::wire::toeplitz::Toeplitz;
+
+/// The worker that owns a packet with this key, received on a port of this role.
+#[inline]
+pub fn owner<A: Family>(
+    snapshot: &Snapshot,
+    toeplitz: &Toeplitz,
+    role: PortRole,
+    key: &FlowKey<A>,
+) -> u8 {
+    let from_client = match role {
+        PortRole::Wire { side: Side::Client, .. } => true,
+        PortRole::Wire { side: Side::Server, .. } => false,
+        PortRole::Wire { side: Side::Both, .. } | PortRole::Exception { .. } => {
+            A::local(snapshot, key.dst) == Some(LocalAddress::Vip)
+        }
+    };
+    let (address, port) =
+        if from_client { (key.src, key.sport) } else { (key.dst, key.dport) };
+    snapshot.worker_of[A::bucket(toeplitz, address, port)]
+}

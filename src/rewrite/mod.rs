@@ -1,0 +1,8 @@
+//! What forwarding changes in a packet: addresses, ports, MAC addresses, checksums.
+//!
+//! Everything here works in place on frames that [`crate::wire::flow::parse`] has judged, and
+//! updates checksums by difference (RFC 1624), so the cost does not depend on the packet's length.
+#![forbid(unsafe_code)]
+
+pub mod ethernet;
+pub mod nat;
