@@ -6,3 +6,4 @@
 
 pub mod ethernet;
 pub mod nat;
+pub mod transport_checksum;

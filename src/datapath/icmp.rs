@@ -1,0 +1,151 @@
+//! ICMP and ICMPv6 that Shunt answers itself: echo requests for our addresses, and errors about
+//! packets it cannot forward.
+//!
+//! An answer goes back to the MAC address its question came from, by the same port, so it needs no
+//! next hop.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::family::Family;
+use super::frame::Frame;
+use super::pipeline::Shared;
+use super::verdict::Verdict;
+use crate::rewrite::ethernet::turn_round;
+use crate::wire::ethernet::HEADER_LEN as ETHERNET;
+use crate::wire::flow::{Address, Flow};
+use crate::wire::{DropReason, icmpv4, icmpv6, ip_protocol, ipv4, ipv6};
+
+/// TTL and hop limit of packets that Shunt makes (RFC 1700's recommendation).
+const HOP_LIMIT: u8 = 64;
+
+/// Drops a packet whose hop limit has run out and tells its sender, as often as the limit for ICMP
+/// errors allows.
+#[cold]
+pub(super) fn time_exceeded<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    now: u32,
+) -> Verdict {
+    const REASON: DropReason = DropReason::HopLimitExceeded;
+    let port = frame.rx_port();
+    let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
+    let Some(own) = A::of_port(&shared.snapshot, port) else { return Verdict::Drop(REASON) };
+    if !shared.icmp_errors.take(now) {
+        return Verdict::Drop(REASON);
+    }
+    let made = match (own.into(), flow.key.src.into()) {
+        (std::net::IpAddr::V4(own), std::net::IpAddr::V4(to)) => {
+            error_v4(frame, flow.frame_len, own, to)
+        }
+        (std::net::IpAddr::V6(own), std::net::IpAddr::V6(to)) => {
+            error_v6(frame, flow.frame_len, own, to)
+        }
+        _ => false,
+    };
+    if !made {
+        return Verdict::Drop(REASON);
+    }
+    turn_round(frame.bytes_mut(), &own_mac);
+    Verdict::Refuse(REASON, port)
+}
+
+/// Makes of the frame the error about itself. The Ethernet header stays as it came.
+fn error_v4<F: Frame>(frame: &mut F, frame_len: u16, own: Ipv4Addr, to: Ipv4Addr) -> bool {
+    let packet_len = usize::from(frame_len) - ETHERNET;
+    let message_len = icmpv4::error_len(packet_len);
+    let mut quote = [0; icmpv4::error_len(usize::MAX)];
+    let quoted = message_len - icmpv4::HEADER_LEN;
+    quote[..quoted].copy_from_slice(&frame.bytes()[ETHERNET..ETHERNET + quoted]);
+    if !frame.set_len(ETHERNET + ipv4::HEADER_LEN + message_len) {
+        return false;
+    }
+    let packet = &mut frame.bytes_mut()[ETHERNET..];
+    ipv4::Repr {
+        src: own,
+        dst: to,
+        protocol: ip_protocol::ICMP,
+        ttl: HOP_LIMIT,
+        ident: 0,
+        dont_fragment: true,
+        payload_len: message_len as u16,
+    }
+    .emit(packet);
+    icmpv4::Error::TimeExceeded.emit(&quote[..quoted], &mut packet[ipv4::HEADER_LEN..]);
+    true
+}
+
+fn error_v6<F: Frame>(frame: &mut F, frame_len: u16, own: Ipv6Addr, to: Ipv6Addr) -> bool {
+    let packet_len = usize::from(frame_len) - ETHERNET;
+    let message_len = icmpv6::error_len(packet_len);
+    let mut quote = [0; icmpv6::error_len(usize::MAX)];
+    let quoted = message_len - icmpv6::HEADER_LEN;
+    quote[..quoted].copy_from_slice(&frame.bytes()[ETHERNET..ETHERNET + quoted]);
+    if !frame.set_len(ETHERNET + ipv6::HEADER_LEN + message_len) {
+        return false;
+    }
+    let packet = &mut frame.bytes_mut()[ETHERNET..];
+    ipv6::Repr {
+        src: own,
+        dst: to,
+        next_header: ip_protocol::ICMPV6,
+        hop_limit: HOP_LIMIT,
+        payload_len: message_len as u16,
+    }
+    .emit(packet);
+    icmpv6::Error::TimeExceeded.emit(&quote[..quoted], own, to, &mut packet[ipv6::HEADER_LEN..]);
+    true
+}
+
+/// Turns an ICMP echo request for an address of ours into its reply. `false` when it is not one;
+/// the frame is then as it was.
+pub(super) fn echo_reply_v4(
+    bytes: &mut [u8],
+    frame_len: u16,
+    own_mac: &[u8; 6],
+) -> Result<bool, DropReason> {
+    let end = usize::from(frame_len);
+    let message = icmpv4::Packet::new_checked(&bytes[Ipv4Addr::TRANSPORT..end])?;
+    if !message.is_echo_request() {
+        return Ok(false);
+    }
+    if !message.verify_checksum() {
+        return Err(DropReason::BadIcmp);
+    }
+    icmpv4::Packet::new_unchecked(&mut bytes[Ipv4Addr::TRANSPORT..end]).make_echo_reply();
+    let mut header = ipv4::Packet::new_unchecked(&mut bytes[ETHERNET..]);
+    let (src, dst) = (header.src(), header.dst());
+    header.set_src(dst);
+    header.set_dst(src);
+    header.set_ttl(HOP_LIMIT);
+    header.fill_checksum();
+    turn_round(bytes, own_mac);
+    Ok(true)
+}
+
+/// The same for ICMPv6.
+pub(super) fn echo_reply_v6(
+    bytes: &mut [u8],
+    frame_len: u16,
+    own_mac: &[u8; 6],
+) -> Result<bool, DropReason> {
+    let end = usize::from(frame_len);
+    let (src, dst) = {
+        let header = ipv6::Packet::new_unchecked(&bytes[ETHERNET..]);
+        (header.src(), header.dst())
+    };
+    let message = icmpv6::Packet::new_checked(&bytes[Ipv6Addr::TRANSPORT..end])?;
+    if !message.is_echo_request() {
+        return Ok(false);
+    }
+    if !message.verify_checksum(src, dst) {
+        return Err(DropReason::BadIcmp);
+    }
+    icmpv6::Packet::new_unchecked(&mut bytes[Ipv6Addr::TRANSPORT..end]).make_echo_reply();
+    let mut header = ipv6::Packet::new_unchecked(&mut bytes[ETHERNET..]);
+    header.set_src(dst);
+    header.set_dst(src);
+    header.set_hop_limit(HOP_LIMIT);
+    turn_round(bytes, own_mac);
+    Ok(true)
+}

@@ -1,0 +1,125 @@
+//! The local endpoints of FullNAT on one worker: which LIPs lead to which real server, and a free
+//! port on one of them.
+
+use std::sync::Arc;
+
+use super::family::Family;
+use super::snapshot::{BUCKETS, Snapshot};
+use crate::session::ports::{Backend, LipPorts, Pools};
+use crate::session::{Entry, Mode, ServerId};
+use crate::wire::toeplitz::Toeplitz;
+
+/// How a server's sessions get their local endpoint.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    /// Position of the server among the backends.
+    backend: usize,
+    /// Positions of the LIPs of the port by which the server is reached.
+    lips: std::ops::Range<usize>,
+    /// The LIP that is tried first next time: sessions spread over all.
+    turn: usize,
+}
+
+/// The pools of one family on one worker.
+#[derive(Debug)]
+pub struct LocalPorts<A> {
+    addresses: Vec<A>,
+    pools: Pools<A>,
+    /// By server; `None` for those that are not FullNAT of this family.
+    sources: Vec<Option<Source>>,
+}
+
+impl<A: Family> Default for LocalPorts<A> {
+    fn default() -> Self {
+        LocalPorts { addresses: Vec::new(), pools: Pools::new(Vec::new(), &[]), sources: Vec::new() }
+    }
+}
+
+impl<A: Family> LocalPorts<A> {
+    /// Takes a new configuration; the ports in use stay so. `worker` owns the buckets.
+    pub fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
+        // The LIPs of a port stand together, so that a server's are a range.
+        let mut addresses = Vec::new();
+        let mut ranges = Vec::new();
+        for port in 0..snapshot.ports.len() {
+            let lips = A::lips(snapshot, super::snapshot::PortId(port as u8));
+            ranges.push(addresses.len()..addresses.len() + lips.len());
+            addresses.extend_from_slice(lips);
+        }
+        let mut backends: Vec<Backend<A>> = Vec::new();
+        let sources = snapshot
+            .servers
+            .iter()
+            .map(|server| {
+                let service = &snapshot.services[usize::from(server.service.0)];
+                let address = A::from_ip(server.address)?;
+                if service.mode != Mode::FullNat {
+                    return None;
+                }
+                let backend = Backend { address, port: server.port, protocol: service.protocol };
+                let position = backends.iter().position(|b| *b == backend).unwrap_or_else(|| {
+                    backends.push(backend);
+                    backends.len() - 1
+                });
+                let lips = ranges[usize::from(server.route.port.0)].clone();
+                Some(Source { backend: position, lips, turn: 0 })
+            })
+            .collect();
+        let lips = addresses
+            .iter()
+            .map(|&lip| {
+                Arc::new(LipPorts::new(
+                    lip,
+                    snapshot.node_id,
+                    |bucket| bucket < BUCKETS && snapshot.worker_of[bucket] == worker,
+                    |address, port| A::bucket(toeplitz, address, port),
+                ))
+            })
+            .collect();
+        let mut pools = Pools::new(lips, &backends);
+        pools.take_over(&mut self.pools);
+        *self = LocalPorts { addresses, pools, sources };
+    }
+
+    /// A free local endpoint towards the server, in the client's steering bucket. The LIPs of the
+    /// port take turns.
+    pub fn allocate(&mut self, server: ServerId, bucket: usize) -> Option<(A, u16)> {
+        let source = self.sources.get_mut(usize::from(server.0))?.as_mut()?;
+        let count = source.lips.len();
+        for i in 0..count {
+            let lip = source.lips.start + (source.turn + i) % count;
+            if let Some(port) = self.pools.allocate(lip, source.backend, bucket) {
+                source.turn = (source.turn + i + 1) % count;
+                return Some((self.addresses[lip], port));
+            }
+        }
+        None
+    }
+
+    /// Gives back the endpoint of a session that has ended; nothing to do in other modes.
+    pub fn release(&mut self, entry: &Entry<A>) {
+        if entry.mode == Mode::FullNat {
+            self.give_back(entry.server_id, entry.local, entry.local_port);
+        }
+    }
+
+    /// Gives back an endpoint.
+    pub fn give_back(&mut self, server: ServerId, local: A, port: u16) {
+        if let Some(Some(source)) = self.sources.get(usize::from(server.0))
+            && let Some(lip) = self.pools.find_lip(local)
+        {
+            self.pools.release(lip, source.backend, port);
+        }
+    }
+
+    /// How many local ports are in use towards a server, and how many there are on this worker.
+    pub fn usage(&self, server: ServerId) -> (usize, usize) {
+        let Some(Some(source)) = self.sources.get(usize::from(server.0)) else { return (0, 0) };
+        source.lips.clone().fold((0, 0), |(used, all), lip| {
+            (
+                used + self.pools.used(lip, source.backend),
+                all + self.pools.capacity(lip, source.backend),
+            )
+        })
+    }
+}

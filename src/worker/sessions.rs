@@ -1,0 +1,74 @@
+//! Listing sessions without stopping for it: a few entries per turn of the loop.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::control::{SessionFilter, SessionQuery, SessionRow};
+use crate::datapath::frame::Frame;
+use crate::datapath::pipeline::Pipeline;
+use crate::session::{Entry, Table};
+use crate::wire::flow::Address;
+
+/// Added to the cursor once the IPv4 table has been walked.
+const IN_V6: usize = 1 << (usize::BITS - 1);
+
+/// Walks on by at most `budget` entries. `true` when the list is complete.
+pub(super) fn list<F: Frame>(
+    pipeline: &Pipeline<F>,
+    query: &mut SessionQuery,
+    budget: usize,
+    now: u32,
+) -> bool {
+    if query.cursor & IN_V6 == 0 {
+        let mut cursor = query.cursor;
+        let done = walk(pipeline.sessions_v4(), &mut cursor, query, budget, now);
+        query.cursor = if done { IN_V6 } else { cursor };
+        return false;
+    }
+    let mut cursor = query.cursor & !IN_V6;
+    let done = walk(pipeline.sessions_v6(), &mut cursor, query, budget, now);
+    query.cursor = cursor | IN_V6;
+    done
+}
+
+fn walk<A: Address>(
+    table: &Table<A>,
+    cursor: &mut usize,
+    query: &mut SessionQuery,
+    budget: usize,
+    now: u32,
+) -> bool {
+    table.walk(cursor, budget, |_, entry| {
+        if matches(&query.filter, entry) {
+            query.matching += 1;
+            // The rows came with their capacity; a worker does not allocate.
+            if query.rows.len() < query.rows.capacity() {
+                query.rows.push(row(entry, now));
+            }
+        }
+    })
+}
+
+fn matches<A: Address>(filter: &SessionFilter, entry: &Entry<A>) -> bool {
+    let client: IpAddr = entry.client.into();
+    filter.service.is_none_or(|service| service == entry.service)
+        && (filter.servers.is_empty() || filter.servers.contains(&entry.server_id))
+        && filter.client.is_none_or(|network| network.contains(&client))
+}
+
+fn row<A: Address>(entry: &Entry<A>, now: u32) -> SessionRow {
+    let idle_ms = now.wrapping_sub(entry.last_seen);
+    SessionRow {
+        protocol: entry.protocol,
+        client: SocketAddr::new(entry.client.into(), entry.client_port),
+        vip: SocketAddr::new(entry.vip.into(), entry.vip_port),
+        local: SocketAddr::new(entry.local.into(), entry.local_port),
+        server: SocketAddr::new(entry.server.into(), entry.server_port),
+        state: entry.state,
+        mode: entry.mode,
+        service: entry.service,
+        server_id: entry.server_id,
+        age_ms: now.wrapping_sub(entry.created),
+        idle_ms,
+        expires_ms: entry.timeout.saturating_sub(idle_ms),
+    }
+}
