@@ -17,7 +17,12 @@ pub mod checksum;
 pub mod drop_reason;
 pub mod ethernet;
 pub mod flow;
+pub mod icmpv4;
+pub mod icmpv6;
 pub mod ip_protocol;
+pub mod ipv4;
+pub mod ipv6;
+pub mod ndp;
 pub mod toeplitz;
 
 pub use drop_reason::DropReason;
