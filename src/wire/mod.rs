@@ -23,7 +23,9 @@ pub mod ip_protocol;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod tcp;
 pub mod toeplitz;
+pub mod udp;
 
 pub use drop_reason::DropReason;
 pub use ethernet::Mac;

@@ -93,11 +93,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
                 is_solicited_node(dst) && packet.source_mac().is_none()
             }
             NEIGHBOR_SOLICITATION => !src.is_multicast(),
-            NEIGHBOR_ADVERTISEMENT => {
-                !src.is_unspecified()
-                    && !src.is_multicast()
-                    && !(dst.is_multicast() && packet.is_solicited())
-            }
+            NEIGHBOR_ADVERTISEMENT if src.is_unspecified() || src.is_multicast() => false,
+            NEIGHBOR_ADVERTISEMENT => !dst.is_multicast() || !packet.is_solicited(),
             _ => false,
         };
         if heeded { Ok(packet) } else { Err(DropReason::BadNdp) }
@@ -389,8 +386,9 @@ mod tests {
         let unknown = [14, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let unknown_first = [&unknown[..], &source[..]].concat();
         // Description, type, flags, target, options, source, destination, whether heeded.
+        type Case<'a> = (&'a str, u8, u8, Ipv6Addr, &'a [u8], Ipv6Addr, Ipv6Addr, bool);
         #[rustfmt::skip]
-        let cases: &[(&str, u8, u8, Ipv6Addr, &[u8], Ipv6Addr, Ipv6Addr, bool)] = &[
+        let cases: &[Case] = &[
             ("solicitation", 135, 0, B, &source, A, group, true),
             ("without option", 135, 0, B, &[], A, group, true),
             ("after an unknown option", 135, 0, B, &unknown_first, A, group, true),
