@@ -38,16 +38,23 @@ pub const fn fold(sum: u64) -> u16 {
 pub fn sum(bytes: &[u8]) -> u16 {
     // The sum does not depend on the byte order if the result is swapped back (RFC 1071 2.B), so
     // words are added as the machine loads them, in two halves so that no carry is lost.
-    let (chunks, rest) = bytes.as_chunks::<8>();
+    let (chunks, mut rest) = bytes.as_chunks::<8>();
     let mut total: u64 = 0;
     for chunk in chunks {
         let word = u64::from_ne_bytes(*chunk);
         total += (word & 0xffff_ffff) + (word >> 32);
     }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let word = u64::from_ne_bytes(last);
-    total += (word & 0xffff_ffff) + (word >> 32);
+    if let Some((word, tail)) = rest.split_first_chunk() {
+        total += u64::from(u32::from_ne_bytes(*word));
+        rest = tail;
+    }
+    if let Some((word, tail)) = rest.split_first_chunk() {
+        total += u64::from(u16::from_ne_bytes(*word));
+        rest = tail;
+    }
+    if let [last] = rest {
+        total += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
     u16::from_be(fold(total))
 }
 
