@@ -4,5 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod entry;
+pub mod index;
+pub mod key;
+pub mod table;
+pub mod wheel;
 
 pub use entry::{Direction, Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
+pub use table::{InsertError, NewSession, SessionId, Table};
