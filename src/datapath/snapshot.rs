@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use crate::sched::SchedulerKind;
+pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
 use crate::wire::flow::Protocol;
 
@@ -98,19 +99,6 @@ pub struct Route {
     pub to: IpNet,
     /// The way out.
     pub target: RouteTarget,
-}
-
-/// Timeouts of a service, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Handshake not complete.
-    pub tcp_syn: u32,
-    /// Established.
-    pub tcp_established: u32,
-    /// A FIN or RST was seen.
-    pub tcp_fin: u32,
-    /// UDP.
-    pub udp: u32,
 }
 
 /// A virtual server.

@@ -4,5 +4,13 @@
 #![forbid(unsafe_code)]
 
 pub mod entry;
+pub mod index;
+pub mod key;
+pub mod ports;
+pub mod table;
+pub mod tcp_state;
+pub mod wheel;
 
 pub use entry::{Direction, Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
+pub use table::{InsertError, NewSession, SessionId, Table};
+pub use tcp_state::Timeouts;

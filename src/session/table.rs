@@ -1,0 +1,480 @@
+//! The session table of one worker and one address family.
+//!
+//! A slab of fixed capacity holds the entries, an [`Index`] leads to them by either of their keys,
+//! a [`Wheel`] ends them. All memory is allocated and touched when the table is made; afterwards no
+//! operation depends on how many sessions there are. A full table refuses: it never ends a live
+//! session to make room.
+//!
+//! A burst is looked up in stages, so that the memory fetches of its packets overlap:
+//! [`Table::prefetch_bucket`] for all, [`Table::candidate`] and [`Table::prefetch_entry`] for all,
+//! then [`Table::matches`]. When that fails, [`Table::find`] has the last word.
+//!
+//! `now` is milliseconds on a clock that wraps (every 49.7 days); all calls for a table take it
+//! from the same clock, and [`Table::expire`] is called at least every 24 days. Timeouts above
+//! [`MAX_TIMEOUT`] count as that.
+
+use super::entry::{Direction, Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
+use super::index::{Index, Ref};
+use super::key::KeyHasher;
+use super::wheel::{Links, NIL, Wheel};
+use crate::prefetch;
+use crate::wire::flow::{Address, FlowKey, Protocol};
+
+/// The largest idle timeout, in milliseconds (12.4 days).
+pub const MAX_TIMEOUT: u32 = 1 << 30;
+/// Empty ticks of the wheel that one call of [`Table::expire`] may pass: 8.2 s.
+const TICKS_PER_CALL: u32 = 64;
+
+/// A session of a [`Table`]; valid until the session is removed or expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u32);
+
+/// Why a session was refused. The table is then as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InsertError {
+    /// As many sessions as the table has room for; raise `node.sessions`.
+    #[error("the session table is full")]
+    Full,
+    /// A session has a key equal to the new one's forward key.
+    #[error("a session with this client and virtual address exists")]
+    ForwardInUse,
+    /// A session has a key equal to the new one's reply key (or the new one's two keys are equal).
+    #[error("another session uses the same addresses and ports towards the real server")]
+    ReplyInUse,
+    /// Both index buckets of a key are full. Practically only with a table nearly full.
+    #[error("the index of the session table has no room for this key")]
+    IndexFull,
+}
+
+/// A session to be: the fields of [`Entry`] that are not times of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewSession<A> {
+    /// See [`Entry::client`].
+    pub client: A,
+    /// See [`Entry::vip`].
+    pub vip: A,
+    /// See [`Entry::local`].
+    pub local: A,
+    /// See [`Entry::server`].
+    pub server: A,
+    /// See [`Entry::client_port`].
+    pub client_port: u16,
+    /// See [`Entry::vip_port`].
+    pub vip_port: u16,
+    /// See [`Entry::local_port`].
+    pub local_port: u16,
+    /// See [`Entry::server_port`].
+    pub server_port: u16,
+    /// See [`Entry::protocol`].
+    pub protocol: Protocol,
+    /// See [`Entry::state`].
+    pub state: TcpState,
+    /// See [`Entry::mode`].
+    pub mode: Mode,
+    /// Idle timeout in milliseconds, at most [`MAX_TIMEOUT`].
+    pub timeout: u32,
+    /// See [`Entry::service`].
+    pub service: ServiceId,
+    /// See [`Entry::server_id`].
+    pub server_id: ServerId,
+    /// See [`Entry::forward_hop`].
+    pub forward_hop: HopRef,
+    /// See [`Entry::reply_hop`].
+    pub reply_hop: HopRef,
+    /// See [`Entry::delta_ip`].
+    pub delta_ip: u16,
+    /// See [`Entry::delta_transport`].
+    pub delta_transport: u16,
+}
+
+/// The session table. See the module.
+pub struct Table<A> {
+    hasher: KeyHasher,
+    index: Index,
+    slab: Box<[Entry<A>]>,
+    wheel: Wheel,
+    /// First of the entries that were used and are free, linked by `next`.
+    free: u32,
+    /// Entries from here on were never used.
+    fresh: u32,
+    live: usize,
+}
+
+impl<A: Address> Table<A> {
+    /// An empty table for `capacity` sessions (below 2^31). `seed` keys the hash: it must not be
+    /// known to clients.
+    pub fn new(capacity: usize, seed: u64) -> Self {
+        Self::with_advice(capacity, seed, |_, _| ())
+    }
+
+    /// As [`Table::new`]; `advise` is called with the address and the length in bytes of each large
+    /// block of memory after its allocation and before it is touched: the moment to ask the
+    /// operating system for huge pages.
+    pub fn with_advice(capacity: usize, seed: u64, mut advise: impl FnMut(usize, usize)) -> Self {
+        assert!(capacity < 1 << 31, "more sessions than a table can number");
+        let index = Index::new(capacity * 2, &mut advise);
+        let mut slab = Vec::with_capacity(capacity);
+        let spare = slab.spare_capacity_mut();
+        advise(spare.as_ptr().addr(), size_of_val(spare));
+        slab.resize(capacity, unused_entry());
+        Table {
+            hasher: KeyHasher::new(seed),
+            index,
+            slab: slab.into_boxed_slice(),
+            wheel: Wheel::new(),
+            free: NIL,
+            fresh: 0,
+            live: 0,
+        }
+    }
+
+    /// The hash of a key, for the calls below.
+    #[inline(always)]
+    pub fn hash(&self, key: &FlowKey<A>) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// Hints that [`Table::candidate`] is called soon.
+    #[inline(always)]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// The session that a packet with this hash most likely belongs to, and the way the packet
+    /// goes. Its key is not verified.
+    #[inline(always)]
+    pub fn candidate(&self, hash: u64) -> Option<(SessionId, Direction)> {
+        self.index.candidate(hash).map(|r| (SessionId(r.index()), r.direction()))
+    }
+
+    /// Hints that the entry is used soon.
+    #[inline(always)]
+    pub fn prefetch_entry(&self, id: SessionId) {
+        let entry = &self.slab[id.0 as usize];
+        prefetch::read(&entry.client);
+        if A::V6 {
+            prefetch::read(&entry.client_port);
+        }
+    }
+
+    /// Whether a packet with this key belongs to that session in that direction. `id` may be that
+    /// of a session that has ended meanwhile.
+    #[inline(always)]
+    pub fn matches(&self, id: SessionId, direction: Direction, key: &FlowKey<A>) -> bool {
+        let entry = &self.slab[id.0 as usize];
+        entry.live && key_of(entry, direction) == *key
+    }
+
+    /// The session with this key, and the way a packet with it goes.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &FlowKey<A>) -> Option<(SessionId, Direction)> {
+        self.index
+            .find(hash, |r| self.matches(SessionId(r.index()), r.direction(), key))
+            .map(|r| (SessionId(r.index()), r.direction()))
+    }
+
+    /// A session.
+    #[inline(always)]
+    pub fn get(&self, id: SessionId) -> &Entry<A> {
+        let entry = &self.slab[id.0 as usize];
+        debug_assert!(entry.live, "no session {}", id.0);
+        entry
+    }
+
+    /// A session. A packet sets `last_seen`; the addresses, ports, protocol and mode never change,
+    /// and state and timeout only by [`Table::set_state`].
+    #[inline(always)]
+    pub fn get_mut(&mut self, id: SessionId) -> &mut Entry<A> {
+        let entry = &mut self.slab[id.0 as usize];
+        debug_assert!(entry.live, "no session {}", id.0);
+        entry
+    }
+
+    /// Adds a session. The reply key is indexed unless the mode is [`Mode::Dr`].
+    pub fn insert(&mut self, new: NewSession<A>, now: u32) -> Result<SessionId, InsertError> {
+        let Some(index) = self.free_entry() else {
+            return Err(InsertError::Full);
+        };
+        let entry = new.into_entry(now);
+        let replies = has_reply_key(&entry);
+        let (forward_key, reply_key) = (entry.forward_key(), entry.reply_key());
+        let (forward_hash, reply_hash) = (self.hash(&forward_key), self.hash(&reply_key));
+        if replies {
+            self.prefetch_bucket(reply_hash);
+        }
+        if self.find(forward_hash, &forward_key).is_some() {
+            return Err(InsertError::ForwardInUse);
+        }
+        if replies && (forward_key == reply_key || self.find(reply_hash, &reply_key).is_some()) {
+            return Err(InsertError::ReplyInUse);
+        }
+
+        let forward = Ref::new(index, Direction::Forward);
+        let (slab, hasher) = (&mut self.slab, &self.hasher);
+        // The entry's own links are still those of the free list; the index reads only keys.
+        let hash_of = |slab: &[Entry<A>], r: Ref| {
+            hasher.hash(&key_of(&slab[r.index() as usize], r.direction()))
+        };
+        if !self.index.insert(forward_hash, forward, |r| hash_of(slab, r)) {
+            return Err(InsertError::IndexFull);
+        }
+        // The reply key may have to move the forward key: its entry must say what that is.
+        let next_free = slab[index as usize].next;
+        slab[index as usize] = Entry { next: next_free, ..entry };
+        let reply = Ref::new(index, Direction::Reply);
+        if replies && !self.index.insert(reply_hash, reply, |r| hash_of(slab, r)) {
+            self.slab[index as usize].live = false;
+            self.index.remove(forward_hash, forward);
+            return Err(InsertError::IndexFull);
+        }
+
+        self.use_entry(index, next_free);
+        if self.live == 0 {
+            self.wheel.restart(now);
+        }
+        self.live += 1;
+        self.wheel.file(&mut *self.slab, index, now.wrapping_add(entry.timeout));
+        Ok(SessionId(index))
+    }
+
+    /// Ends a session.
+    pub fn remove(&mut self, id: SessionId) -> Entry<A> {
+        assert!(self.slab[id.0 as usize].live, "no session {}", id.0);
+        self.wheel.unlink(&mut *self.slab, id.0);
+        self.release(id.0)
+    }
+
+    /// Changes the state of a session whose packet has just been seen, and its idle timeout
+    /// (milliseconds, at most [`MAX_TIMEOUT`]), which counts from `now`.
+    #[inline]
+    pub fn set_state(&mut self, id: SessionId, state: TcpState, timeout_ms: u32, now: u32) {
+        let entry = self.get_mut(id);
+        let timeout = timeout_ms.min(MAX_TIMEOUT);
+        // As long as timeouts only grow and packets only come later, the entry's slot comes due
+        // before its deadline, and the wheel then files it again.
+        let earlier = timeout < entry.timeout;
+        entry.state = state;
+        entry.timeout = timeout;
+        entry.last_seen = now;
+        if earlier {
+            self.wheel.unlink(&mut *self.slab, id.0);
+            self.wheel.file(&mut *self.slab, id.0, now.wrapping_add(timeout));
+        }
+    }
+
+    /// Ends sessions that have been idle for their timeout, calling `expired` with each. Looks at
+    /// no more than `budget` entries and a bounded number of ticks: after a long pause it catches
+    /// up over several calls. Returns how many sessions ended.
+    ///
+    /// A session never ends early; it ends at most 128 ms late, plus the time until the call that
+    /// reaches it.
+    pub fn expire(&mut self, now: u32, budget: usize, mut expired: impl FnMut(&Entry<A>)) -> usize {
+        if self.live == 0 {
+            self.wheel.restart(now);
+            return 0;
+        }
+        let mut ticks = TICKS_PER_CALL;
+        let mut ended = 0;
+        for _ in 0..budget {
+            let Some(index) = self.wheel.next_due(&mut *self.slab, now, &mut ticks) else {
+                break;
+            };
+            let entry = &self.slab[index as usize];
+            let deadline = entry.last_seen.wrapping_add(entry.timeout);
+            if deadline.wrapping_sub(now) as i32 > 0 {
+                self.wheel.file(&mut *self.slab, index, deadline);
+            } else {
+                expired(&self.release(index));
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// How many sessions there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether there is no session.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// How many sessions there can be.
+    pub fn capacity(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Visits the sessions in at most `budget` entries from `cursor` on, which starts at 0 and is
+    /// moved on. Returns whether it has come to the end. A session that lives from the first call to
+    /// the last is visited exactly once.
+    pub fn walk(
+        &self,
+        cursor: &mut usize,
+        budget: usize,
+        mut visit: impl FnMut(SessionId, &Entry<A>),
+    ) -> bool {
+        let used = self.fresh as usize;
+        let start = (*cursor).min(used);
+        let end = start.saturating_add(budget).min(used);
+        for (index, entry) in (start..end).zip(&self.slab[start..end]) {
+            if entry.live {
+                visit(SessionId(index as u32), entry);
+            }
+        }
+        *cursor = end;
+        end == used
+    }
+
+    /// The memory of the table, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_blocks().iter().map(|&(_, bytes)| bytes).sum::<usize>()
+            + size_of::<Self>()
+            + Wheel::MEMORY_BYTES
+    }
+
+    /// Address and length in bytes of its large blocks of memory: index and slab.
+    pub fn memory_blocks(&self) -> [(usize, usize); 2] {
+        [self.index.memory(), (self.slab.as_ptr().addr(), size_of_val(&*self.slab))]
+    }
+
+    /// The entry that the next session will have; [`Table::use_entry`] takes it.
+    fn free_entry(&self) -> Option<u32> {
+        if self.free != NIL {
+            Some(self.free)
+        } else if (self.fresh as usize) < self.slab.len() {
+            Some(self.fresh)
+        } else {
+            None
+        }
+    }
+
+    fn use_entry(&mut self, index: u32, next_free: u32) {
+        if index == self.free {
+            self.free = next_free;
+        } else {
+            self.fresh += 1;
+        }
+    }
+
+    /// Takes an entry that is out of the wheel from the index and puts it on the free list.
+    fn release(&mut self, index: u32) -> Entry<A> {
+        let entry = self.slab[index as usize];
+        let (forward, reply) = (self.hash(&entry.forward_key()), self.hash(&entry.reply_key()));
+        let replies = has_reply_key(&entry);
+        if replies {
+            self.prefetch_bucket(reply);
+        }
+        let mut indexed = self.index.remove(forward, Ref::new(index, Direction::Forward));
+        if replies {
+            indexed &= self.index.remove(reply, Ref::new(index, Direction::Reply));
+        }
+        debug_assert!(indexed, "session {index} was not in the index");
+        let slot = &mut self.slab[index as usize];
+        slot.live = false;
+        slot.next = self.free;
+        slot.prev = NIL;
+        self.free = index;
+        self.live -= 1;
+        entry
+    }
+}
+
+impl<A: Address> NewSession<A> {
+    fn into_entry(self, now: u32) -> Entry<A> {
+        Entry {
+            client: self.client,
+            vip: self.vip,
+            local: self.local,
+            server: self.server,
+            client_port: self.client_port,
+            vip_port: self.vip_port,
+            local_port: self.local_port,
+            server_port: self.server_port,
+            protocol: self.protocol,
+            state: self.state,
+            mode: self.mode,
+            live: true,
+            last_seen: now,
+            timeout: self.timeout.min(MAX_TIMEOUT),
+            created: now,
+            service: self.service,
+            server_id: self.server_id,
+            forward_hop: self.forward_hop,
+            reply_hop: self.reply_hop,
+            delta_ip: self.delta_ip,
+            delta_transport: self.delta_transport,
+            next: NIL,
+            prev: NIL,
+        }
+    }
+}
+
+/// What the slab is filled with at first.
+fn unused_entry<A: Address>() -> Entry<A> {
+    let session = NewSession {
+        client: A::UNSPECIFIED,
+        vip: A::UNSPECIFIED,
+        local: A::UNSPECIFIED,
+        server: A::UNSPECIFIED,
+        client_port: 0,
+        vip_port: 0,
+        local_port: 0,
+        server_port: 0,
+        protocol: Protocol::Udp,
+        state: TcpState::Udp,
+        mode: Mode::Nat,
+        timeout: 0,
+        service: ServiceId(0),
+        server_id: ServerId(0),
+        forward_hop: HopRef::default(),
+        reply_hop: HopRef::default(),
+        delta_ip: 0,
+        delta_transport: 0,
+    };
+    Entry { live: false, ..session.into_entry(0) }
+}
+
+/// In direct return the server answers the client itself, with the key of the client's own flow
+/// turned round: Shunt does not see it.
+#[inline(always)]
+fn has_reply_key<A>(entry: &Entry<A>) -> bool {
+    entry.mode != Mode::Dr
+}
+
+#[inline(always)]
+fn key_of<A: Address>(entry: &Entry<A>, direction: Direction) -> FlowKey<A> {
+    match direction {
+        Direction::Forward => entry.forward_key(),
+        Direction::Reply => entry.reply_key(),
+    }
+}
+
+impl<A: Address> Links for [Entry<A>] {
+    #[inline(always)]
+    fn next(&self, index: u32) -> u32 {
+        self[index as usize].next
+    }
+    #[inline(always)]
+    fn set_next(&mut self, index: u32, link: u32) {
+        self[index as usize].next = link;
+    }
+    #[inline(always)]
+    fn prev(&self, index: u32) -> u32 {
+        self[index as usize].prev
+    }
+    #[inline(always)]
+    fn set_prev(&mut self, index: u32, link: u32) {
+        self[index as usize].prev = link;
+    }
+    #[inline(always)]
+    fn prefetch(&self, index: u32) {
+        prefetch::read(&self[index as usize].last_seen);
+    }
+}
+
+#[cfg(test)]
+mod tests;
