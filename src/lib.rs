@@ -4,6 +4,7 @@ pub mod datapath;
 pub mod io;
 pub mod manage;
 pub mod prefetch;
+pub mod rewrite;
 pub mod sched;
 pub mod session;
 pub mod wire;

@@ -153,7 +153,7 @@ impl WorkerCounters {
 
     /// The counter of a drop reason.
     #[inline(always)]
-    pub fn drop(&self, reason: DropReason) -> &Cell {
+    pub fn drops_of(&self, reason: DropReason) -> &Cell {
         &self.drops[reason as usize]
     }
 

@@ -137,12 +137,11 @@ fn follow_tcp<A: Family, F: Frame>(
     let opens = direction == Direction::Forward
         && flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
     let server_up = shared.snapshot.servers[usize::from(entry.server_id.0)].up;
-    if opens
-        && (matches!(entry.state, FinBoth | Closed) || (entry.state == SynSent && !server_up))
+    if opens && (matches!(entry.state, FinBoth | Closed) || (entry.state == SynSent && !server_up))
     {
         return false;
     }
-    let state = tcp_state::next(entry.state, direction, flags);
+    let state = tcp_state::next(entry.mode, entry.state, direction, flags);
     if state != entry.state {
         let service = &shared.snapshot.services[usize::from(entry.service.0)];
         let timeout = tcp_state::timeout(state, &service.timeouts);

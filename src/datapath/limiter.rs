@@ -20,7 +20,8 @@ impl TokenBucket {
     pub fn take(&mut self, now: u32) -> bool {
         let elapsed = now.wrapping_sub(self.last.unwrap_or(now));
         self.last = Some(now);
-        self.tokens = self.tokens.saturating_add(elapsed.saturating_mul(self.per_ms)).min(self.burst);
+        self.tokens =
+            self.tokens.saturating_add(elapsed.saturating_mul(self.per_ms)).min(self.burst);
         match self.tokens.checked_sub(1) {
             Some(rest) => {
                 self.tokens = rest;

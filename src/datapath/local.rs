@@ -182,11 +182,7 @@ fn neighbor_discovery<F: Frame>(
     };
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
     let answer_to = ndp::Repr::answer(own_mac, target, src);
-    let mac = if src.is_unspecified() {
-        ethernet::multicast_v6(answer_to.dst)
-    } else {
-        asker_mac
-    };
+    let mac = if src.is_unspecified() { ethernet::multicast_v6(answer_to.dst) } else { asker_mac };
     answer(frame, port, &answer_to.frame(mac))
 }
 
@@ -240,4 +236,3 @@ fn answer<F: Frame>(frame: &mut F, port: PortId, bytes: &[u8]) -> Verdict {
     frame.bytes_mut().copy_from_slice(bytes);
     Verdict::Answer(port)
 }
-

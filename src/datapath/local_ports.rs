@@ -31,7 +31,11 @@ pub struct LocalPorts<A> {
 
 impl<A: Family> Default for LocalPorts<A> {
     fn default() -> Self {
-        LocalPorts { addresses: Vec::new(), pools: Pools::new(Vec::new(), &[]), sources: Vec::new() }
+        LocalPorts {
+            addresses: Vec::new(),
+            pools: Pools::new(Vec::new(), &[]),
+            sources: Vec::new(),
+        }
     }
 }
 

@@ -112,9 +112,7 @@ fn create<A: Family, F: Frame>(
     let (local, local_port) = match service.mode {
         Mode::FullNat => {
             let bucket = A::bucket(toeplitz, key.src, key.sport);
-            lane.local_ports
-                .allocate(server_id, bucket)
-                .ok_or(DropReason::LocalPortsExhausted)?
+            lane.local_ports.allocate(server_id, bucket).ok_or(DropReason::LocalPortsExhausted)?
         }
         Mode::Nat | Mode::Dr => (key.src, key.sport),
     };

@@ -127,9 +127,9 @@ impl<A: Family> Lane<A> {
         }
     }
 
-    fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz) {
+    fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
         self.balancer.configure::<A>(snapshot);
-        self.local_ports.configure(snapshot, toeplitz);
+        self.local_ports.configure(snapshot, toeplitz, worker);
     }
 
     /// Undoes what creating the session did outside the table.
@@ -223,8 +223,8 @@ impl<F: Frame> Pipeline<F> {
         let old = std::mem::replace(&mut self.shared.snapshot, snapshot);
         let snapshot = &self.shared.snapshot;
         self.shared.several_workers = snapshot.worker_of.iter().any(|w| *w != self.shared.worker);
-        self.v4.configure(snapshot, &self.shared.toeplitz);
-        self.v6.configure(snapshot, &self.shared.toeplitz);
+        self.v4.configure(snapshot, &self.shared.toeplitz, self.shared.worker);
+        self.v6.configure(snapshot, &self.shared.toeplitz, self.shared.worker);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -296,12 +296,8 @@ impl<F: Frame> Pipeline<F> {
             return Some(Verdict::Drop(DropReason::BadTransportChecksum));
         }
         match flow::parse(frame.bytes(), &port.mac, checksum.ip_good) {
-            Ok(Parsed::V4(flow)) => {
-                enter(&self.shared, &mut self.v4, slot, flow, role, steer)
-            }
-            Ok(Parsed::V6(flow)) => {
-                enter(&self.shared, &mut self.v6, slot, flow, role, steer)
-            }
+            Ok(Parsed::V4(flow)) => enter(&self.shared, &mut self.v4, slot, flow, role, steer),
+            Ok(Parsed::V6(flow)) => enter(&self.shared, &mut self.v6, slot, flow, role, steer),
             Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
             Err(reason) => Some(Verdict::Drop(reason)),
         }
@@ -314,7 +310,7 @@ impl<F: Frame> Pipeline<F> {
         match verdict {
             Verdict::Forward(port) => out.to_port(port, frame, false),
             Verdict::HandOff(worker) => out.to_worker(worker, frame),
-            Verdict::Drop(reason) => counters.drop(reason).add(1),
+            Verdict::Drop(reason) => counters.drops_of(reason).add(1),
             Verdict::Punt(tap) => {
                 counters.punted.add(1);
                 out.to_port(tap, frame, false);
@@ -325,12 +321,12 @@ impl<F: Frame> Pipeline<F> {
                 out.to_port(port, frame, true);
             }
             Verdict::Refuse(reason, port) => {
-                counters.drop(reason).add(1);
+                counters.drops_of(reason).add(1);
                 out.to_port(port, frame, true);
             }
             Verdict::Hold(hop) => {
                 if self.shared.hops.hold(hop, frame, now).is_err() {
-                    counters.drop(DropReason::NeighborQueueFull).add(1);
+                    counters.drops_of(DropReason::NeighborQueueFull).add(1);
                 }
                 counters.held.set(self.shared.hops.held() as u64);
             }
@@ -356,7 +352,7 @@ impl<F: Frame> Pipeline<F> {
         for _ in 0..BURST {
             match self.shared.hops.release(now) {
                 Some(Released::Send(port, frame)) => out.to_port(port, frame, false),
-                Some(Released::Drop(reason, _)) => counters.drop(reason).add(1),
+                Some(Released::Drop(reason, _)) => counters.drops_of(reason).add(1),
                 None => {
                     more = false;
                     break;

@@ -22,7 +22,7 @@ pub struct PortId(pub u8);
 pub const BUCKETS: usize = 128;
 
 /// A MAC address.
-pub type Mac = [u8; 6];
+pub use crate::wire::ethernet::Mac;
 
 /// Where clients and servers are, seen from a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

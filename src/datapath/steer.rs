@@ -21,7 +21,6 @@ pub fn owner<A: Family>(
             A::local(snapshot, key.dst) == Some(LocalAddress::Vip)
         }
     };
-    let (address, port) =
-        if from_client { (key.src, key.sport) } else { (key.dst, key.dport) };
+    let (address, port) = if from_client { (key.src, key.sport) } else { (key.dst, key.dport) };
     snapshot.worker_of[A::bucket(toeplitz, address, port)]
 }

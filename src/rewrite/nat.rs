@@ -53,7 +53,8 @@ impl Translate for Ipv4Addr {
     fn translate(frame: &mut [u8], to: &FlowKey<Self>, deltas: Deltas) {
         let Some(head) = frame.first_chunk_mut::<{ Self::MIN_FRAME }>() else { return };
         head[22] = head[22].wrapping_sub(1);
-        let header = checksum::apply(be16(&head[24..26]), checksum::add(deltas.ip, checksum::TTL_DECREMENT));
+        let header =
+            checksum::apply(be16(&head[24..26]), checksum::add(deltas.ip, checksum::TTL_DECREMENT));
         head[24..26].copy_from_slice(&header.to_be_bytes());
         head[26..30].copy_from_slice(&to.src.octets());
         head[30..34].copy_from_slice(&to.dst.octets());

@@ -203,12 +203,11 @@ impl<Io: BurstIo> Worker<Io> {
             let originated = (queue.originated & sent_mask).count_ones() as usize;
             if sent < queued {
                 bytes -= queue.frames.iter().map(|frame| frame.bytes().len()).sum::<usize>();
-                let refused_answers =
-                    (queue.originated & !sent_mask).count_ones() as usize;
+                let refused_answers = (queue.originated & !sent_mask).count_ones() as usize;
                 // An answer that is refused was never a received packet: the request was counted
                 // when it was consumed.
                 let refused = queued - sent - refused_answers;
-                self.counters.drop(DropReason::TxRefused).add(refused as u64);
+                self.counters.drops_of(DropReason::TxRefused).add(refused as u64);
                 port_counters.tx_refused.add((queued - sent) as u64);
                 queue.frames.clear();
             }
@@ -228,7 +227,7 @@ impl<Io: BurstIo> Worker<Io> {
                 chunk.fill_from_iter(queue.drain(..n));
             }
             self.counters.handed_off.add(n as u64);
-            self.counters.drop(DropReason::HandOffFull).add(queue.len() as u64);
+            self.counters.drops_of(DropReason::HandOffFull).add(queue.len() as u64);
             queue.clear();
         }
     }
