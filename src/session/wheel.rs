@@ -181,3 +181,154 @@ impl Wheel {
         level.slot(due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Entries of a test: links and true deadlines.
+    #[derive(Default)]
+    struct Entries {
+        links: Vec<(u32, u32)>,
+    }
+
+    impl Links for Entries {
+        fn next(&self, index: u32) -> u32 {
+            self.links[index as usize].0
+        }
+        fn set_next(&mut self, index: u32, link: u32) {
+            self.links[index as usize].0 = link;
+        }
+        fn prev(&self, index: u32) -> u32 {
+            self.links[index as usize].1
+        }
+        fn set_prev(&mut self, index: u32, link: u32) {
+            self.links[index as usize].1 = link;
+        }
+        fn prefetch(&self, _: u32) {}
+    }
+
+    fn filed(start: u32, deadlines: &[u32]) -> (Wheel, Entries) {
+        let mut wheel = Wheel::new();
+        wheel.restart(start);
+        let mut entries = Entries { links: vec![(0, 0); deadlines.len()] };
+        for (i, &ahead) in deadlines.iter().enumerate() {
+            wheel.file(&mut entries, i as u32, start.wrapping_add(ahead));
+        }
+        (wheel, entries)
+    }
+
+    #[test]
+    fn an_entry_is_proposed_in_its_tick() {
+        let (mut wheel, mut entries) = filed(0, &[1000]);
+        let mut ticks = 100;
+        assert_eq!(wheel.next_due(&mut entries, 1023, &mut ticks), None);
+        assert_eq!(ticks, 100 - 1023 / TICK);
+        assert_eq!(wheel.next_due(&mut entries, 1024, &mut ticks), Some(0));
+        assert_eq!(wheel.next_due(&mut entries, 1024, &mut ticks), None);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_is_due_with_the_next_tick() {
+        let (mut wheel, mut entries) = filed(5000, &[u32::MAX - 2000]);
+        assert_eq!(wheel.next_due(&mut entries, 5000, &mut 9), None);
+        assert_eq!(wheel.next_due(&mut entries, 5128, &mut 9), Some(0));
+    }
+
+    #[test]
+    fn unlinking_works_at_head_middle_and_tail() {
+        for gone in 0..3 {
+            let (mut wheel, mut entries) = filed(0, &[10, 20, 30]);
+            wheel.unlink(&mut entries, gone);
+            let mut rest: Vec<u32> =
+                std::iter::from_fn(|| wheel.next_due(&mut entries, 128, &mut 9)).collect();
+            rest.sort_unstable();
+            assert_eq!(rest, (0..3).filter(|&i| i != gone).collect::<Vec<_>>());
+            assert!(wheel.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_entry_moves_through_the_levels() {
+        // Due in 4 h: filed in the third level, then the second, then the first.
+        let deadline = 4 * 3_600_000;
+        let (mut wheel, mut entries) = filed(0, &[deadline]);
+        let mut visits = Vec::new();
+        let mut ticks = u32::MAX;
+        for now in (0..=deadline + TICK).step_by(TICK as usize) {
+            while let Some(i) = wheel.next_due(&mut entries, now, &mut ticks) {
+                visits.push(now);
+                if now < deadline {
+                    wheel.file(&mut entries, i, deadline);
+                }
+            }
+        }
+        assert_eq!(visits, [1 << 23, deadline >> 15 << 15, deadline]);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn beyond_the_horizon_an_entry_waits_in_the_farthest_slot() {
+        let deadline = 10 * 86_400_000;
+        let (mut wheel, mut entries) = filed(0, &[deadline]);
+        let (mut visits, mut now) = (0, 0);
+        while wheel.next_due(&mut entries, now, &mut u32::MAX.clone()).is_none() || now < deadline {
+            visits += u32::from(wheel.is_empty());
+            if wheel.is_empty() {
+                wheel.file(&mut entries, 0, deadline);
+            }
+            now += 1 << 20;
+        }
+        assert!(wheel.is_empty() && now - deadline <= 1 << 20 && visits < 10, "{visits} visits");
+    }
+
+    /// A time span for any of the levels.
+    fn span() -> impl Strategy<Value = u32> {
+        prop_oneof![0u32..300, 0u32..40_000, 0u32..10_000_000, 0u32..50_000_000]
+    }
+
+    proptest! {
+        /// Never early, and late by less than a tick when called at every tick; also over the wrap
+        /// of the clock, and with entries that are refiled and unlinked in between.
+        #[test]
+        fn ends_on_time(
+            start in prop_oneof![any::<u32>(), Just(u32::MAX - 1000), Just(0u32.wrapping_sub(1 << 23))],
+            mut ahead in prop::collection::vec(span(), 1..40),
+            changes in prop::collection::vec((span(), 0usize..40, span()), 0..20),
+        ) {
+            let (mut wheel, mut entries) = filed(start, &ahead);
+            let mut changes: Vec<_> =
+                changes.into_iter().filter(|change| change.1 < ahead.len()).collect();
+            changes.sort_unstable();
+            changes.reverse();
+            let mut left = ahead.len();
+            let mut ended = vec![false; ahead.len()];
+            let mut elapsed = 0u32;
+            while left > 0 {
+                let now = start.wrapping_add(elapsed);
+                while let Some(i) = wheel.next_due(&mut entries, now, &mut u32::MAX.clone()) {
+                    let deadline = ahead[i as usize];
+                    if elapsed < deadline {
+                        wheel.file(&mut entries, i, start.wrapping_add(deadline));
+                        continue;
+                    }
+                    prop_assert!(elapsed < deadline + 2 * TICK, "due {} at {}", deadline, elapsed);
+                    ended[i as usize] = true;
+                    left -= 1;
+                }
+                while let Some(&(at, i, new)) = changes.last() && at <= elapsed {
+                    changes.pop();
+                    if !ended[i] {
+                        wheel.unlink(&mut entries, i as u32);
+                        ahead[i] = elapsed + new;
+                        wheel.file(&mut entries, i as u32, now.wrapping_add(new));
+                    }
+                }
+                elapsed += TICK;
+            }
+            prop_assert!(wheel.is_empty());
+        }
+    }
+}

@@ -299,3 +299,247 @@ fn a_walk_visits_each_session_once_in_bounded_steps() -> Result<()> {
     assert_eq!((seen, calls), (kept, 7));
     Ok(())
 }
+
+/// The table's behaviour, as a list.
+#[derive(Default)]
+struct Model {
+    sessions: Vec<ModelSession>,
+}
+
+struct ModelSession {
+    id: SessionId,
+    new: NewSession<Ipv4Addr>,
+    last_seen: u32,
+    timeout: u32,
+}
+
+impl ModelSession {
+    /// Milliseconds that it has been due for; negative: still to go.
+    fn overdue(&self, now: u32) -> i32 {
+        now.wrapping_sub(self.last_seen.wrapping_add(self.timeout)) as i32
+    }
+
+    fn keys(&self) -> Vec<(FlowKey<Ipv4Addr>, Direction)> {
+        let mut keys = vec![(forward_key(&self.new), Direction::Forward)];
+        if self.new.mode != Mode::Dr {
+            keys.push((reply_key(&self.new), Direction::Reply));
+        }
+        keys
+    }
+}
+
+impl Model {
+    fn find(&self, key: &FlowKey<Ipv4Addr>) -> Option<(SessionId, Direction)> {
+        self.sessions.iter().find_map(|s| {
+            s.keys().iter().find(|(k, _)| k == key).map(|&(_, direction)| (s.id, direction))
+        })
+    }
+
+    fn refusal(&self, new: &NewSession<Ipv4Addr>, capacity: usize) -> Option<InsertError> {
+        if self.sessions.len() == capacity {
+            Some(InsertError::Full)
+        } else if self.find(&forward_key(new)).is_some() {
+            Some(InsertError::ForwardInUse)
+        } else if new.mode != Mode::Dr
+            && (self.find(&reply_key(new)).is_some() || forward_key(new) == reply_key(new))
+        {
+            Some(InsertError::ReplyInUse)
+        } else {
+            None
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert(NewSession<Ipv4Addr>),
+    Remove(usize),
+    Packet(usize),
+    SetState(usize, u32),
+    Lookup(NewSession<Ipv4Addr>),
+    /// Time passes; then `expire` with this budget, as often as it takes when `None`.
+    Pass(u32, Option<usize>),
+    Walk(usize),
+}
+
+mod strategies {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Sessions out of so few addresses that their keys often meet, also in the other role.
+    pub(super) fn session() -> impl Strategy<Value = NewSession<Ipv4Addr>> {
+        let address = || (0u8..3).prop_map(|n| Ipv4Addr::new(10, 0, 0, n));
+        let port = || 0u16..3;
+        (
+            (address(), address(), address(), address()),
+            (port(), port(), port(), port()),
+            prop::sample::select(&[Mode::Nat, Mode::FullNat, Mode::Dr][..]),
+            prop::sample::select(&[Protocol::Tcp, Protocol::Udp][..]),
+            timeout(),
+        )
+            .prop_map(|(addresses, ports, mode, protocol, timeout)| {
+                let mut new = nat(0, timeout);
+                (new.client, new.vip, new.local, new.server) = addresses;
+                (new.client_port, new.vip_port, new.local_port, new.server_port) = ports;
+                (new.mode, new.protocol) = (mode, protocol);
+                if mode != Mode::FullNat {
+                    (new.local, new.local_port) = (new.client, new.client_port);
+                }
+                new
+            })
+    }
+
+    fn timeout() -> impl Strategy<Value = u32> {
+        prop_oneof![0u32..500, 1_000u32..100_000, 100_000u32..20_000_000]
+    }
+
+    pub(super) fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            8 => session().prop_map(Op::Insert),
+            2 => any::<usize>().prop_map(Op::Remove),
+            4 => any::<usize>().prop_map(Op::Packet),
+            3 => (any::<usize>(), timeout()).prop_map(|(n, t)| Op::SetState(n, t)),
+            3 => session().prop_map(Op::Lookup),
+            2 => (0u32..400, prop::option::of(0usize..6)).prop_map(|(t, b)| Op::Pass(t, b)),
+            2 => (0u32..40_000, prop::option::of(0usize..6)).prop_map(|(t, b)| Op::Pass(t, b)),
+            1 => (0u32..9_000_000).prop_map(|t| Op::Pass(t, None)),
+            1 => (1usize..20).prop_map(Op::Walk),
+        ]
+    }
+}
+
+/// Calls `expire` and compares with the model; with a budget of `None`, until it has caught up.
+fn expire(
+    table: &mut Table<Ipv4Addr>,
+    model: &mut Model,
+    now: u32,
+    behind: &mut u32,
+    budget: Option<usize>,
+) {
+    let calls = if budget.is_some() { 1 } else { *behind / (TICKS_PER_CALL * 128) + 2 };
+    for _ in 0..calls {
+        let mut ended = Vec::new();
+        let count = table.expire(now, budget.unwrap_or(1000), |entry| ended.push(*entry));
+        assert_eq!(count, ended.len());
+        assert!(count <= budget.unwrap_or(1000));
+        for entry in ended {
+            let i = model
+                .sessions
+                .iter()
+                .position(|s| forward_key(&s.new) == entry.forward_key())
+                .expect("only sessions that exist expire");
+            let session = model.sessions.swap_remove(i);
+            assert!(session.overdue(now) >= 0, "{} ms early", -session.overdue(now));
+        }
+    }
+    if budget.is_none() {
+        *behind = 0;
+        for session in &model.sessions {
+            assert!(session.overdue(now) < 128, "{} ms late", session.overdue(now));
+        }
+    }
+}
+
+proptest::proptest! {
+    /// Random operations with time, against the model; at the end all timeouts run out and nothing
+    /// may be left.
+    #[test]
+    fn behaves_like_the_model(
+        capacity in 1usize..40,
+        seed: u64,
+        start in proptest::prop_oneof![0u32.., proptest::prelude::Just(u32::MAX - 100_000)],
+        ops in proptest::collection::vec(strategies::op(), 1..400),
+    ) {
+        let mut table = Table::<Ipv4Addr>::new(capacity, seed);
+        let mut model = Model::default();
+        let (mut now, mut behind) = (start, 0);
+        for op in ops {
+            let chosen = |n: usize| n.checked_rem(model.sessions.len());
+            match op {
+                Op::Insert(new) => {
+                    let result = table.insert(new, now);
+                    match model.refusal(&new, capacity) {
+                        Some(error) => assert_eq!(result, Err(error)),
+                        None => model.sessions.push(ModelSession {
+                            id: result.unwrap(), new, last_seen: now, timeout: new.timeout,
+                        }),
+                    }
+                }
+                Op::Remove(n) => if let Some(i) = chosen(n) {
+                    let session = model.sessions.swap_remove(i);
+                    assert_eq!(table.remove(session.id).forward_key(), forward_key(&session.new));
+                },
+                Op::Packet(n) => if let Some(i) = chosen(n) {
+                    let session = &mut model.sessions[i];
+                    session.last_seen = now;
+                    table.get_mut(session.id).last_seen = now;
+                },
+                Op::SetState(n, timeout) => if let Some(i) = chosen(n) {
+                    let session = &mut model.sessions[i];
+                    (session.last_seen, session.timeout) = (now, timeout);
+                    table.set_state(session.id, TcpState::Established, timeout, now);
+                },
+                Op::Lookup(new) => for key in [forward_key(&new), reply_key(&new)] {
+                    assert_eq!(find(&table, &key), model.find(&key));
+                },
+                Op::Pass(ms, budget) => {
+                    now = now.wrapping_add(ms);
+                    behind += ms;
+                    expire(&mut table, &mut model, now, &mut behind, budget);
+                }
+                Op::Walk(budget) => {
+                    let (mut cursor, mut seen) = (0, Vec::new());
+                    while !table.walk(&mut cursor, budget, |id, _| seen.push(id)) {}
+                    let mut ids: Vec<_> = model.sessions.iter().map(|s| s.id).collect();
+                    ids.sort_unstable();
+                    assert_eq!(seen, ids);
+                }
+            }
+            assert_eq!(table.len(), model.sessions.len());
+            for session in &model.sessions {
+                for (key, direction) in session.keys() {
+                    assert_eq!(find(&table, &key), Some((session.id, direction)));
+                }
+                let entry = table.get(session.id);
+                assert_eq!((entry.last_seen, entry.timeout), (session.last_seen, session.timeout));
+            }
+        }
+        now = now.wrapping_add(20_000_128);
+        behind += 20_000_128;
+        expire(&mut table, &mut model, now, &mut behind, None);
+        assert_nothing_left(&table);
+    }
+
+    /// Far more keys in few buckets than any traffic has: what is refused leaves no trace.
+    #[test]
+    fn an_index_that_is_full_refuses(seed: u64, removals in proptest::collection::vec(0usize..60, 60)) {
+        let mut table = Table::<Ipv4Addr>::new(60, seed);
+        table.index = Index::new(1, |_, _| ());
+        let mut ids = Vec::new();
+        let (mut refused, mut n) = (0, 0);
+        for removal in removals {
+            while ids.len() < 60 {
+                n += 1;
+                match table.insert(nat(n, 1000), 0) {
+                    Ok(id) => ids.push((n, id)),
+                    Err(error) => {
+                        assert_eq!(error, InsertError::IndexFull);
+                        refused += 1;
+                        break;
+                    }
+                }
+            }
+            assert_eq!(table.index.census().0, 2 * ids.len());
+            for &(n, id) in &ids {
+                let session = nat(n, 0);
+                assert_eq!(find(&table, &forward_key(&session)), Some((id, Direction::Forward)));
+                assert_eq!(find(&table, &reply_key(&session)), Some((id, Direction::Reply)));
+            }
+            let (_, id) = ids.swap_remove(removal % ids.len());
+            table.remove(id);
+        }
+        assert!(refused > 0);
+        assert_eq!(table.expire(5000, 100, |_| ()), ids.len());
+        assert_nothing_left(&table);
+    }
+}
