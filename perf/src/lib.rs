@@ -1,1 +1,3 @@
-//! Benches and measurements.
+//! What the benches share: a configuration, flows, and ports that cost nothing.
+
+pub mod rig;

@@ -34,7 +34,7 @@ use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
 use crate::session::{Direction, Entry, SessionId, Table};
 use crate::wire::flow::{self, Flow, Parsed};
-use crate::wire::toeplitz::{KEY, Toeplitz};
+use crate::wire::toeplitz::{STEERING, Toeplitz};
 use crate::wire::{DropReason, flow::Address};
 
 /// ICMP errors a worker sends per second, and at once.
@@ -65,6 +65,9 @@ pub struct Setup {
     pub sessions_v6: usize,
     /// Secret of the session hash.
     pub seed: u64,
+    /// Called with the address and length of each large block of memory before it is touched: the
+    /// moment to ask for huge pages.
+    pub advise: fn(usize, usize),
 }
 
 /// What both families share.
@@ -72,7 +75,7 @@ pub(super) struct Shared<F> {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) worker: u8,
     pub(super) several_workers: bool,
-    pub(super) toeplitz: Box<Toeplitz>,
+    pub(super) toeplitz: &'static Toeplitz,
     pub(super) hops: Hops<F>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) notices: ArrayVec<Notice, NOTICES>,
@@ -118,10 +121,10 @@ pub(super) struct Item<A> {
 }
 
 impl<A: Family> Lane<A> {
-    fn new(sessions: usize, seed: u64, worker: u8) -> Self {
+    fn new(sessions: usize, setup: &Setup) -> Self {
         Lane {
-            table: Table::new(sessions, seed),
-            balancer: Balancer::new(u64::from(worker)),
+            table: Table::with_advice(sessions, setup.seed, setup.advise),
+            balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             batch: ArrayVec::new(),
         }
@@ -203,15 +206,15 @@ impl<F: Frame> Pipeline<F> {
                 snapshot: snapshot.clone(),
                 worker: setup.worker,
                 several_workers: false,
-                toeplitz: Box::new(Toeplitz::new(&KEY)),
+                toeplitz: &STEERING,
                 hops: Hops::new(),
                 counters,
                 notices: ArrayVec::new(),
                 icmp_errors: ICMP_ERRORS,
                 punts: PUNTS,
             },
-            v4: Lane::new(setup.sessions_v4, setup.seed, setup.worker),
-            v6: Lane::new(setup.sessions_v6, setup.seed, setup.worker),
+            v4: Lane::new(setup.sessions_v4, setup),
+            v6: Lane::new(setup.sessions_v6, setup),
         };
         pipeline.configure(snapshot);
         pipeline
@@ -223,8 +226,8 @@ impl<F: Frame> Pipeline<F> {
         let old = std::mem::replace(&mut self.shared.snapshot, snapshot);
         let snapshot = &self.shared.snapshot;
         self.shared.several_workers = snapshot.worker_of.iter().any(|w| *w != self.shared.worker);
-        self.v4.configure(snapshot, &self.shared.toeplitz, self.shared.worker);
-        self.v6.configure(snapshot, &self.shared.toeplitz, self.shared.worker);
+        self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -388,7 +391,7 @@ fn enter<A: Family, F>(
     steer: bool,
 ) -> Option<Verdict> {
     if steer {
-        let owner = steer::owner(&shared.snapshot, &shared.toeplitz, role, &flow.key);
+        let owner = steer::owner(&shared.snapshot, shared.toeplitz, role, &flow.key);
         if owner != shared.worker {
             return Some(Verdict::HandOff(owner));
         }

@@ -19,7 +19,7 @@ use crate::wire::flow::Protocol;
 pub struct PortId(pub u8);
 
 /// The number of steering buckets (design §3); the same on every node.
-pub const BUCKETS: usize = 128;
+pub use crate::wire::toeplitz::BUCKETS;
 
 /// A MAC address.
 pub use crate::wire::ethernet::Mac;
