@@ -7,11 +7,11 @@ use super::draft::{Draft, PortDraft};
 use super::reader::Report;
 
 /// Addresses of this node: who has it, for the reader of an error, and on which line.
-struct Ours(HashMap<IpAddr, (String, usize)>);
+pub(super) struct Ours(HashMap<IpAddr, (String, usize)>);
 
 impl Ours {
     /// Who has the address already.
-    fn owner(&self, ip: IpAddr) -> Option<String> {
+    pub(super) fn owner(&self, ip: IpAddr) -> Option<String> {
         self.0.get(&ip).map(|(owner, line)| format!("{owner} (line {line})"))
     }
     fn add(&mut self, ip: IpAddr, owner: String, line: usize) {
@@ -19,8 +19,8 @@ impl Ours {
     }
 }
 
-/// Checks that no address means two things.
-pub(super) fn check(draft: &Draft, report: &Report<'_>) {
+/// Checks that no address means two things; gives the addresses of this node.
+pub(super) fn check(draft: &Draft, report: &Report<'_>) -> Ours {
     let mut ours = Ours(HashMap::new());
     port_addresses(draft, &mut ours, report);
     networks(draft, report);
@@ -35,6 +35,7 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     }
     virtual_addresses(draft, &mut ours, report);
     other_hosts(draft, &ours, report);
+    ours
 }
 
 /// How an error calls a port.

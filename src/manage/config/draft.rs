@@ -175,7 +175,11 @@ impl ServiceDraft {
             scheduler: self.scheduler?,
             timeouts: self.timeouts?,
             health: self.health?.map(|h| h.value),
-            servers: self.servers.into_iter().map(ServerDraft::into_server).collect::<Option<_>>()?,
+            servers: self
+                .servers
+                .into_iter()
+                .map(ServerDraft::into_server)
+                .collect::<Option<_>>()?,
         })
     }
 }

@@ -85,7 +85,7 @@ pub struct Dpdk {
     pub memory_mb: usize,
     /// Whether to use hugepages.
     pub hugepages: bool,
-    /// PCI devices.
+    /// PCI devices, each in full and in lower case.
     pub allow: Vec<String>,
     /// Virtual devices, each `NAME,ARG=VALUE,…`.
     pub vdevs: Vec<String>,
@@ -98,7 +98,7 @@ pub struct Dpdk {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// PCI address or vdev name.
+    /// PCI address in full and in lower case, or vdev name.
     pub device: String,
     /// Where clients and servers are.
     pub side: Side,
@@ -214,7 +214,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         let (section, key) = (String::new(), String::new());
         ConfigErrors::new(vec![ConfigError { file: file.clone(), line, section, key, message }])
     };
-    let bytes = std::fs::read(path).map_err(|e| unreadable(None, format!("cannot be read: {e}")))?;
+    let bytes =
+        std::fs::read(path).map_err(|e| unreadable(None, format!("cannot be read: {e}")))?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &file),
         Err(e) => {

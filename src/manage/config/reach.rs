@@ -3,7 +3,7 @@
 //! These checks need all ports and routes: when one of those could not be read, what would only be
 //! a consequence of that is not reported.
 
-use super::addresses::called;
+use super::addresses::{Ours, called};
 use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::network::{lookup, routes};
 use super::reader::{At, Report};
@@ -13,7 +13,7 @@ use crate::datapath::snapshot::{PortId, Route, Side};
 use crate::session::Mode;
 
 /// Checks gateways, neighbors and servers.
-pub(super) fn check(draft: &Draft, report: &Report<'_>) {
+pub(super) fn check(draft: &Draft, ours: &Ours, report: &Report<'_>) {
     neighbors(draft, report);
     let ports_whole = draft.ports.iter().all(|p| p.addresses.whole);
     if !draft.whole || !ports_whole || draft.ports.is_empty() || draft.ports.len() > MAX_PORTS {
@@ -31,10 +31,12 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
         if let Some(line) = destinations.repeated(to.value, to.line) {
             let message = format!("{} has a route already (line {line})", to.value);
             error("to", to.line, message + "; keep one");
+            all_routes_good = false;
         }
         if let Some(link) = connected.iter().find(|c| c.to == to.value) {
             let port = called(&draft.ports[usize::from(link.target.port.0)]);
             error("to", to.line, format!("{} is the network of {port}; leave it out", to.value));
+            all_routes_good = false;
         }
         if family(to.value.addr()) != family(via.value) {
             let message = format!("{} is not of the family of {}", via.value, to.value);
@@ -49,7 +51,7 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     if all_routes_good {
         let fixed = draft.routes.iter().filter_map(|r| Some((r.to.as_ref()?, r.via.as_ref()?)));
         let table = routes(addresses(draft), fixed.map(|(to, via)| (to.value, via.value)));
-        servers(draft, &table, report);
+        servers(draft, &table, ours, report);
     }
 }
 
@@ -88,11 +90,12 @@ fn neighbors(draft: &Draft, report: &Report<'_>) {
     }
 }
 
-fn servers(draft: &Draft, table: &[Route], report: &Report<'_>) {
+fn servers(draft: &Draft, table: &[Route], ours: &Ours, report: &Report<'_>) {
     for service in &draft.services {
         for server in &service.servers {
-            if let Some(message) = wrong_way(draft, table, service, server)
-                && let Some(address) = &server.address
+            if let Some(address) = &server.address
+                && ours.owner(address.value.ip()).is_none()
+                && let Some(message) = wrong_way(draft, table, service, server)
             {
                 report.error(address.line, "[[service.server]]", "address", message);
             }

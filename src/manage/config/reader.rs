@@ -38,7 +38,8 @@ impl<T> List<T> {
 /// Collects the errors of a file.
 pub(super) struct Report<'a> {
     file: &'a str,
-    text: &'a str,
+    /// Where each line but the first begins, in bytes.
+    line_starts: Vec<usize>,
     errors: RefCell<Vec<ConfigError>>,
     /// Every (section, key) that was asked for: the schema, as far as the file touches it.
     asked: RefCell<BTreeSet<(&'static str, &'static str)>>,
@@ -46,8 +47,9 @@ pub(super) struct Report<'a> {
 
 impl<'a> Report<'a> {
     /// A report on `text`, which came from `file`.
-    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
-        Report { file, text, errors: RefCell::default(), asked: RefCell::default() }
+    pub(super) fn new(file: &'a str, text: &str) -> Self {
+        let line_starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        Report { file, line_starts, errors: RefCell::default(), asked: RefCell::default() }
     }
 
     /// Records an error.
@@ -63,8 +65,7 @@ impl<'a> Report<'a> {
 
     /// The line, from 1, of a byte offset into the text.
     pub(super) fn line_of(&self, offset: usize) -> usize {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        1 + before.iter().filter(|&&b| b == b'\n').count()
+        1 + self.line_starts.partition_point(|&start| start <= offset)
     }
 
     /// The errors, in the order in which they were found.
@@ -198,19 +199,27 @@ impl<'a> Section<'a> {
         list
     }
 
-    /// A key of the design that this version does not have. `off` accepts the value that asks for
-    /// nothing, if there is one.
-    pub(super) fn not_yet(
+    /// A key of the design that this version does not have.
+    pub(super) fn not_yet(&mut self, key: &'static str) {
+        self.not_yet_but(key, "", |_| false);
+    }
+
+    /// A key of the design of which this version only has the value that asks for nothing; `shown`
+    /// is how that is written, `is_off` knows it.
+    pub(super) fn not_yet_but(
         &mut self,
         key: &'static str,
-        off: Option<(&str, fn(&DeValue<'_>) -> bool)>,
+        shown: &str,
+        is_off: impl Fn(&DeValue<'_>) -> bool,
     ) {
         self.later.push(key);
         let Some((value, line)) = self.value(key) else { return };
-        let message = match off {
-            Some((_, is_off)) if is_off(value) => return,
-            Some((shown, _)) => format!("not supported yet; only {shown} is accepted"),
-            None => "not supported yet; leave it out".to_owned(),
+        if is_off(value) {
+            return;
+        }
+        let message = match shown {
+            "" => "not supported yet; leave it out".to_owned(),
+            shown => format!("not supported yet; only {shown} is accepted"),
         };
         let (section, key) = self.place(key, value);
         self.report.error(line, &section, key, message);

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use super::draft::{Draft, DpdkDraft, NeighborDraft, NodeDraft, PortDraft, RouteDraft};
+use super::draft::{DpdkDraft, Draft, NeighborDraft, NodeDraft, PortDraft, RouteDraft};
 use super::reader::{At, List, Report, Section};
 use super::service;
 use super::values::{
@@ -39,7 +39,7 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
     let api = read_api(file.table("api", "[api]"));
 
     for later in ["ha", "snat", "filter"] {
-        file.not_yet(later, None);
+        file.not_yet(later);
     }
     file.finish();
     Draft {
@@ -123,16 +123,16 @@ fn read_port(mut s: Section<'_>) -> PortDraft {
         exception: s.optional("exception", string(interface), None),
         full_checksums: value(s.optional("full_checksums", boolean, false)),
     };
-    s.not_yet("vlan", Some(("vlan = 0", |v| integer(0..=0)(v).is_ok())));
+    s.not_yet_but("vlan", "vlan = 0", |v| integer(0..=0)(v).is_ok());
     s.finish();
     draft
 }
 
 /// A PCI address in full, or the name of a vdev.
 fn device(text: &str) -> Result<String, String> {
-    pci(text).or_else(|_| name(text)).map_err(|_| {
-        format!("{text:?} is no device; expected a PCI address or the name of a vdev")
-    })
+    pci(text)
+        .or_else(|_| name(text))
+        .map_err(|_| format!("{text:?} is no device; expected a PCI address or the name of a vdev"))
 }
 
 fn read_route(mut s: Section<'_>) -> RouteDraft {
@@ -181,13 +181,9 @@ pub(super) fn read_timeouts(mut s: Section<'_>, otherwise: Timeouts) -> Option<T
 fn read_api(section: Option<Section<'_>>) -> Option<Api> {
     let mut s = section?;
     let socket = s.optional("socket", string(socket_path), "/run/shunt.sock".to_owned());
-    s.not_yet("listen", Some(("listen = \"\"", is_empty)));
+    s.not_yet_but("listen", "listen = \"\"", |v| v.as_str() == Some(""));
     s.finish();
     Some(Api { socket: PathBuf::from(socket?.value) })
-}
-
-fn is_empty(value: &DeValue<'_>) -> bool {
-    value.as_str() == Some("")
 }
 
 /// The value alone, where no check needs the line.

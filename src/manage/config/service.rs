@@ -48,13 +48,10 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         ),
         SchedulerKind::Wrr,
     ));
-    s.not_yet("persistence", None);
-    s.not_yet("mid_stream", None);
-    s.not_yet("reset_on_expiry", None);
-    s.not_yet(
-        "proxy_protocol",
-        Some(("proxy_protocol = \"off\"", |v| v.as_str() == Some("off"))),
-    );
+    s.not_yet("persistence");
+    s.not_yet("mid_stream");
+    s.not_yet("reset_on_expiry");
+    s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
     let none = Timeouts { tcp_syn: 0, tcp_established: 0, tcp_fin: 0, udp: 0 };
@@ -95,7 +92,7 @@ fn read_server(mut s: Section<'_>) -> ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
     };
-    s.not_yet("backup", Some(("backup = false", |v| v.as_bool() == Some(false))));
+    s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
     s.finish();
     draft
 }

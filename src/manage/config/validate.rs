@@ -1,5 +1,4 @@
-//! Checks of one section against another, but for [addresses](super::addresses) and
-//! [reachability](super::reach).
+//! Checks of one section against another, but for those of `addresses` and `reach`.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,8 +20,8 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     devices(draft, report);
     ports(draft, report);
     services(draft, report);
-    addresses::check(draft, report);
-    reach::check(draft, report);
+    let ours = addresses::check(draft, report);
+    reach::check(draft, &ours, report);
 }
 
 /// Things that may stand only once, and the line where each stood first.
@@ -150,8 +149,10 @@ fn mtu(port: &PortDraft, report: &Report<'_>) {
         && v6
         && mtu.value < 1_280
     {
-        let message =
-            format!("{} is too small for the port's IPv6 address; expected 1280 to 9216", mtu.value);
+        let message = format!(
+            "{} is too small for the port's IPv6 address; expected 1280 to 9216",
+            mtu.value
+        );
         report.error(mtu.line, "[[port]]", "mtu", message);
     }
 }

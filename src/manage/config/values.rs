@@ -235,7 +235,9 @@ pub(super) fn statuses(text: &str) -> Result<Vec<(u16, u16)>, String> {
         })
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| {
-            format!("{text:?} is no list of status codes; expected one like \"200-299\" or \"200,204\"")
+            format!(
+                "{text:?} is no list of status codes; expected one like \"200-299\" or \"200,204\""
+            )
         })
 }
 
