@@ -1,9 +1,34 @@
 //! The configuration file (design §7): what it says, once it has been read and found right.
+//!
+//! [`load`] and [`parse`] report every error at once: the keys and values of each section
+//! (`schema`, `service`, `values`), then what one section says against another (`validate`,
+//! `addresses`, `reach`). A file that is not TOML is reported as that alone, since nothing sure can
+//! be said about the rest.
+
+mod addresses;
+mod draft;
+mod error;
+pub(in crate::manage) mod network;
+mod reach;
+mod reader;
+mod schema;
+mod service;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod values;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use toml::de::DeTable;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use schema::MAX_WORKERS;
+
+use draft::Draft;
+use reader::Report;
 
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
 use crate::sched::SchedulerKind;
@@ -60,7 +85,7 @@ pub struct Dpdk {
     pub memory_mb: usize,
     /// Whether to use hugepages.
     pub hugepages: bool,
-    /// PCI devices.
+    /// PCI devices, each in full and in lower case.
     pub allow: Vec<String>,
     /// Virtual devices, each `NAME,ARG=VALUE,…`.
     pub vdevs: Vec<String>,
@@ -73,7 +98,7 @@ pub struct Dpdk {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// PCI address or vdev name.
+    /// PCI address in full and in lower case, or vdev name.
     pub device: String,
     /// Where clients and servers are.
     pub side: Side,
@@ -177,4 +202,49 @@ pub enum HealthCheck {
 pub struct Api {
     /// Path of the control socket.
     pub socket: PathBuf,
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// That the file cannot be read, or everything that is wrong in it.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let file = path.display().to_string();
+    let unreadable = |line, message: String| {
+        let (section, key) = (String::new(), String::new());
+        ConfigErrors::new(vec![ConfigError { file: file.clone(), line, section, key, message }])
+    };
+    let bytes =
+        std::fs::read(path).map_err(|e| unreadable(None, format!("cannot be read: {e}")))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &file),
+        Err(e) => {
+            let line = 1 + bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+            Err(unreadable(Some(line), "not UTF-8; save the file in that encoding".to_owned()))
+        }
+    }
+}
+
+/// Reads and checks the text of a file; `file_name` is what errors call it.
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
+    let report = Report::new(file_name, text);
+    let (table, syntax_errors) = DeTable::parse_recoverable(text);
+    if !syntax_errors.is_empty() {
+        for error in syntax_errors {
+            let line = report.line_of(error.span().map_or(0, |span| span.start));
+            report.error(line, "", "", format!("not TOML: {}", error.message()));
+        }
+        return Err(ConfigErrors::new(report.into_errors()));
+    }
+    let draft: Draft = schema::read(table.get_ref(), &report);
+    validate::check(&draft, &report);
+    let config = draft.into_config();
+    let errors = report.into_errors();
+    match config {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(ConfigErrors::new(errors)),
+    }
 }

@@ -1,0 +1,497 @@
+//! From a configuration and the facts of the running ports to the [`Snapshot`] the workers use.
+//!
+//! Pure: the same arguments give the same snapshot.
+//!
+//! Ids follow the order of the configuration. Ports: the wire ports as they stand in the file, then
+//! their exception taps in the same order. Services: as they stand. Servers: numbered over all
+//! services. They are thus stable as long as the configuration is: state of servers and ports may
+//! change from one snapshot to the next, the lists may not. A reload with other lists needs a
+//! registry that gives out the ids.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+
+use super::config::network::{lookup, routes};
+use super::config::{self, Config};
+use crate::datapath::snapshot::{
+    BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
+    Service, Snapshot,
+};
+use crate::session::{ServerId, ServiceId};
+
+/// What a [`PortId`] stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortUse {
+    /// `config.ports[index]`, on the wire.
+    Wire {
+        /// Index into `config.ports`.
+        index: usize,
+    },
+    /// The exception tap of `config.ports[index]`.
+    Exception {
+        /// Index into `config.ports`.
+        index: usize,
+    },
+}
+
+/// What only a running port knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortFacts {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The largest IP packet it takes, in bytes.
+    pub mtu: u16,
+}
+
+/// What changes about a server while the configuration stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerState {
+    /// Whether its health check passes (or it has none).
+    pub up: bool,
+    /// A weight that was set by command, in place of the configured one.
+    pub weight: Option<u16>,
+}
+
+impl ServerState {
+    /// Up, with the weight of the configuration.
+    pub const UP: ServerState = ServerState { up: true, weight: None };
+}
+
+/// What each port is, by [`PortId`].
+pub fn port_uses(config: &Config) -> Vec<PortUse> {
+    let wires = (0..config.ports.len()).map(|index| PortUse::Wire { index });
+    let taps = config.ports.iter().enumerate().filter(|(_, port)| port.exception.is_some());
+    wires.chain(taps.map(|(index, _)| PortUse::Exception { index })).collect()
+}
+
+/// The id of a server: `config.services[service].servers[server]`.
+pub fn server_id(config: &Config, service: usize, server: usize) -> ServerId {
+    let before: usize = config.services[..service].iter().map(|s| s.servers.len()).sum();
+    ServerId((before + server) as u16)
+}
+
+/// The fixed neighbors of the configuration with their ports.
+pub fn fixed_neighbors(config: &Config) -> Vec<(PortId, IpAddr, Mac)> {
+    let port = |name: &str| config.ports.iter().position(|port| port.name == name);
+    config
+        .neighbors
+        .iter()
+        .filter_map(|n| Some((PortId(port(&n.port)? as u8), n.address, n.mac)))
+        .collect()
+}
+
+/// Makes the snapshot.
+///
+/// `config` has been validated. `facts` are those of every port and `servers` is the state of every
+/// server, by id. A server without a route, which validation refuses, is down.
+///
+/// # Panics
+/// When `facts` or `servers` is not as long as the configuration says.
+pub fn compile(
+    config: &Config,
+    facts: &[PortFacts],
+    servers: &[ServerState],
+    generation: u64,
+) -> Snapshot {
+    let uses = port_uses(config);
+    assert_eq!(facts.len(), uses.len(), "facts of every port, taps included");
+    let routes = routing_table(config);
+    let (routes_v4, routes_v6) = routes.iter().cloned().partition(|r| r.to.addr().is_ipv4());
+    let mut snapshot = Snapshot {
+        generation,
+        node_id: config.node.id,
+        ports: ports(config, &uses, facts),
+        lips: lips(config, &uses),
+        routes_v4,
+        routes_v6,
+        services: Vec::with_capacity(config.services.len()),
+        servers: Vec::with_capacity(servers.len()),
+        listeners_v4: HashMap::new(),
+        listeners_v6: HashMap::new(),
+        local_v4: HashMap::new(),
+        local_v6: HashMap::new(),
+        worker_of: worker_of(config.node.workers.len()),
+    };
+    for (service, id) in config.services.iter().zip(0..) {
+        add_service(&mut snapshot, service, ServiceId(id), &routes, servers);
+    }
+    assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
+    add_local_addresses(&mut snapshot, config);
+    snapshot
+}
+
+/// The worker of each steering bucket: in turn, as the redirection table of a NIC does it unless
+/// told otherwise. Shares differ by at most one bucket.
+fn worker_of(workers: usize) -> [u8; BUCKETS] {
+    std::array::from_fn(|bucket| (bucket % workers) as u8)
+}
+
+fn routing_table(config: &Config) -> Vec<Route> {
+    let addresses = config
+        .ports
+        .iter()
+        .zip(0..)
+        .flat_map(|(port, id)| port.addresses.iter().map(move |address| (PortId(id), address)));
+    routes(addresses, config.routes.iter().map(|r| (r.to, r.via)))
+}
+
+fn ports(config: &Config, uses: &[PortUse], facts: &[PortFacts]) -> Vec<Port> {
+    let tap_of = |wire: usize| {
+        let is_its_tap = |u: &PortUse| *u == PortUse::Exception { index: wire };
+        uses.iter().position(is_its_tap).map(|id| PortId(id as u8))
+    };
+    let port = |(used, facts): (&PortUse, &PortFacts)| match *used {
+        PortUse::Wire { index } => {
+            let port = &config.ports[index];
+            Port {
+                name: port.name.clone(),
+                mac: facts.mac,
+                mtu: port.mtu.min(facts.mtu),
+                role: PortRole::Wire { side: port.side, exception: tap_of(index) },
+                ipv4: port.addresses.iter().find_map(|a| match a {
+                    IpNet::V4(a) => Some(a.addr()),
+                    IpNet::V6(_) => None,
+                }),
+                ipv6: port.addresses.iter().find_map(|a| match a {
+                    IpNet::V4(_) => None,
+                    IpNet::V6(a) => Some(a.addr()),
+                }),
+                full_checksums: port.full_checksums,
+            }
+        }
+        // The addresses are the kernel's there, and its packets pass unchanged.
+        PortUse::Exception { index } => Port {
+            name: config.ports[index].exception.clone().unwrap_or_default(),
+            mac: facts.mac,
+            mtu: config.ports[index].mtu.min(facts.mtu),
+            role: PortRole::Exception { wire: PortId(index as u8) },
+            ipv4: None,
+            ipv6: None,
+            full_checksums: false,
+        },
+    };
+    uses.iter().zip(facts).map(port).collect()
+}
+
+fn lips(config: &Config, uses: &[PortUse]) -> Vec<LocalAddresses> {
+    let mut lips = vec![LocalAddresses::default(); uses.len()];
+    for (port, lips) in config.ports.iter().zip(&mut lips) {
+        for address in &port.local_addresses {
+            match address {
+                IpAddr::V4(a) => lips.v4.push(*a),
+                IpAddr::V6(a) => lips.v6.push(*a),
+            }
+        }
+    }
+    lips
+}
+
+fn add_service(
+    snapshot: &mut Snapshot,
+    service: &config::Service,
+    id: ServiceId,
+    routes: &[Route],
+    states: &[ServerState],
+) {
+    let mut ids = Vec::with_capacity(service.servers.len());
+    for server in &service.servers {
+        let number = snapshot.servers.len();
+        let state = states[number];
+        let route = lookup(routes, server.address.ip());
+        ids.push(ServerId(number as u16));
+        snapshot.servers.push(Server {
+            service: id,
+            address: server.address.ip(),
+            port: server.address.port(),
+            weight: state.weight.unwrap_or(server.weight),
+            up: state.up && route.is_some(),
+            route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
+        });
+    }
+    for listen in &service.listen {
+        let (port, protocol) = (listen.port(), service.protocol);
+        match listen.ip() {
+            IpAddr::V4(ip) => _ = snapshot.listeners_v4.insert((ip, port, protocol), id),
+            IpAddr::V6(ip) => _ = snapshot.listeners_v6.insert((ip, port, protocol), id),
+        }
+    }
+    snapshot.services.push(Service {
+        name: service.name.clone(),
+        protocol: service.protocol,
+        listen: service.listen.clone(),
+        mode: service.mode,
+        scheduler: service.scheduler,
+        timeouts: service.timeouts,
+        servers: ids,
+    });
+}
+
+fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {
+    let mut add = |address, local| match address {
+        IpAddr::V4(ip) => _ = snapshot.local_v4.insert(ip, local),
+        IpAddr::V6(ip) => _ = snapshot.local_v6.insert(ip, local),
+    };
+    for listen in config.services.iter().flat_map(|s| &s.listen) {
+        add(listen.ip(), LocalAddress::Vip);
+    }
+    for (port, id) in config.ports.iter().zip(0..) {
+        for address in &port.addresses {
+            add(address.addr(), LocalAddress::Port(PortId(id)));
+        }
+        for lip in &port.local_addresses {
+            add(*lip, LocalAddress::Lip(PortId(id)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::datapath::snapshot::{Side, Timeouts};
+    use crate::sched::SchedulerKind;
+    use crate::session::Mode;
+    use crate::wire::flow::Protocol;
+
+    const CONFIG: &str = r#"
+[node]
+id = 1
+workers = [1, 2, 3]
+[dpdk]
+vdevs = ["net_tap0", "net_tap1"]
+[[port]]
+name = "front"
+device = "net_tap0"
+side = "client"
+addresses = ["192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64"]
+mtu = 1400
+exception = "sl-front"
+[[port]]
+name = "back"
+device = "net_tap1"
+side = "server"
+addresses = ["10.0.0.2/24", "2001:db8:1::2/64"]
+local_addresses = ["10.0.0.100", "2001:db8:1::100", "10.0.0.101"]
+exception = "sl-back"
+full_checksums = true
+[[route]]
+to = "0.0.0.0/0"
+via = "192.0.2.1"
+[[route]]
+to = "10.9.0.0/16"
+via = "10.0.0.1"
+[[route]]
+to = "10.8.0.0/24"
+via = "10.0.0.9"
+[[neighbor]]
+address = "10.0.0.12"
+mac = "02:00:00:00:00:12"
+port = "back"
+[[service]]
+name = "web"
+protocol = "tcp"
+listen = ["192.0.2.10:80", "[2001:db8::10]:80"]
+scheduler = "wlc"
+[service.timeouts]
+tcp_fin = 20
+[[service.server]]
+address = "10.0.0.11:8080"
+weight = 10
+[[service.server]]
+address = "10.9.0.12:8080"
+[[service.server]]
+address = "[2001:db8:1::11]:8080"
+[[service]]
+name = "dns"
+protocol = "udp"
+listen = ["192.0.2.10:53"]
+mode = "fullnat"
+[[service.server]]
+address = "10.0.0.11:53"
+weight = 7
+"#;
+
+    fn config() -> Config {
+        config::parse(CONFIG, "test").unwrap()
+    }
+
+    fn facts(last: u8, mtu: u16) -> PortFacts {
+        PortFacts { mac: [2, 0, 0, 0, 0, last], mtu }
+    }
+
+    fn snapshot() -> Snapshot {
+        let facts = [facts(0, 9000), facts(1, 1500), facts(2, 1500), facts(3, 1300)];
+        let states = [
+            ServerState::UP,
+            ServerState { up: false, weight: None },
+            ServerState::UP,
+            ServerState { up: true, weight: Some(0) },
+        ];
+        compile(&config(), &facts, &states, 5)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn ids_follow_the_configuration() {
+        let config = config();
+        assert_eq!(
+            port_uses(&config),
+            [
+                PortUse::Wire { index: 0 },
+                PortUse::Wire { index: 1 },
+                PortUse::Exception { index: 0 },
+                PortUse::Exception { index: 1 },
+            ]
+        );
+        assert_eq!(server_id(&config, 0, 2), ServerId(2));
+        assert_eq!(server_id(&config, 1, 0), ServerId(3));
+        assert_eq!(fixed_neighbors(&config), [(PortId(1), ip("10.0.0.12"), [2, 0, 0, 0, 0, 0x12])]);
+    }
+
+    #[test]
+    fn ports_are_those_of_the_file_and_their_taps() {
+        let s = snapshot();
+        assert_eq!((s.generation, s.node_id), (5, 1));
+        let names: Vec<_> = s.ports.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["front", "back", "sl-front", "sl-back"]);
+        let roles: Vec<_> = s.ports.iter().map(|p| p.role).collect();
+        assert_eq!(
+            roles,
+            [
+                PortRole::Wire { side: Side::Client, exception: Some(PortId(2)) },
+                PortRole::Wire { side: Side::Server, exception: Some(PortId(3)) },
+                PortRole::Exception { wire: PortId(0) },
+                PortRole::Exception { wire: PortId(1) },
+            ]
+        );
+        let rest: Vec<_> =
+            s.ports.iter().map(|p| (p.mac[5], p.mtu, p.ipv4, p.ipv6, p.full_checksums)).collect();
+        let (v4, v6) = (|t: &str| t.parse().ok(), |t: &str| t.parse().ok());
+        assert_eq!(
+            rest,
+            [
+                (0, 1400, v4("192.0.2.2"), v6("2001:db8::2"), false),
+                (1, 1500, v4("10.0.0.2"), v6("2001:db8:1::2"), true),
+                (2, 1400, None, None, false),
+                (3, 1300, None, None, false),
+            ]
+        );
+        let lips: Vec<_> = s.lips.iter().map(|l| (l.v4.len(), l.v6.len())).collect();
+        assert_eq!(lips, [(0, 0), (2, 1), (0, 0), (0, 0)]);
+        assert_eq!(s.lips[1].v4, [[10, 0, 0, 100], [10, 0, 0, 101]].map(Ipv4Addr::from));
+    }
+
+    #[test]
+    fn routes_stand_longest_prefix_first() {
+        let s = snapshot();
+        let show = |routes: &[Route]| -> Vec<_> {
+            routes
+                .iter()
+                .map(|r| {
+                    let via = r.target.via.map_or("link".to_owned(), |via| via.to_string());
+                    format!("{} {} {via}", r.to, r.target.port.0)
+                })
+                .collect()
+        };
+        assert_eq!(
+            show(&s.routes_v4),
+            [
+                "192.0.2.0/24 0 link",
+                "10.0.0.0/24 1 link",
+                "10.8.0.0/24 1 10.0.0.9",
+                "10.9.0.0/16 1 10.0.0.1",
+                "0.0.0.0/0 0 192.0.2.1",
+            ]
+        );
+        assert_eq!(show(&s.routes_v6), ["2001:db8::/64 0 link", "2001:db8:1::/64 1 link"]);
+    }
+
+    #[test]
+    fn services_and_servers() {
+        let s = snapshot();
+        let (web, dns) = (&s.services[0], &s.services[1]);
+        assert_eq!(s.services.len(), 2);
+        assert_eq!((web.name.as_str(), web.protocol), ("web", Protocol::Tcp));
+        assert_eq!((web.mode, web.scheduler), (Mode::Nat, SchedulerKind::Wlc));
+        assert_eq!(web.listen, config().services[0].listen);
+        let timeouts =
+            Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 20_000, udp: 30_000 };
+        assert_eq!(web.timeouts, timeouts);
+        assert_eq!(web.servers, [ServerId(0), ServerId(1), ServerId(2)]);
+        assert_eq!((dns.name.as_str(), dns.protocol), ("dns", Protocol::Udp));
+        assert_eq!((dns.mode, dns.scheduler), (Mode::FullNat, SchedulerKind::Wrr));
+        assert_eq!(dns.servers, [ServerId(3)]);
+
+        let servers: Vec<_> = s
+            .servers
+            .iter()
+            .map(|s| (s.service.0, s.address, s.port, s.weight, s.up, s.route.port.0, s.route.via))
+            .collect();
+        assert_eq!(
+            servers,
+            [
+                (0, ip("10.0.0.11"), 8080, 10, true, 1, None),
+                (0, ip("10.9.0.12"), 8080, 1, false, 1, Some(ip("10.0.0.1"))),
+                (0, ip("2001:db8:1::11"), 8080, 1, true, 1, None),
+                (1, ip("10.0.0.11"), 53, 0, true, 1, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn listeners_and_local_addresses() {
+        let s = snapshot();
+        let vip = "192.0.2.10".parse().unwrap();
+        let vip6 = "2001:db8::10".parse().unwrap();
+        assert_eq!(s.listeners_v4.len(), 2);
+        assert_eq!(s.listeners_v4[&(vip, 80, Protocol::Tcp)], ServiceId(0));
+        assert_eq!(s.listeners_v4[&(vip, 53, Protocol::Udp)], ServiceId(1));
+        assert_eq!(s.listeners_v6.len(), 1);
+        assert_eq!(s.listeners_v6[&(vip6, 80, Protocol::Tcp)], ServiceId(0));
+
+        let mut v4: Vec<_> = s.local_v4.iter().map(|(ip, l)| (ip.to_string(), *l)).collect();
+        v4.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(
+            v4,
+            [
+                ("10.0.0.100".to_owned(), LocalAddress::Lip(PortId(1))),
+                ("10.0.0.101".to_owned(), LocalAddress::Lip(PortId(1))),
+                ("10.0.0.2".to_owned(), LocalAddress::Port(PortId(1))),
+                ("192.0.2.10".to_owned(), LocalAddress::Vip),
+                ("192.0.2.2".to_owned(), LocalAddress::Port(PortId(0))),
+                ("192.0.2.3".to_owned(), LocalAddress::Port(PortId(0))),
+            ]
+        );
+        let mut v6: Vec<_> = s.local_v6.iter().map(|(ip, l)| (ip.to_string(), *l)).collect();
+        v6.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(
+            v6,
+            [
+                ("2001:db8:1::100".to_owned(), LocalAddress::Lip(PortId(1))),
+                ("2001:db8:1::2".to_owned(), LocalAddress::Port(PortId(1))),
+                ("2001:db8::10".to_owned(), LocalAddress::Vip),
+                ("2001:db8::2".to_owned(), LocalAddress::Port(PortId(0))),
+            ]
+        );
+    }
+
+    #[test]
+    fn buckets_are_spread_evenly() {
+        assert_eq!(worker_of(1), [0; BUCKETS]);
+        let shares = |workers: usize| {
+            let mut shares = vec![0; workers];
+            worker_of(workers).iter().for_each(|w| shares[usize::from(*w)] += 1);
+            shares
+        };
+        assert_eq!(shares(2), [64, 64]);
+        assert_eq!(shares(3), [43, 43, 42]);
+        assert_eq!(shares(64), [2; 64]);
+        assert_eq!(snapshot().worker_of[..4], [0, 1, 2, 0]);
+    }
+}

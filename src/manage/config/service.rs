@@ -1,0 +1,161 @@
+//! The keys of `[[service]]` and of the tables in it.
+
+use super::draft::{ServerDraft, ServiceDraft};
+use super::reader::{At, Section};
+use super::schema::{read_timeouts, value};
+use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
+use super::{Health, HealthCheck};
+use crate::datapath::snapshot::Timeouts;
+use crate::sched::SchedulerKind;
+use crate::session::Mode;
+use crate::wire::flow::Protocol;
+
+/// The time a health check may take, in milliseconds, if the file says nothing and the interval is
+/// not shorter.
+const CHECK_TIMEOUT: u64 = 500;
+
+/// Reads a service. `timeouts` is what `[timeouts]` says, `None` when that is wrong.
+pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDraft {
+    let name = s.required("name", string(name), "a name, like \"web\"");
+    let protocol = s.required(
+        "protocol",
+        choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], &[]),
+        "\"tcp\" or \"udp\"",
+    );
+    let listen = s.required_list(
+        "listen",
+        string(endpoint),
+        "virtual addresses with ports, like [\"192.0.2.10:80\"]",
+    );
+    let mode = s.optional(
+        "mode",
+        choice(
+            &[("nat", Mode::Nat), ("fullnat", Mode::FullNat), ("dr", Mode::Dr)],
+            &["ipip", "gre", "gue", "vxlan"],
+        ),
+        Mode::Nat,
+    );
+    let scheduler = value(s.optional(
+        "scheduler",
+        choice(
+            &[
+                ("rr", SchedulerKind::Rr),
+                ("wrr", SchedulerKind::Wrr),
+                ("lc", SchedulerKind::Lc),
+                ("wlc", SchedulerKind::Wlc),
+            ],
+            &["sed", "nq", "sh", "maglev"],
+        ),
+        SchedulerKind::Wrr,
+    ));
+    s.not_yet("persistence");
+    s.not_yet("mid_stream");
+    s.not_yet("reset_on_expiry");
+    s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
+
+    // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
+    let none = Timeouts { tcp_syn: 0, tcp_established: 0, tcp_fin: 0, udp: 0 };
+    let own = s
+        .table("timeouts", "[service.timeouts]")
+        .and_then(|t| read_timeouts(t, timeouts.unwrap_or(none)));
+    let health = match s.has("health") {
+        true => s.table("health", "[service.health]").and_then(read_health).map(Some),
+        false => {
+            s.accept("health");
+            Some(None)
+        }
+    };
+
+    let (servers, servers_whole) = s.tables("server", "[[service.server]]");
+    if servers_whole && servers.is_empty() {
+        s.missing("server", "at least one [[service.server]]");
+    }
+    let servers = servers.into_iter().map(read_server).collect();
+    let line = s.line();
+    s.finish();
+    ServiceDraft {
+        line,
+        name,
+        protocol,
+        listen,
+        mode,
+        scheduler,
+        timeouts: timeouts.and(own),
+        health,
+        servers,
+        servers_whole,
+    }
+}
+
+fn read_server(mut s: Section<'_>) -> ServerDraft {
+    let draft = ServerDraft {
+        address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
+        weight: value(s.optional("weight", integer(0..=65_535), 1)),
+    };
+    s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
+    s.finish();
+    draft
+}
+
+/// What `type` says.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Tcp,
+    Http,
+}
+
+fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
+    let kind = s.required(
+        "type",
+        choice(&[("tcp", Kind::Tcp), ("http", Kind::Http)], &["icmp", "udp", "https", "exec"]),
+        "\"tcp\" or \"http\"",
+    );
+    let path = s.optional("path", string(http_path), "/".to_owned());
+    let host_given = s.has("host");
+    let host = s.maybe("host", string(http_host));
+    let expect = s.optional("expect", string(statuses), vec![(200, 299)]);
+    if kind.as_ref().is_some_and(|k| k.value == Kind::Tcp) {
+        for key in ["path", "host", "expect"] {
+            if s.has(key) {
+                s.error(key, "only for type = \"http\"; leave it out");
+            }
+        }
+    }
+    let interval = s.optional("interval_ms", integer(10..=3_600_000), 1_000);
+    let default = interval.as_ref().map_or(CHECK_TIMEOUT, |i| CHECK_TIMEOUT.min(i.value));
+    let timeout = s.optional("timeout_ms", integer(1..=3_600_000), default);
+    if let (Some(interval), Some(timeout)) = (&interval, &timeout)
+        && timeout.value > interval.value
+    {
+        let message = format!(
+            "{} is longer than interval_ms; expected 1 to {}",
+            timeout.value, interval.value
+        );
+        s.error("timeout_ms", message);
+    }
+    let rise = s.optional("rise", integer(1..=100), 2);
+    let fall = s.optional("fall", integer(1..=100), 3);
+    let port_given = s.has("port");
+    let port = s.maybe("port", integer(1..=65_535_u16));
+    let line = s.line();
+    s.finish();
+
+    if host_given && host.is_none() || port_given && port.is_none() {
+        return None;
+    }
+    let check = match kind?.value {
+        Kind::Tcp => HealthCheck::Tcp,
+        Kind::Http => {
+            HealthCheck::Http { path: path?.value, host: value(host), expect: expect?.value }
+        }
+    };
+    let health = Health {
+        check,
+        interval_ms: interval?.value,
+        timeout_ms: timeout?.value,
+        rise: rise?.value,
+        fall: fall?.value,
+        port: value(port),
+    };
+    Some(At { value: health, line })
+}

@@ -1,0 +1,340 @@
+//! The checks of one section against another.
+
+use super::*;
+use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
+
+#[test]
+fn names_and_devices_stand_once() {
+    one(
+        "\"net_tap0\", \"net_tap1\"",
+        "\"net_tap0\", \"net_tap1\", \"net_tap1,iface=x\"",
+        "f.toml:4: [dpdk] vdevs: \"net_tap1\" is a vdev already (line 4); give another name",
+    );
+    expect(
+        &[
+            ("name = \"back\"", "name = \"front\""),
+            ("port = \"back\"", "port = \"front\""),
+            ("10.0.0.12", "192.0.2.12"),
+        ],
+        &["f.toml:12: [[port]] name: \"front\" is another port's name (line 6); give each its own"],
+    );
+    one(
+        "device = \"net_tap1\"",
+        "device = \"net_tap0\"",
+        "f.toml:13: [[port]] device: \"net_tap0\" is another port's device (line 7); give each its own",
+    );
+    one(
+        "side = \"server\"",
+        "side = \"server\"\nexception = \"sl-front\"",
+        "f.toml:15: [[port]] exception: \"sl-front\" is another port's tap (line 10); give each its own",
+    );
+    one(
+        "name = \"dns\"",
+        "name = \"web\"",
+        "f.toml:44: [[service]] name: \"web\" is another service's name (line 30); give each its own",
+    );
+}
+
+#[test]
+fn devices_are_known_to_dpdk() {
+    one(
+        "device = \"net_tap1\"",
+        "device = \"net_tap2\"",
+        "f.toml:13: [[port]] device: \"net_tap2\" is not in dpdk.vdevs; add it there",
+    );
+    let pci = ("device = \"net_tap1\"", "device = \"0000:3B:00.0\"");
+    expect(&[pci], &[]);
+    expect(&[pci, ("[dpdk]", "[dpdk]\nallow = [\"3b:00.0\"]")], &[]);
+    expect(
+        &[pci, ("[dpdk]", "[dpdk]\nallow = [\"3b:00.1\"]")],
+        &["f.toml:14: [[port]] device: \"0000:3b:00.0\" is not in dpdk.allow; add it there"],
+    );
+    // Extra arguments may bring the device.
+    let extra = ("[dpdk]", "[dpdk]\nextra_args = [\"--vdev=net_tap2\"]");
+    expect(&[extra, ("device = \"net_tap1\"", "device = \"net_tap2\"")], &[]);
+}
+
+#[test]
+fn ports_in_number_and_size() {
+    let ports = |n: usize, exception: &str| {
+        (0..n)
+            .map(|i| {
+                format!(
+                    "[[port]]\nname = \"p{i}\"\ndevice = \"net_tap{}\"\nside = \"both\"\naddresses = [\"10.{i}.1.1/24\"]\n{}",
+                    i + 2,
+                    exception.replace('#', &i.to_string())
+                )
+            })
+            .collect::<String>()
+    };
+    let vdevs = (0..40).map(|i| format!("\"net_tap{i}\"")).collect::<Vec<_>>().join(", ");
+    let vdevs = ("\"net_tap0\", \"net_tap1\"", vdevs.as_str());
+    // The base file has two ports and a tap.
+    let fits = ports(MAX_PORTS - 3, "");
+    expect(&[vdevs, ("[timeouts]", &format!("{fits}[timeouts]"))], &[]);
+    let too_many = ports(15, "exception = \"x#\"\n");
+    expect(
+        &[vdevs, ("[timeouts]", &format!("{too_many}[timeouts]"))],
+        &[
+            "f.toml:111: [[port]]: is one too many; at most 32 ports are possible, exception taps included",
+        ],
+    );
+    expect(&[("\nexception = \"sl-front\"", "\nmtu = 1280")], &[]);
+    one(
+        "exception = \"sl-front\"",
+        "mtu = 1279",
+        "f.toml:10: [[port]] mtu: 1279 is too small for the port's IPv6 address; expected 1280 to 9216",
+    );
+}
+
+#[test]
+fn servers_in_number() {
+    let servers = |n: usize| {
+        (0..n)
+            .map(|i| {
+                let (a, b) = (i / 250, i % 250 + 1);
+                format!("[[service.server]]\naddress = \"10.9.{a}.{b}:1\"\n")
+            })
+            .collect::<String>()
+    };
+    // The base file has three.
+    expect(&[("[api]", &format!("{}[api]", servers(MAX_SERVERS - 3)))], &[]);
+    expect(
+        &[("[api]", &format!("{}[api]", servers(MAX_SERVERS - 2)))],
+        &[
+            "f.toml:43: [[service]]: servers up to this service are 16385; at most 16384 are possible in all",
+        ],
+    );
+}
+
+#[test]
+fn listen_addresses_stand_once() {
+    one(
+        "[\"192.0.2.10:80\"]",
+        "[\"192.0.2.10:80\",\n\"192.0.2.10:80\"]",
+        "f.toml:33: [[service]] listen: tcp 192.0.2.10:80 is listened on already (line 32); one service can have it",
+    );
+    // The same address and port with another protocol is another service.
+    expect(&[("[\"192.0.2.10:80\"]", "[\"192.0.2.10:53\"]")], &[]);
+}
+
+#[test]
+fn an_address_has_one_owner() {
+    one(
+        "\"2001:db8:1::2/64\"",
+        "\"10.0.0.2/16\"",
+        "f.toml:15: [[port]] addresses: 10.0.0.2 is an address of port \"back\" (line 15); give another address",
+    );
+    one(
+        "\"2001:db8:1::2/64\"",
+        "\"192.0.2.3/24\"",
+        "f.toml:15: [[port]] addresses: 192.0.2.0/24 is the network of port \"front\" (line 9); give each port its own network",
+    );
+    one(
+        "\"10.0.0.100\"",
+        "\"10.0.0.100\", \"10.0.0.2\"",
+        "f.toml:16: [[port]] local_addresses: 10.0.0.2 is an address of port \"back\" (line 15); give another address",
+    );
+    one(
+        "exception = \"sl-front\"",
+        "local_addresses = [\"10.0.0.100\"]",
+        "f.toml:16: [[port]] local_addresses: 10.0.0.100 is a local address of port \"front\" (line 10); give another address",
+    );
+    one(
+        "192.0.2.10:80",
+        "192.0.2.2:80",
+        "f.toml:32: [[service]] listen: 192.0.2.2 is an address of port \"front\" (line 9); give the service an address of its own",
+    );
+    one(
+        "192.0.2.10:80",
+        "10.0.0.100:80",
+        "f.toml:32: [[service]] listen: 10.0.0.100 is a local address of port \"back\" (line 16); give the service an address of its own",
+    );
+    one(
+        "10.0.0.11:8080",
+        "192.0.2.10:8080",
+        "f.toml:39: [[service.server]] address: 192.0.2.10 is a virtual address of service \"web\" (line 32); a server is another host",
+    )
+}
+
+#[test]
+fn gateways_and_neighbors_are_other_hosts() {
+    one(
+        "via = \"10.0.0.1\"",
+        "via = \"10.0.0.2\"",
+        "f.toml:22: [[route]] via: 10.0.0.2 is an address of port \"back\" (line 15); a gateway is another host",
+    );
+    one(
+        "address = \"10.0.0.12\"",
+        "address = \"10.0.0.100\"",
+        "f.toml:24: [[neighbor]] address: 10.0.0.100 is a local address of port \"back\" (line 16); a neighbor is another host",
+    );
+}
+
+#[test]
+fn routes() {
+    one(
+        "10.9.0.0/16",
+        "0.0.0.0/0",
+        "f.toml:21: [[route]] to: 0.0.0.0/0 has a route already (line 18); keep one",
+    );
+    one(
+        "10.9.0.0/16",
+        "10.0.0.0/24",
+        "f.toml:21: [[route]] to: 10.0.0.0/24 is the network of port \"back\"; leave it out",
+    );
+    one(
+        "10.9.0.0/16",
+        "2001:db8:9::/48",
+        "f.toml:22: [[route]] via: 10.0.0.1 is not of the family of 2001:db8:9::/48; expected IPv6",
+    );
+    // That 10.9.0.12 has no route now is only a consequence.
+    expect(
+        &[("via = \"10.0.0.1\"", "via = \"10.7.0.1\""), ("0.0.0.0/0", "10.99.0.0/16")],
+        &["f.toml:22: [[route]] via: 10.7.0.1 is on no port's network; expected a neighbor"],
+    );
+}
+
+#[test]
+fn neighbors() {
+    one(
+        "port = \"back\"",
+        "port = \"rear\"",
+        "f.toml:26: [[neighbor]] port: \"rear\" is no port; expected \"front\", \"back\"",
+    );
+    one(
+        "address = \"10.0.0.12\"",
+        "address = \"10.0.1.12\"",
+        "f.toml:24: [[neighbor]] address: 10.0.1.12 is on no network of port \"back\"; expected an address on its link",
+    );
+    one(
+        "[timeouts]",
+        "[[neighbor]]\naddress = \"10.0.0.12\"\nmac = \"02:00:00:00:00:13\"\nport = \"back\"\n[timeouts]",
+        "f.toml:28: [[neighbor]] address: 10.0.0.12 is a neighbor already (line 24); keep one",
+    );
+}
+
+#[test]
+fn servers_fit_their_service() {
+    one(
+        "10.9.0.12:8080",
+        "10.0.0.11:8080",
+        "f.toml:42: [[service.server]] address: 10.0.0.11:8080 is a server of this service already (line 39); give it a larger weight instead",
+    );
+    one(
+        "10.9.0.12:8080",
+        "[2001:db8:1::11]:80",
+        "f.toml:42: [[service.server]] address: [2001:db8:1::11]:80 is IPv6, but the service has no IPv6 listen address",
+    );
+    one(
+        "[\"192.0.2.10:80\"]",
+        "[\"192.0.2.10:80\", \"[2001:db8::10]:80\"]",
+        "f.toml:32: [[service]] listen: [2001:db8::10]:80 is IPv6, but the service has no IPv6 server; add one",
+    );
+    one(
+        "mode = \"fullnat\"",
+        "mode = \"fullnat\"\n[service.health]\ntype = \"tcp\"",
+        "f.toml:48: [service.health] port: missing; a udp service is asked over TCP, so give the port to ask",
+    );
+    expect(
+        &[(
+            "mode = \"fullnat\"",
+            "mode = \"fullnat\"\n[service.health]\ntype = \"http\"\nport = 80",
+        )],
+        &[],
+    );
+}
+
+#[test]
+fn servers_are_reached() {
+    expect(
+        &[("to = \"0.0.0.0/0\"", "to = \"10.88.0.0/16\""), ("10.9.0.12:8080", "10.8.0.12:8080")],
+        &[
+            "f.toml:42: [[service.server]] address: 10.8.0.12 cannot be reached; expected an address on a port's network or behind a [[route]]",
+        ],
+    );
+    one(
+        "10.9.0.12:8080",
+        "192.0.2.12:8080",
+        "f.toml:42: [[service.server]] address: 192.0.2.12 is reached by port \"front\", whose side is \"client\"; make that \"both\" or \"server\"",
+    );
+    one(
+        "local_addresses = [\"10.0.0.100\"]\n",
+        "",
+        "f.toml:48: [[service.server]] address: 10.0.0.11 is reached by port \"back\", which has no IPv4 local_addresses; add one there",
+    );
+    expect(
+        &[
+            ("[\"192.0.2.10:53\"]", "[\"[2001:db8::10]:53\"]"),
+            ("10.0.0.11:53", "[2001:db8:1::11]:53"),
+        ],
+        &[
+            "f.toml:49: [[service.server]] address: 2001:db8:1::11 is reached by port \"back\", which has no IPv6 local_addresses; add one there",
+        ],
+    );
+}
+
+#[test]
+fn direct_server_return() {
+    let dr = ("name = \"web\"", "name = \"web\"\nmode = \"dr\"");
+    expect(
+        &[dr, ("10.0.0.11:8080", "10.0.0.11:80"), ("10.9.0.12:8080", "10.9.0.12:80")],
+        &[
+            "f.toml:43: [[service.server]] address: 10.9.0.12 is behind the gateway 10.0.0.1; dr needs a server on a port's network",
+        ],
+    );
+    expect(
+        &[dr, ("10.9.0.12:8080", "10.0.0.12:80")],
+        &[
+            "f.toml:40: [[service.server]] address: 10.0.0.11:8080: dr does not rewrite the port; expected 10.0.0.11:80",
+        ],
+    );
+    // A port where only clients are said to be does for it: replies do not come back.
+    expect(&[dr, ("10.0.0.11:8080", "10.0.0.11:80"), ("10.9.0.12:8080", "192.0.2.12:80")], &[]);
+}
+
+#[test]
+fn what_could_not_be_read_has_no_consequences() {
+    // Without that address no server, neighbor or gateway behind it can be judged.
+    one(
+        "10.0.0.2/24",
+        "10.0.0.2",
+        "f.toml:15: [[port]] addresses: \"10.0.0.2\" has no prefix length; expected ADDRESS/LENGTH, like 10.0.0.2/24",
+    );
+    one(
+        "via = \"10.0.0.1\"",
+        "via = \"gateway\"",
+        "f.toml:22: [[route]] via: \"gateway\" is not an IP address; expected one like 10.0.0.11 or 2001:db8::11",
+    );
+    one(
+        "192.0.2.10:53",
+        "192.0.2.10",
+        "f.toml:46: [[service]] listen: \"192.0.2.10\" has no port; expected ADDRESS:PORT, like 192.0.2.10:80",
+    );
+}
+
+proptest::proptest! {
+    /// Lines left out, doubled or moved: errors or a configuration, never a panic.
+    #[test]
+    fn shuffled_lines_never_panic(order in proptest::collection::vec(0..BASE.lines().count(), 0..60)) {
+        let lines: Vec<_> = BASE.lines().collect();
+        let text: String = order.iter().flat_map(|&i| [lines[i], "\n"]).collect();
+        let _ = parse(&text, "f.toml");
+    }
+
+    /// A value of another type: errors or a configuration, never a panic.
+    #[test]
+    fn values_of_any_type_never_panic(
+        line in 0..BASE.lines().count(),
+        value in proptest::sample::select(vec!["1", "-1", "1.5", "\"\"", "true", "[]", "[1]", "{}", "[{}]", "1979-05-27"]),
+    ) {
+        let mut text = String::new();
+        for (i, original) in BASE.lines().enumerate() {
+            match original.split_once(" = ") {
+                Some((key, _)) if i == line => text += &format!("{key} = {value}\n"),
+                _ => text += &format!("{original}\n"),
+            }
+        }
+        let _ = parse(&text, "f.toml");
+    }
+}

@@ -1,0 +1,255 @@
+//! Checks of one section against another, but for those of `addresses` and `reach`.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use super::draft::{Draft, PortDraft, ServiceDraft};
+use super::reader::{At, Report};
+use super::schema::MAX_WORKERS;
+use super::values::{canonical_pci, vdev_name};
+use super::{Idle, addresses, reach};
+use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
+use crate::session::Mode;
+use crate::wire::flow::Protocol;
+
+/// Checks the whole draft. What could not be read takes part in no check, so that one mistake is
+/// not reported twice.
+pub(super) fn check(draft: &Draft, report: &Report<'_>) {
+    workers(draft, report);
+    devices(draft, report);
+    ports(draft, report);
+    services(draft, report);
+    let ours = addresses::check(draft, report);
+    reach::check(draft, &ours, report);
+}
+
+/// Things that may stand only once, and the line where each stood first.
+pub(super) struct Once<K>(HashMap<K, usize>);
+
+impl<K: Eq + Hash> Once<K> {
+    /// None so far.
+    pub(super) fn new() -> Self {
+        Once(HashMap::new())
+    }
+    /// Notes `key`; the line where it stood already, if it did.
+    pub(super) fn repeated(&mut self, key: K, line: usize) -> Option<usize> {
+        match self.0.entry(key) {
+            std::collections::hash_map::Entry::Occupied(first) => Some(*first.get()),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(line);
+                None
+            }
+        }
+    }
+}
+
+/// "IPv4" or "IPv6".
+pub(super) fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+fn workers(draft: &Draft, report: &Report<'_>) {
+    let cores = &draft.node.workers.items;
+    if let Some(first_too_many) = cores.get(MAX_WORKERS) {
+        let message =
+            format!("{} workers are too many; at most {MAX_WORKERS} are possible", cores.len());
+        report.error(first_too_many.line, "[node]", "workers", message);
+    }
+    if draft.node.idle != Some(Idle::Spin) {
+        return;
+    }
+    let mut once = Once::new();
+    for core in cores {
+        if once.repeated(core.value, core.line).is_some() {
+            let message = format!(
+                "core {} stands twice; workers share a core only with idle = \"yield\"",
+                core.value
+            );
+            report.error(core.line, "[node]", "workers", message);
+        }
+    }
+}
+
+fn devices(draft: &Draft, report: &Report<'_>) {
+    let dpdk = &draft.dpdk;
+    let mut vdevs = Once::new();
+    for vdev in &dpdk.vdevs.items {
+        let name = vdev_name(&vdev.value);
+        if let Some(line) = vdevs.repeated(name.to_owned(), vdev.line) {
+            let message = format!("{name:?} is a vdev already (line {line}); give another name");
+            report.error(vdev.line, "[dpdk]", "vdevs", message);
+        }
+    }
+    let mut once = Once::new();
+    for port in &draft.ports {
+        let Some(At { value: device, line }) = &port.device else { continue };
+        let pci = canonical_pci(device);
+        if let Some(first) = once.repeated(pci.clone().unwrap_or_else(|| device.clone()), *line) {
+            let message =
+                format!("{device:?} is another port's device (line {first}); give each its own");
+            report.error(*line, "[[port]]", "device", message);
+        }
+        // Extra arguments may bring devices that cannot be seen here.
+        if !dpdk.extra_args.whole || !dpdk.extra_args.items.is_empty() {
+            continue;
+        }
+        let known = match &pci {
+            // With an empty list, EAL takes every device that is bound to a driver of its own.
+            Some(pci) => {
+                !dpdk.allow.whole
+                    || dpdk.allow.items.is_empty()
+                    || dpdk.allow.items.iter().any(|a| a.value == *pci)
+            }
+            None => {
+                !dpdk.vdevs.whole || dpdk.vdevs.items.iter().any(|v| vdev_name(&v.value) == device)
+            }
+        };
+        if !known {
+            let list = if pci.is_some() { "allow" } else { "vdevs" };
+            let message = format!("{device:?} is not in dpdk.{list}; add it there");
+            report.error(*line, "[[port]]", "device", message);
+        }
+    }
+}
+
+fn ports(draft: &Draft, report: &Report<'_>) {
+    let (mut names, mut taps) = (Once::new(), Once::new());
+    let mut count = 0;
+    for port in &draft.ports {
+        if let Some(name) = &port.name
+            && let Some(line) = names.repeated(&name.value, name.line)
+        {
+            let message = format!("{:?} is another port's name (line {line})", name.value);
+            report.error(name.line, "[[port]]", "name", message + "; give each its own");
+        }
+        if let Some(At { value: Some(tap), line }) = &port.exception
+            && let Some(first) = taps.repeated(tap, *line)
+        {
+            let message = format!("{tap:?} is another port's tap (line {first})");
+            report.error(*line, "[[port]]", "exception", message + "; give each its own");
+        }
+        mtu(port, report);
+
+        let before = count;
+        count += 1 + usize::from(port.exception.as_ref().is_some_and(|e| e.value.is_some()));
+        if before <= MAX_PORTS && count > MAX_PORTS {
+            let message = format!(
+                "is one too many; at most {MAX_PORTS} ports are possible, exception taps included"
+            );
+            report.error(port.line, "[[port]]", "", message);
+        }
+    }
+}
+
+fn mtu(port: &PortDraft, report: &Report<'_>) {
+    // RFC 8200 5: every link that carries IPv6 has an MTU of at least 1280.
+    let v6 = port.addresses.items.iter().any(|a| a.value.addr().is_ipv6());
+    if let Some(mtu) = &port.mtu
+        && v6
+        && mtu.value < 1_280
+    {
+        let message = format!(
+            "{} is too small for the port's IPv6 address; expected 1280 to 9216",
+            mtu.value
+        );
+        report.error(mtu.line, "[[port]]", "mtu", message);
+    }
+}
+
+fn services(draft: &Draft, report: &Report<'_>) {
+    let (mut names, mut listens) = (Once::new(), Once::new());
+    let mut servers = 0;
+    for service in &draft.services {
+        if let Some(name) = &service.name
+            && let Some(line) = names.repeated(&name.value, name.line)
+        {
+            let message = format!("{:?} is another service's name (line {line})", name.value);
+            report.error(name.line, "[[service]]", "name", message + "; give each its own");
+        }
+        if let Some(protocol) = &service.protocol {
+            for listen in &service.listen.items {
+                let key = (protocol.value, listen.value);
+                if let Some(line) = listens.repeated(key, listen.line) {
+                    let message = format!(
+                        "{} {} is listened on already (line {line}); one service can have it",
+                        protocol.value, listen.value
+                    );
+                    report.error(listen.line, "[[service]]", "listen", message);
+                }
+            }
+        }
+        health(service, report);
+        server_list(service, report);
+
+        let before = servers;
+        servers += service.servers.len();
+        if before <= MAX_SERVERS && servers > MAX_SERVERS {
+            let message = format!(
+                "servers up to this service are {servers}; at most {MAX_SERVERS} are possible in all"
+            );
+            report.error(service.line, "[[service]]", "", message);
+        }
+    }
+}
+
+fn health(service: &ServiceDraft, report: &Report<'_>) {
+    if let Some(Some(health)) = &service.health
+        && let Some(protocol) = &service.protocol
+        && protocol.value == Protocol::Udp
+        && health.value.port.is_none()
+    {
+        let message = "missing; a udp service is asked over TCP, so give the port to ask";
+        report.error(health.line, "[service.health]", "port", message);
+    }
+}
+
+fn server_list(service: &ServiceDraft, report: &Report<'_>) {
+    const SECTION: &str = "[[service.server]]";
+    let error = |line, message| report.error(line, SECTION, "address", message);
+    let listens = &service.listen.items;
+    let mut once = Once::new();
+    let mut all_match = service.servers_whole;
+    for server in &service.servers {
+        let Some(At { value: server, line }) = &server.address else {
+            all_match = false;
+            continue;
+        };
+        if let Some(first) = once.repeated(*server, *line) {
+            let message = format!("{server} is a server of this service already (line {first})");
+            error(*line, message + "; give it a larger weight instead");
+        }
+        let family_of = |at: &At<std::net::SocketAddr>| at.value.is_ipv4() == server.is_ipv4();
+        if service.listen.whole && !listens.iter().any(family_of) {
+            let family = family(server.ip());
+            error(
+                *line,
+                format!("{server} is {family}, but the service has no {family} listen address"),
+            );
+            all_match = false;
+        }
+        if service.mode.as_ref().is_some_and(|m| m.value == Mode::Dr)
+            && let Some(other) =
+                listens.iter().find(|l| family_of(l) && l.value.port() != server.port())
+        {
+            let right = std::net::SocketAddr::new(server.ip(), other.value.port());
+            error(*line, format!("{server}: dr does not rewrite the port; expected {right}"));
+        }
+    }
+    if !all_match {
+        return;
+    }
+    for v4 in [true, false] {
+        if let Some(listen) = listens.iter().find(|l| l.value.is_ipv4() == v4)
+            && !service.servers.is_empty()
+            && !once.0.keys().any(|s| s.is_ipv4() == v4)
+        {
+            let family = family(listen.value.ip());
+            let message = format!(
+                "{} is {family}, but the service has no {family} server; add one",
+                listen.value
+            );
+            report.error(listen.line, "[[service]]", "listen", message);
+        }
+    }
+}
