@@ -18,6 +18,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eal_has_hugepages",
     "rte_eal_iova_mode",
     "rte_eal_process_type",
+    "dpdk_errno",
     "rte_strerror",
     "rte_version",
     "rte_openlog_stream",
@@ -161,7 +162,9 @@ fn generate(cflags: &[String], out: &std::path::Path) {
         builder = builder.allowlist_var(name);
     }
     match builder.generate() {
-        Ok(bindings) => bindings.write_to_file(out.join("bindings.rs")).expect("OUT_DIR is writable"),
+        Ok(bindings) => {
+            bindings.write_to_file(out.join("bindings.rs")).expect("OUT_DIR is writable")
+        }
         Err(error) => fail(&format!(
             "clang does not parse DPDK's headers: {error}. Packages: apt-get install libdpdk-dev \
              libclang-dev clang"

@@ -21,7 +21,8 @@ FLAG(ETH_RSS_NONFRAG_IPV4_UDP);
 FLAG(ETH_RSS_IPV6);
 FLAG(ETH_RSS_NONFRAG_IPV6_TCP);
 FLAG(ETH_RSS_NONFRAG_IPV6_UDP);
-FLAG(ETH_RSS_L3_SRC_ONLY);
+/* Bit 63 does not survive bindgen's signed evaluation; its position does. */
+static const unsigned DPDK_ETH_RSS_L3_SRC_ONLY_BIT = __builtin_ctzll(RTE_ETH_RSS_L3_SRC_ONLY);
 FLAG(ETH_RSS_L3_DST_ONLY);
 FLAG(ETH_RSS_L4_SRC_ONLY);
 FLAG(ETH_RSS_L4_DST_ONLY);
@@ -47,3 +48,9 @@ FLAG(MBUF_F_TX_IPV6);
 FLAG(MBUF_F_TX_IP_CKSUM);
 FLAG(MBUF_F_TX_TCP_CKSUM);
 FLAG(MBUF_F_TX_UDP_CKSUM);
+
+/* rte_errno is a thread-local variable behind a macro. */
+static inline int dpdk_errno(void)
+{
+	return rte_errno;
+}

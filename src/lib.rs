@@ -1,6 +1,8 @@
 //! Shunt: a layer-4 switch on DPDK.
 
 pub mod datapath;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod io;
 pub mod manage;
 pub mod prefetch;

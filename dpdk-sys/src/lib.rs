@@ -28,3 +28,6 @@ mod bindings {
 }
 
 pub use bindings::*;
+
+/// `RTE_ETH_RSS_L3_SRC_ONLY`; see `wrapper.h`.
+pub const DPDK_ETH_RSS_L3_SRC_ONLY: u64 = 1 << DPDK_ETH_RSS_L3_SRC_ONLY_BIT;
