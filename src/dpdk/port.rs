@@ -54,8 +54,8 @@ pub struct Ports {
 /// What must live as long as a queue is used.
 #[derive(Debug)]
 pub(super) struct PortsInner {
-    /// Before the pool: closing a port gives its buffers back.
-    opened: Opened,
+    /// Before the pool: closing a port gives its buffers back. Held for its `Drop`.
+    _opened: Opened,
     pub(super) pool: Mempool,
 }
 
@@ -104,7 +104,7 @@ impl Ports {
             let caps = start_port(pool, config, port, steering)?;
             capabilities.push((config.id, port, caps));
         }
-        let inner = Arc::new(PortsInner { opened, pool: pool.clone() });
+        let inner = Arc::new(PortsInner { _opened: opened, pool: pool.clone() });
         let ios = (0..steering.workers)
             .map(|worker| DpdkIo {
                 queues: queues_of(worker, steering.workers, &capabilities),
