@@ -48,6 +48,8 @@
 //! ([`rewrite::nat`]), next hop ([`datapath::hops`]) → [`datapath::outbox::Outbox`] → the port.
 
 pub mod datapath;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod io;
 pub mod manage;
 pub mod prefetch;
