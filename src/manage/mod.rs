@@ -2,3 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod neighbors;
+pub mod probe;
+
+#[cfg(test)]
+pub(crate) mod testing;
