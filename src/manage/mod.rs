@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod health;
 pub mod neighbors;
 pub mod probe;
 
