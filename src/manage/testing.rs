@@ -2,16 +2,24 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::datapath::counters::WorkerCounters;
 
 use crate::datapath::snapshot::{
     self as snap, BUCKETS, LocalAddresses, PortId, PortRole, Route, RouteTarget, Side, Snapshot,
     Timeouts,
 };
 use crate::manage::config::{self, Config, Health, HealthCheck, Idle};
+use crate::manage::port_view::{HardwareStatistics, Link, PortView};
+use crate::manage::workers::WorkerHandle;
 use crate::sched::SchedulerKind;
 use crate::session::{Mode, ServerId, ServiceId};
 use crate::wire::flow::Protocol;
+use crate::worker::control::{Command, Event};
 
 const TIMEOUTS: Timeouts =
     Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 30_000 };
@@ -158,4 +166,66 @@ pub(crate) fn snapshot() -> Snapshot {
         local_v6: HashMap::new(),
         worker_of: [0; BUCKETS],
     }
+}
+
+/// The worker's ends of the queues.
+pub(crate) struct FakeWorker {
+    commands: Consumer<Command>,
+    events: Producer<Event>,
+    pub(crate) counters: Arc<WorkerCounters>,
+}
+
+impl FakeWorker {
+    /// The commands that have come.
+    pub(crate) fn commands(&mut self) -> Vec<Command> {
+        std::iter::from_fn(|| self.commands.pop().ok()).collect()
+    }
+
+    /// Sends an event.
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push(event).expect("room for an event");
+    }
+}
+
+/// `n` workers on cores 4, 5, …
+pub(crate) fn workers(n: usize) -> (Vec<WorkerHandle>, Vec<FakeWorker>) {
+    (0..n)
+        .map(|i| {
+            let (to_worker, commands) = RingBuffer::new(64);
+            let (from_worker, events) = RingBuffer::new(64);
+            let counters = Arc::new(WorkerCounters::new());
+            let handle = WorkerHandle {
+                commands: to_worker,
+                events,
+                counters: Arc::clone(&counters),
+                core: 4 + i,
+            };
+            (handle, FakeWorker { commands, events: from_worker, counters })
+        })
+        .unzip()
+}
+
+/// The ports of [`snapshot`] on devices that are always well.
+pub(crate) fn port_views() -> Vec<PortView> {
+    snapshot()
+        .ports
+        .into_iter()
+        .enumerate()
+        .map(|(i, port)| PortView {
+            id: PortId(i as u8),
+            device: format!("net_null_{}", port.name),
+            name: port.name,
+            driver: "net_null".into(),
+            mac: port.mac,
+            mtu: port.mtu,
+            capabilities_text: "1 queue pair; checksums in software".into(),
+            capabilities: serde_json::json!({ "queues": 1 }),
+            link: Box::new(|| Link { up: true, speed_mbps: Some(10_000) }),
+            statistics: Box::new(|| HardwareStatistics {
+                rx_packets: 1_234,
+                rx_missed_packets: 2,
+                ..HardwareStatistics::default()
+            }),
+        })
+        .collect()
 }
