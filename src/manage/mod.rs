@@ -1,5 +1,28 @@
-//! The management thread: configuration, health checks, neighbours, control socket.
+//! The management thread: configuration, health checks, neighbors, control socket.
+//!
+//! It reaches the data path by messages and snapshots only (design §9). [`run::Manager`] is the whole
+//! of it; [`state`] holds what it knows.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod compile;
 pub mod config;
+pub mod exception;
+pub mod health;
+pub mod neighbors;
+pub mod port_view;
+pub mod probe;
+mod rates;
+pub mod run;
+mod servers;
+mod session_list;
+mod state;
+mod workers;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use port_view::PortView;
+pub use run::{ManageError, Manager};
+pub use servers::await_first_check;
+pub use workers::WorkerHandle;

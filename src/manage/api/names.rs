@@ -1,0 +1,43 @@
+//! The words of the control socket for the data path's enumerations.
+
+use crate::datapath::snapshot::Mac;
+use crate::sched::SchedulerKind;
+use crate::session::{Mode, TcpState};
+
+/// As in the configuration.
+pub(super) const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Nat => "nat",
+        Mode::FullNat => "fullnat",
+        Mode::Dr => "dr",
+    }
+}
+
+/// As in the configuration.
+pub(super) const fn scheduler_name(scheduler: SchedulerKind) -> &'static str {
+    match scheduler {
+        SchedulerKind::Rr => "rr",
+        SchedulerKind::Wrr => "wrr",
+        SchedulerKind::Lc => "lc",
+        SchedulerKind::Wlc => "wlc",
+    }
+}
+
+/// As in [`super::types::Session::state`].
+pub(super) const fn state_name(state: TcpState) -> &'static str {
+    match state {
+        TcpState::Udp => "udp",
+        TcpState::SynSent => "syn_sent",
+        TcpState::SynReceived => "syn_received",
+        TcpState::Established => "established",
+        TcpState::FinClient => "fin_client",
+        TcpState::FinServer => "fin_server",
+        TcpState::FinBoth => "fin_both",
+        TcpState::Closed => "closed",
+    }
+}
+
+/// `02:00:00:00:00:01`
+pub(super) fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -1,0 +1,88 @@
+//! The control socket's file.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+/// Owner and group may talk to it.
+const PERMISSIONS: u32 = 0o660;
+
+/// Why the control socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A live process answers on it: stop that one, or give this one another `api.socket`.
+    #[error("another shunt runs on {0}; stop it, or set another api.socket")]
+    InUse(PathBuf),
+    /// Something that is not a socket has that name: remove it, or set another `api.socket`.
+    #[error("{0} exists and is not a socket; remove it, or set another api.socket")]
+    NotASocket(PathBuf),
+    /// The directory is missing or not writable.
+    #[error("cannot create the control socket {path}: {cause}")]
+    Create {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Listens on `path`. The socket that a dead process left there is replaced.
+///
+/// # Errors
+/// See [`SocketError`].
+pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    let failed = |cause| SocketError::Create { path: path.to_path_buf(), cause };
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.to_path_buf()));
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            // Also when it is too busy, or ours to see but not to talk to.
+            _ => return Err(SocketError::InUse(path.to_path_buf())),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(PERMISSIONS)).map_err(failed)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shunt.sock");
+        let first = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let error = bind(&path).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("another shunt runs on {}; stop it, or set another api.socket", path.display())
+        );
+        drop(first);
+        assert!(path.exists(), "a process that is killed leaves it behind");
+        bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shunt.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        let missing = dir.path().join("no/shunt.sock");
+        assert!(matches!(bind(&missing), Err(SocketError::Create { .. })));
+    }
+}

@@ -1,0 +1,117 @@
+//! The management loop.
+//!
+//! Workers make no system calls, so nothing wakes this loop when they have something to say: it looks
+//! at their queues every millisecond.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{error, info};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::api;
+use super::config::Config;
+use super::exception::{self, ExceptionError};
+use super::health;
+use super::port_view::PortView;
+use super::state::State;
+use super::workers::WorkerHandle;
+use crate::datapath::snapshot::Snapshot;
+
+/// How often the workers' queues are looked at.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Why management ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ManageError {
+    /// The control socket cannot be served.
+    #[error(transparent)]
+    Socket(#[from] api::SocketError),
+    /// An exception tap cannot be set up.
+    #[error(transparent)]
+    Exception(#[from] ExceptionError),
+    /// A worker ended while the node was meant to run: its own last words are in the log above.
+    #[error("worker {0} has ended unexpectedly")]
+    WorkerGone(usize),
+}
+
+/// All that the management thread needs.
+#[derive(Debug)]
+pub struct Manager {
+    /// The configuration.
+    pub config: Config,
+    /// What the workers use at the start; best after [`super::await_first_check`].
+    pub snapshot: Arc<Snapshot>,
+    /// The workers, by number. The first must have a transmit queue on every port.
+    pub workers: Vec<WorkerHandle>,
+    /// The ports, by id.
+    pub ports: Vec<PortView>,
+}
+
+impl Manager {
+    /// Manages the node until `shutdown` completes. Needs a tokio runtime with I/O and time; one on
+    /// this thread is enough.
+    ///
+    /// Sets up the exception taps (which DPDK must have created), serves the control socket, checks
+    /// the servers and resolves their next hops.
+    ///
+    /// # Errors
+    /// See [`ManageError`]. The control socket is removed in any case.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ManageError> {
+        let Manager { config, snapshot, workers, ports } = self;
+        let socket = config.api.socket.clone();
+        let listener = api::bind(&socket)?;
+        let result = async {
+            exception::set_up_all(&config, &snapshot).await?;
+            info!("control socket {}", socket.display());
+            manage(State::new(config, snapshot, workers, ports), listener, shutdown).await
+        }
+        .await;
+        if let Err(e) = std::fs::remove_file(&socket) {
+            error!("cannot remove {}: {e}", socket.display());
+        }
+        result
+    }
+}
+
+async fn manage(
+    (mut state, targets): (State, Vec<health::Target>),
+    listener: tokio::net::UnixListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ManageError> {
+    let (calls_to, mut calls) = mpsc::channel(64);
+    let (results_to, mut results) = mpsc::channel(1_024);
+    // Aborted when it is dropped.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        if let Err(e) = axum::serve(listener, api::router(calls_to)).await {
+            error!("the control socket is no longer served: {e}");
+        }
+    });
+    let total = targets.len();
+    for (index, target) in targets.into_iter().enumerate() {
+        tasks.spawn(health::run(target, index, total, results_to.clone()));
+    }
+
+    let start = Instant::now();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(()),
+            _ = ticks.tick() => {
+                state.tick(start.elapsed().as_millis() as u64);
+                if let Some(worker) = state.gone_worker() {
+                    return Err(ManageError::WorkerGone(worker));
+                }
+            }
+            Some(call) = calls.recv() => call(&mut state),
+            Some(result) = results.recv() => state.checked(&result),
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! What the management thread knows, and what it does when something happens. It does no waiting of
+//! its own and takes the time as an argument; [`super::run`] is the loop around it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use log::{debug, warn};
+
+use super::config::Config;
+use super::health::{CheckResult, Target};
+use super::neighbors::{Action, Neighbors};
+use super::port_view::PortView;
+use super::probe::probe_frame;
+use super::rates::Rates;
+use super::servers::{self, Checks};
+use super::session_list::SessionLists;
+use super::workers::{Worker, WorkerHandle};
+use crate::datapath::counters::Cell;
+use crate::datapath::snapshot::{PortId, PortRole, RouteTarget, Snapshot};
+use crate::session::ServerId;
+use crate::wire::DropReason;
+use crate::worker::control::{Command, Event, SessionFilter};
+
+use super::session_list::SessionList;
+use tokio::sync::oneshot;
+
+/// Milliseconds between two samples of the rates.
+const SAMPLE_MS: u64 = 1_000;
+
+/// The state of the management thread. Times are milliseconds since its start.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) now_ms: u64,
+    pub(super) config: Config,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) ports: Vec<PortView>,
+    pub(super) neighbors: Neighbors,
+    pub(super) checks: Checks,
+    pub(super) rates: RateSet,
+    sessions: SessionLists,
+    /// The next snapshot, when the workers' is out of date.
+    changed: Option<Snapshot>,
+    sampled_ms: Option<u64>,
+    events: Vec<Event>,
+}
+
+/// The rates of everything that is shown with one.
+#[derive(Debug, Default)]
+pub(super) struct RateSet {
+    /// [`WORKER_RATES`] of each worker.
+    pub(super) workers: Rates,
+    /// [`PORT_RATES`] of each port.
+    pub(super) ports: Rates,
+    /// [`SERVER_RATES`] of each server.
+    pub(super) servers: Rates,
+    /// Of each drop reason.
+    pub(super) drops: Rates,
+}
+
+/// rx, tx, polls, busy polls.
+pub(super) const WORKER_RATES: usize = 4;
+/// rx packets, rx bytes, tx packets, tx bytes.
+pub(super) const PORT_RATES: usize = 4;
+/// Created, forward packets, forward bytes, reply packets, reply bytes.
+pub(super) const SERVER_RATES: usize = 5;
+
+impl State {
+    /// The state at the start, and the servers that have to be checked. The workers already use
+    /// `snapshot`; when it takes servers for up that were not checked yet, they get another.
+    pub(super) fn new(
+        config: Config,
+        snapshot: Arc<Snapshot>,
+        workers: Vec<WorkerHandle>,
+        ports: Vec<PortView>,
+    ) -> (Self, Vec<Target>) {
+        let (checks, targets) = Checks::new(0, &config, &snapshot);
+        let mut first = Snapshot::clone(&snapshot);
+        let changed = servers::await_first_check(&config, &mut first).then_some(first);
+        let mut state = State {
+            now_ms: 0,
+            config,
+            snapshot,
+            workers: workers.into_iter().map(Worker::new).collect(),
+            ports,
+            neighbors: Neighbors::default(),
+            checks,
+            rates: RateSet::default(),
+            sessions: SessionLists::default(),
+            changed,
+            sampled_ms: None,
+            events: Vec::new(),
+        };
+        state.keep_next_hops();
+        (state, targets)
+    }
+
+    /// What is due at `now_ms`: events of the workers, neighbors, a changed snapshot, rates.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        for index in 0..self.workers.len() {
+            let mut events = std::mem::take(&mut self.events);
+            self.workers[index].take_events(&mut events);
+            for event in events.drain(..) {
+                self.event(index, event);
+            }
+            self.events = events;
+        }
+        self.neighbors.tick(now_ms);
+        self.sessions.tick(now_ms);
+        self.publish();
+        self.act_on_neighbors();
+        for worker in &mut self.workers {
+            worker.flush();
+        }
+        if self.sampled_ms.is_none_or(|then| now_ms >= then + SAMPLE_MS) {
+            self.sampled_ms = Some(now_ms);
+            self.sample();
+        }
+    }
+
+    /// Takes the outcome of a health check in. The workers hear of it with the next tick.
+    pub(super) fn checked(&mut self, result: &CheckResult) {
+        let Some(verdict) = self.checks.record(self.now_ms, &self.snapshot, result) else { return };
+        let next = self.changed.get_or_insert_with(|| Snapshot::clone(&self.snapshot));
+        let server = &mut next.servers[usize::from(verdict.server.0)];
+        let service = server.service;
+        server.up = verdict.up;
+        if !verdict.up {
+            servers::log_if_lost(next, service);
+        }
+    }
+
+    /// Asks every worker for its sessions. `None` when too many lists are being made already.
+    pub(super) fn list_sessions(
+        &mut self,
+        filter: SessionFilter,
+        limit: usize,
+    ) -> Option<oneshot::Receiver<SessionList>> {
+        let (queries, list) =
+            self.sessions.start(self.now_ms, filter, limit, self.workers.len())?;
+        for (worker, query) in self.workers.iter_mut().zip(queries) {
+            worker.send(Command::ListSessions(Box::new(query)));
+        }
+        Some(list)
+    }
+
+    /// The first worker that has ended.
+    pub(super) fn gone_worker(&self) -> Option<usize> {
+        self.workers.iter().position(Worker::is_gone)
+    }
+
+    fn event(&mut self, worker: usize, event: Event) {
+        match event {
+            Event::NeighborWanted { port, address } if self.is_wire(port) => {
+                self.neighbors.wanted(self.now_ms, port, address);
+            }
+            Event::NeighborSeen { port, address, mac } if self.is_wire(port) => {
+                self.neighbors.seen(self.now_ms, port, address, mac);
+            }
+            Event::NeighborWanted { port, address } | Event::NeighborSeen { port, address, .. } => {
+                debug!("worker {worker}: neighbor {address} on port {}, which has none", port.0);
+            }
+            Event::Sessions(query) => self.sessions.answer(worker, *query),
+            // Both are freed here, where it costs no packet its time.
+            Event::Retired(_) | Event::Transmitted(_) => {}
+        }
+    }
+
+    fn is_wire(&self, port: PortId) -> bool {
+        let port = self.snapshot.ports.get(usize::from(port.0));
+        port.is_some_and(|p| matches!(p.role, PortRole::Wire { .. }))
+    }
+
+    /// Puts the fixed neighbors in, and keeps the real servers' next hops and the gateways resolved.
+    fn keep_next_hops(&mut self) {
+        for fixed in &self.config.neighbors {
+            match port_named(&self.snapshot, &fixed.port) {
+                Some(port) => self.neighbors.fix(port, fixed.address, fixed.mac),
+                None => warn!("neighbor {}: there is no port {}", fixed.address, fixed.port),
+            }
+        }
+        let snapshot = &self.snapshot;
+        let servers = snapshot.servers.iter().map(|s| next_hop(s.route, s.address));
+        let gateways = snapshot.routes_v4.iter().chain(&snapshot.routes_v6);
+        let gateways = gateways.filter_map(|r| Some((r.target.port, r.target.via?)));
+        for (port, address) in servers.chain(gateways) {
+            self.neighbors.keep(self.now_ms, port, address);
+        }
+    }
+
+    fn act_on_neighbors(&mut self) {
+        for action in self.neighbors.drain() {
+            match action {
+                Action::Tell { port, address, update } => {
+                    for worker in &mut self.workers {
+                        worker.send(Command::Neighbor { port, address, update });
+                    }
+                }
+                Action::Probe { port, address, unicast } => {
+                    let frame = probe_frame(&self.snapshot, port, address, unicast);
+                    // Any worker can send it; the first has a queue on every port.
+                    match (frame, self.workers.first_mut()) {
+                        (Some(frame), Some(worker)) => {
+                            worker.send(Command::Transmit { port, frame });
+                        }
+                        _ => debug!("port {} has no address to ask for {address} with", port.0),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the workers the changed snapshot, if there is one.
+    fn publish(&mut self) {
+        let Some(mut next) = self.changed.take() else { return };
+        next.generation = self.snapshot.generation + 1;
+        self.snapshot = Arc::new(next);
+        for worker in &mut self.workers {
+            worker.send(Command::Snapshot(Arc::clone(&self.snapshot)));
+        }
+    }
+
+    fn sample(&mut self) {
+        let now = self.now_ms;
+        let counters = || self.workers.iter().map(Worker::counters);
+        let sum = |cell: &dyn Fn(&crate::datapath::counters::WorkerCounters) -> &Cell| {
+            counters().map(|c| cell(c).get()).fold(0u64, u64::wrapping_add)
+        };
+        let workers: Vec<u64> = counters()
+            .flat_map(|c| [&*c.rx, &c.tx, &c.polls, &c.busy_polls].map(Cell::get))
+            .collect();
+        let ports: Vec<u64> = self
+            .ports
+            .iter()
+            .flat_map(|p| {
+                [
+                    sum(&|c| &c.port(p.id).rx_packets),
+                    sum(&|c| &c.port(p.id).rx_bytes),
+                    sum(&|c| &c.port(p.id).tx_packets),
+                    sum(&|c| &c.port(p.id).tx_bytes),
+                ]
+            })
+            .collect();
+        let servers: Vec<u64> = (0..self.snapshot.servers.len())
+            .flat_map(|id| {
+                let id = ServerId(id as u16);
+                [
+                    sum(&|c| &c.server(id).created),
+                    sum(&|c| &c.server(id).forward_packets),
+                    sum(&|c| &c.server(id).forward_bytes),
+                    sum(&|c| &c.server(id).reply_packets),
+                    sum(&|c| &c.server(id).reply_bytes),
+                ]
+            })
+            .collect();
+        let drops: Vec<u64> =
+            DropReason::ALL.iter().map(|&reason| sum(&|c| c.drops_of(reason))).collect();
+        self.rates.workers.sample(now, workers);
+        self.rates.ports.sample(now, ports);
+        self.rates.servers.sample(now, servers);
+        self.rates.drops.sample(now, drops);
+    }
+}
+
+fn next_hop(route: RouteTarget, address: IpAddr) -> (PortId, IpAddr) {
+    (route.port, route.via.unwrap_or(address))
+}
+
+/// The wire port of that name.
+fn port_named(snapshot: &Snapshot, name: &str) -> Option<PortId> {
+    let at = snapshot
+        .ports
+        .iter()
+        .position(|p| p.name == name && matches!(p.role, PortRole::Wire { .. }))?;
+    u8::try_from(at).ok().map(PortId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manage::testing::{self, FakeWorker};
+    use crate::worker::control::NeighborUpdate;
+    use std::time::Duration;
+
+    fn state() -> (State, Vec<FakeWorker>) {
+        let (handles, fakes) = testing::workers(2);
+        let (state, targets) = State::new(
+            testing::config(),
+            Arc::new(testing::snapshot()),
+            handles,
+            testing::port_views(),
+        );
+        assert_eq!(targets.len(), 2);
+        (state, fakes)
+    }
+
+    /// What a command says, in short.
+    fn said(command: &Command) -> String {
+        match command {
+            Command::Snapshot(s) => {
+                let up: String = s.servers.iter().map(|s| if s.up { 'U' } else { 'D' }).collect();
+                format!("snapshot {} {up}", s.generation)
+            }
+            Command::Neighbor { port, address, update } => match update {
+                NeighborUpdate::Resolved(mac) => format!("{address}@{} is {}", port.0, mac[5]),
+                NeighborUpdate::Failed => format!("{address}@{} failed", port.0),
+            },
+            Command::Transmit { port, frame } => {
+                format!("probe @{} for 10.0.0.{}", port.0, frame[41])
+            }
+            Command::ListSessions(q) => format!("list {}", q.rows.capacity()),
+        }
+    }
+
+    fn heard(worker: &mut FakeWorker) -> Vec<String> {
+        worker.commands().iter().map(said).collect()
+    }
+
+    #[test]
+    fn at_the_start_checked_servers_go_down_and_next_hops_are_resolved() {
+        let (mut state, mut workers) = state();
+        state.tick(0);
+        let news = ["snapshot 2 DDU", "10.0.0.13@1 is 19"];
+        let probes = ["probe @1 for 10.0.0.11", "probe @1 for 10.0.0.254"];
+        assert_eq!(heard(&mut workers[0]), [&news[..], &probes[..]].concat());
+        assert_eq!(heard(&mut workers[1]), news);
+    }
+
+    #[test]
+    fn a_verdict_reaches_every_worker_with_the_next_tick_and_several_go_together() {
+        let (mut state, mut workers) = state();
+        state.tick(0);
+        heard(&mut workers[0]);
+        heard(&mut workers[1]);
+        let good = |n| CheckResult { server: ServerId(n), outcome: Ok(Duration::from_millis(1)) };
+        let bad = |n| CheckResult { server: ServerId(n), outcome: Err("refused".into()) };
+        state.checked(&good(0));
+        state.checked(&good(1));
+        state.tick(1);
+        assert_eq!(heard(&mut workers[0]), ["snapshot 3 UUU"]);
+        assert_eq!(heard(&mut workers[1]), ["snapshot 3 UUU"]);
+        for _ in 0..2 {
+            state.checked(&bad(1));
+        }
+        state.tick(2);
+        assert_eq!(heard(&mut workers[0]), [] as [&str; 0]);
+        state.checked(&bad(1));
+        state.tick(3);
+        assert_eq!(heard(&mut workers[1]), ["snapshot 4 UDU"]);
+    }
+
+    #[test]
+    fn neighbors_that_workers_want_and_see() {
+        let (mut state, mut workers) = state();
+        state.tick(0);
+        heard(&mut workers[0]);
+        heard(&mut workers[1]);
+        let address = "10.0.0.77".parse().unwrap();
+        workers[1].event(Event::NeighborWanted { port: PortId(1), address });
+        state.tick(1);
+        assert_eq!(heard(&mut workers[0]), ["probe @1 for 10.0.0.77"]);
+        workers[0].event(Event::NeighborSeen { port: PortId(1), address, mac: [7; 6] });
+        workers[0].event(Event::NeighborSeen { port: PortId(200), address, mac: [7; 6] });
+        state.tick(2);
+        assert_eq!(heard(&mut workers[0]), ["10.0.0.77@1 is 7"]);
+        assert_eq!(heard(&mut workers[1]), ["10.0.0.77@1 is 7"]);
+    }
+
+    #[test]
+    fn retired_snapshots_are_freed() {
+        let (mut state, mut workers) = state();
+        let first = Arc::clone(&state.snapshot);
+        state.tick(0);
+        assert_eq!(Arc::strong_count(&first), 1, "replaced by the one with servers down");
+        for worker in &mut workers {
+            worker.event(Event::Retired(Arc::clone(&first)));
+        }
+        assert_eq!(Arc::strong_count(&first), 3);
+        state.tick(1);
+        assert_eq!(Arc::strong_count(&first), 1);
+    }
+
+    #[test]
+    fn a_worker_that_ended_is_found() {
+        let (state, mut workers) = state();
+        assert_eq!(state.gone_worker(), None);
+        workers.pop();
+        assert_eq!(state.gone_worker(), Some(1));
+    }
+
+    #[test]
+    fn rates_are_sampled_once_a_second() {
+        let (mut state, workers) = state();
+        state.tick(0);
+        workers[1].counters.rx.add(500);
+        state.tick(999);
+        assert_eq!(state.rates.workers.get(WORKER_RATES), 0);
+        state.tick(1_000);
+        assert_eq!(state.rates.workers.get(WORKER_RATES), 500);
+        state.tick(2_000);
+        assert_eq!(state.rates.workers.get(WORKER_RATES), 0);
+    }
+}

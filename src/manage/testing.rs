@@ -1,0 +1,231 @@
+//! A small configuration and its snapshot, for the tests of the management thread.
+
+use std::net::{IpAddr, SocketAddr};
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::datapath::counters::WorkerCounters;
+
+use crate::datapath::snapshot::{
+    self as snap, BUCKETS, LocalAddresses, PortId, PortRole, Route, RouteTarget, Side, Snapshot,
+    Timeouts,
+};
+use crate::manage::config::{self, Config, Health, HealthCheck, Idle};
+use crate::manage::port_view::{HardwareStatistics, Link, PortView};
+use crate::manage::workers::WorkerHandle;
+use crate::sched::SchedulerKind;
+use crate::session::{Mode, ServerId, ServiceId};
+use crate::wire::flow::Protocol;
+use crate::worker::control::{Command, Event};
+
+const TIMEOUTS: Timeouts =
+    Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 30_000 };
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Ports `front` and `back`; service `web` (checked, servers 10.0.0.11:8080 and, behind the gateway
+/// 10.0.0.254, 10.9.0.12:8080) and service `dns` (not checked, server 10.0.0.13:53).
+pub(crate) fn config() -> Config {
+    let port = |name: &str, side, address: &str| config::Port {
+        name: name.into(),
+        device: format!("net_null_{name}"),
+        side,
+        addresses: vec![address.parse().unwrap()],
+        local_addresses: Vec::new(),
+        mtu: 1500,
+        exception: None,
+        full_checksums: false,
+    };
+    let server = |address: &str, weight| config::Server { address: addr(address), weight };
+    Config {
+        node: config::Node {
+            name: "lb-a".into(),
+            id: 0,
+            workers: vec![0, 1],
+            idle: Idle::Yield,
+            sessions: 100_000,
+        },
+        dpdk: config::Dpdk {
+            memory_mb: 256,
+            hugepages: false,
+            allow: Vec::new(),
+            vdevs: Vec::new(),
+            extra_args: Vec::new(),
+        },
+        ports: vec![
+            port("front", Side::Client, "192.0.2.2/24"),
+            port("back", Side::Server, "10.0.0.1/24"),
+        ],
+        routes: vec![config::Route { to: "10.9.0.0/16".parse().unwrap(), via: ip("10.0.0.254") }],
+        neighbors: vec![config::Neighbor {
+            address: ip("10.0.0.13"),
+            mac: [2, 0, 0, 0, 0, 0x13],
+            port: "back".into(),
+        }],
+        services: vec![
+            config::Service {
+                name: "web".into(),
+                protocol: Protocol::Tcp,
+                listen: vec![addr("192.0.2.10:80")],
+                mode: Mode::Nat,
+                scheduler: SchedulerKind::Wrr,
+                timeouts: TIMEOUTS,
+                health: Some(Health {
+                    check: HealthCheck::Tcp,
+                    interval_ms: 1_000,
+                    timeout_ms: 500,
+                    rise: 2,
+                    fall: 3,
+                    port: None,
+                }),
+                servers: vec![server("10.0.0.11:8080", 3), server("10.9.0.12:8080", 1)],
+            },
+            config::Service {
+                name: "dns".into(),
+                protocol: Protocol::Udp,
+                listen: vec![addr("192.0.2.10:53")],
+                mode: Mode::Nat,
+                scheduler: SchedulerKind::Rr,
+                timeouts: TIMEOUTS,
+                health: None,
+                servers: vec![server("10.0.0.13:53", 1)],
+            },
+        ],
+        api: config::Api { socket: "/run/shunt.sock".into() },
+    }
+}
+
+/// What [`config`] compiles to, as far as the management thread looks at it.
+pub(crate) fn snapshot() -> Snapshot {
+    let port = |name: &str, n: u8, side, v4: &str, v6: &str| snap::Port {
+        name: name.into(),
+        mac: [2, 0, 0, 0, 0, n],
+        mtu: 1500,
+        role: PortRole::Wire { side, exception: None },
+        ipv4: Some(v4.parse().unwrap()),
+        ipv6: Some(v6.parse().unwrap()),
+        full_checksums: false,
+    };
+    let back = PortId(1);
+    let on_link = RouteTarget { port: back, via: None };
+    let by_gateway = RouteTarget { port: back, via: Some(ip("10.0.0.254")) };
+    let config = config();
+    let mut services = Vec::new();
+    let mut servers = Vec::new();
+    for (i, s) in config.services.iter().enumerate() {
+        let mut ids = Vec::new();
+        for server in &s.servers {
+            ids.push(ServerId(servers.len() as u16));
+            let near = server.address.ip().to_string().starts_with("10.0.0.");
+            servers.push(snap::Server {
+                service: ServiceId(i as u16),
+                address: server.address.ip(),
+                port: server.address.port(),
+                weight: server.weight,
+                up: true,
+                route: if near { on_link } else { by_gateway },
+            });
+        }
+        services.push(snap::Service {
+            name: s.name.clone(),
+            protocol: s.protocol,
+            listen: s.listen.clone(),
+            mode: s.mode,
+            scheduler: s.scheduler,
+            timeouts: s.timeouts,
+            servers: ids,
+        });
+    }
+    Snapshot {
+        generation: 1,
+        node_id: 0,
+        ports: vec![
+            port("front", 0, Side::Client, "192.0.2.2", "2001:db8:1::2"),
+            port("back", 1, Side::Server, "10.0.0.1", "2001:db8:2::1"),
+        ],
+        lips: vec![LocalAddresses::default(); 2],
+        routes_v4: vec![
+            Route { to: "10.0.0.0/24".parse().unwrap(), target: on_link },
+            Route { to: "10.9.0.0/16".parse().unwrap(), target: by_gateway },
+        ],
+        routes_v6: Vec::new(),
+        services,
+        servers,
+        listeners_v4: HashMap::new(),
+        listeners_v6: HashMap::new(),
+        local_v4: HashMap::new(),
+        local_v6: HashMap::new(),
+        worker_of: [0; BUCKETS],
+    }
+}
+
+/// The worker's ends of the queues.
+pub(crate) struct FakeWorker {
+    commands: Consumer<Command>,
+    events: Producer<Event>,
+    pub(crate) counters: Arc<WorkerCounters>,
+}
+
+impl FakeWorker {
+    /// The commands that have come.
+    pub(crate) fn commands(&mut self) -> Vec<Command> {
+        std::iter::from_fn(|| self.commands.pop().ok()).collect()
+    }
+
+    /// Sends an event.
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push(event).expect("room for an event");
+    }
+}
+
+/// `n` workers on cores 4, 5, …
+pub(crate) fn workers(n: usize) -> (Vec<WorkerHandle>, Vec<FakeWorker>) {
+    (0..n)
+        .map(|i| {
+            let (to_worker, commands) = RingBuffer::new(64);
+            let (from_worker, events) = RingBuffer::new(64);
+            let counters = Arc::new(WorkerCounters::new());
+            let handle = WorkerHandle {
+                commands: to_worker,
+                events,
+                counters: Arc::clone(&counters),
+                core: 4 + i,
+            };
+            (handle, FakeWorker { commands, events: from_worker, counters })
+        })
+        .unzip()
+}
+
+/// The ports of [`snapshot`] on devices that are always well.
+pub(crate) fn port_views() -> Vec<PortView> {
+    snapshot()
+        .ports
+        .into_iter()
+        .enumerate()
+        .map(|(i, port)| PortView {
+            id: PortId(i as u8),
+            device: format!("net_null_{}", port.name),
+            name: port.name,
+            driver: "net_null".into(),
+            mac: port.mac,
+            mtu: port.mtu,
+            capabilities_text: "1 queue pair; checksums in software".into(),
+            capabilities: serde_json::json!({ "queues": 1 }),
+            link: Box::new(|| Link { up: true, speed_mbps: Some(10_000) }),
+            statistics: Box::new(|| HardwareStatistics {
+                rx_packets: 1_234,
+                rx_missed_packets: 2,
+                ..HardwareStatistics::default()
+            }),
+        })
+        .collect()
+}
