@@ -34,6 +34,7 @@ use crate::datapath::snapshot::{Mac, Side, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
+pub use crate::worker::Idle;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,15 +68,6 @@ pub struct Node {
     pub idle: Idle,
     /// Capacity of the session table, over all workers.
     pub sessions: usize,
-}
-
-/// What a worker does when there is nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// Poll for ever.
-    Spin,
-    /// Give the CPU up after a run of empty polls.
-    Yield,
 }
 
 /// `[dpdk]`: the Environment Abstraction Layer.

@@ -1,0 +1,298 @@
+//! `shunt run`: from a configuration file to a running switch, and down again.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, anyhow, bail};
+use log::info;
+use rtrb::RingBuffer;
+use shunt::datapath::counters::WorkerCounters;
+use shunt::datapath::hops::MAX_HELD;
+use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
+use shunt::dpdk::{
+    Capabilities, DpdkIo, Eal, EalOptions, Mempool, PoolOptions, PortConfig, Ports, Steering,
+    advise_huge_pages,
+};
+use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
+use shunt::manage::config::{self, Config};
+use shunt::manage::port_view::{HardwareStatistics, Link};
+use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
+use shunt::wire::toeplitz;
+use shunt::worker::{Idle, Peers, Worker, affinity};
+
+/// Descriptors of a receive and of a transmit queue.
+const RX_DESC: u16 = 1024;
+const TX_DESC: u16 = 1024;
+/// Commands and events that wait between the management thread and a worker.
+const CONTROL_QUEUE: usize = 4096;
+/// Sessions of a family that no service listens on: none is ever needed.
+const UNUSED_FAMILY: usize = 64;
+
+/// Runs until SIGINT or SIGTERM.
+pub(crate) fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(errors) => {
+            for error in errors.iter() {
+                eprintln!("shunt: {error}");
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    check_cores(&config)?;
+
+    let eal = Eal::init(&eal_options(&config))?;
+    info!("shunt {} with {}, node {}", env!("SHUNT_VERSION"), Eal::version(), config.node.name);
+    let worker_of = worker_of(config.node.workers.len());
+    let (pool, ports, ios) = start_ports(&eal, &config, &worker_of)?;
+    let capabilities: Vec<Capabilities> = ports.capabilities().map(|(_, c)| c.clone()).collect();
+    for (use_, capabilities) in compile::port_uses(&config).iter().zip(&capabilities) {
+        info!("port {}: {capabilities}", port_name(&config, *use_));
+    }
+
+    let snapshot = Arc::new(first_snapshot(&config, &capabilities));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (threads, workers) = start_workers(&eal, &config, &snapshot, ios, &stop)?;
+    let manager =
+        Manager { ports: port_views(&config, &ports, &capabilities), config, snapshot, workers };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the management thread")?;
+    let result = runtime.block_on(async { manager.run(stopped()?).await.map_err(|e| anyhow!(e)) });
+
+    // In the reverse order, on every way out: workers, ports, pool, EAL.
+    stop.store(true, Ordering::Relaxed);
+    drop(runtime);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    drop((ports, pool, eal));
+    result?;
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Completes at SIGINT or SIGTERM.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+        }
+    })
+}
+
+fn check_cores(config: &Config) -> anyhow::Result<()> {
+    let cores = affinity::cores();
+    for core in &config.node.workers {
+        if !cores.contains(core) {
+            bail!(
+                "node.workers: there is no core {core} on this machine (or this process may not use \
+                 it); it has {cores:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn eal_options(config: &Config) -> EalOptions {
+    let mut vdevs = config.dpdk.vdevs.clone();
+    for (index, port) in config.ports.iter().enumerate() {
+        if let Some(tap) = &port.exception {
+            vdevs.push(format!("{},iface={tap}", tap_device(index)));
+        }
+    }
+    EalOptions {
+        memory_mb: config.dpdk.memory_mb as u32,
+        hugepages: config.dpdk.hugepages,
+        allow: config.dpdk.allow.clone(),
+        vdevs,
+        extra_args: config.dpdk.extra_args.clone(),
+    }
+}
+
+/// The vdev of the exception tap of the port at this place in the configuration.
+fn tap_device(index: usize) -> String {
+    format!("net_tap_exception{index}")
+}
+
+/// Spreads the steering buckets evenly.
+fn worker_of(workers: usize) -> [u8; BUCKETS] {
+    std::array::from_fn(|bucket| (bucket % workers) as u8)
+}
+
+fn port_name(config: &Config, use_: PortUse) -> &str {
+    match use_ {
+        PortUse::Wire { index } => &config.ports[index].name,
+        PortUse::Exception { index } => {
+            config.ports[index].exception.as_deref().unwrap_or(&config.ports[index].name)
+        }
+    }
+}
+
+fn start_ports(
+    eal: &Eal,
+    config: &Config,
+    worker_of: &[u8; BUCKETS],
+) -> anyhow::Result<(Mempool, Ports, Vec<DpdkIo>)> {
+    let workers = config.node.workers.len();
+    let configs: Vec<PortConfig> = compile::port_uses(config)
+        .into_iter()
+        .enumerate()
+        .map(|(id, use_)| {
+            let (port, device, side) = match use_ {
+                PortUse::Wire { index } => {
+                    let port = &config.ports[index];
+                    (port, port.device.clone(), port.side)
+                }
+                PortUse::Exception { index } => {
+                    (&config.ports[index], tap_device(index), Side::Both)
+                }
+            };
+            PortConfig {
+                id: PortId(id as u8),
+                device,
+                mtu: port.mtu,
+                side,
+                rx_desc: RX_DESC,
+                tx_desc: TX_DESC,
+            }
+        })
+        .collect();
+    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
+    let queues = (configs.len() * workers) as u32;
+    let pool = Mempool::create(
+        eal,
+        PoolOptions::for_ports(
+            queues,
+            RX_DESC,
+            TX_DESC,
+            workers as u32,
+            (MAX_HELD * workers) as u32,
+            mtu,
+        ),
+    )?;
+    let steering = Steering { workers: workers as u16, worker_of, key: &toeplitz::KEY };
+    let (ports, ios) = Ports::start(&pool, &configs, steering)?;
+    Ok((pool, ports, ios))
+}
+
+fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {
+    let facts: Vec<PortFacts> =
+        capabilities.iter().map(|c| PortFacts { mac: c.mac, mtu: c.mtu }).collect();
+    let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
+    let mut snapshot = compile::compile(config, &facts, &vec![ServerState::UP; servers], 1);
+    await_first_check(config, &mut snapshot);
+    snapshot
+}
+
+fn start_workers(
+    eal: &Eal,
+    config: &Config,
+    snapshot: &Arc<Snapshot>,
+    ios: Vec<DpdkIo>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<(Vec<JoinHandle<()>>, Vec<WorkerHandle>)> {
+    let cores = &config.node.workers;
+    let share = config.node.sessions.div_ceil(cores.len());
+    let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
+    let seed = RandomState::new().hash_one("session table");
+    let mut threads = Vec::new();
+    let mut handles = Vec::new();
+    for (index, ((&core, io), peers)) in
+        cores.iter().zip(ios).zip(Peers::mesh(cores.len())).enumerate()
+    {
+        let (commands_to, commands) = RingBuffer::new(CONTROL_QUEUE);
+        let (events_to, events) = RingBuffer::new(CONTROL_QUEUE);
+        let counters = Arc::new(WorkerCounters::new());
+        let setup = Setup {
+            worker: index as u8,
+            sessions_v4: sessions(!snapshot.listeners_v4.is_empty()),
+            sessions_v6: sessions(!snapshot.listeners_v6.is_empty()),
+            seed,
+            advise: advise_huge_pages,
+        };
+        let (snapshot, stop, idle, eal) =
+            (snapshot.clone(), stop.clone(), config.node.idle, eal.clone());
+        handles.push(WorkerHandle {
+            commands: commands_to,
+            events,
+            counters: counters.clone(),
+            core,
+        });
+        let body = move || {
+            // Pinned before it allocates, so that the tables lie in the core's own memory.
+            if !affinity::pin(core) {
+                log::error!("worker {index} cannot be put on core {core}");
+                return;
+            }
+            let _registered = match eal.register_thread() {
+                Ok(guard) => guard,
+                Err(error) => {
+                    log::error!("worker {index}: {error}");
+                    return;
+                }
+            };
+            let pipeline = Pipeline::new(&setup, snapshot, counters);
+            Worker::new(io, pipeline, peers, commands, events_to).run(idle, &stop);
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("worker{index}"))
+            .spawn(body)
+            .with_context(|| format!("cannot start worker {index}"))?;
+        threads.push(thread);
+    }
+    if config.node.idle == Idle::Spin {
+        info!("workers poll cores {cores:?} for ever (node.idle = \"spin\")");
+    }
+    Ok((threads, handles))
+}
+
+fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> Vec<PortView> {
+    compile::port_uses(config)
+        .into_iter()
+        .zip(capabilities)
+        .enumerate()
+        .filter_map(|(id, (use_, capabilities))| {
+            let id = PortId(id as u8);
+            let link = ports.handle(id)?;
+            let statistics = link.clone();
+            Some(PortView {
+                id,
+                name: port_name(config, use_).to_owned(),
+                device: capabilities.device.clone(),
+                driver: capabilities.driver.clone(),
+                mac: capabilities.mac,
+                mtu: capabilities.mtu,
+                capabilities_text: capabilities.to_string(),
+                capabilities: serde_json::to_value(capabilities).unwrap_or_default(),
+                link: Box::new(move || {
+                    let link = link.link();
+                    Link { up: link.up, speed_mbps: link.speed_mbps }
+                }),
+                statistics: Box::new(move || {
+                    let s = statistics.stats();
+                    HardwareStatistics {
+                        rx_packets: s.rx_packets,
+                        rx_bytes: s.rx_bytes,
+                        tx_packets: s.tx_packets,
+                        tx_bytes: s.tx_bytes,
+                        rx_missed_packets: s.rx_missed,
+                        rx_errors: s.rx_errors,
+                        rx_no_buffer: s.rx_no_buffer,
+                        tx_errors: s.tx_errors,
+                    }
+                }),
+            })
+        })
+        .collect()
+}
