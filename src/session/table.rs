@@ -41,7 +41,7 @@ pub enum InsertError {
     /// A session has a key equal to the new one's reply key (or the new one's two keys are equal).
     #[error("another session uses the same addresses and ports towards the real server")]
     ReplyInUse,
-    /// Both index buckets of a key are full. Practically only with a table nearly full.
+    /// Both index buckets of a key are full and cannot be relieved: hardly ever happens.
     #[error("the index of the session table has no room for this key")]
     IndexFull,
 }
