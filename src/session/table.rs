@@ -15,15 +15,14 @@
 
 use std::hint::select_unpredictable;
 
-use super::entry::{Direction, Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
+use super::entry::{Direction, Entry, Mode, TcpState};
 use super::index::{Index, Ref};
 use super::key::KeyHasher;
+use super::new_session::{MAX_TIMEOUT, NewSession, unused_entry};
 use super::wheel::{Links, NIL, Wheel};
 use crate::prefetch;
-use crate::wire::flow::{Address, FlowKey, Protocol};
+use crate::wire::flow::{Address, FlowKey};
 
-/// The largest idle timeout, in milliseconds (12.4 days).
-pub const MAX_TIMEOUT: u32 = 1 << 30;
 /// Empty ticks of the wheel that one call of [`Table::expire`] may pass: 8.2 s.
 const TICKS_PER_CALL: u32 = 64;
 
@@ -46,47 +45,6 @@ pub enum InsertError {
     /// Both index buckets of a key are full and cannot be relieved: hardly ever happens.
     #[error("the index of the session table has no room for this key")]
     IndexFull,
-}
-
-/// A session to be: the fields of [`Entry`] that are not times of packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewSession<A> {
-    /// See [`Entry::client`].
-    pub client: A,
-    /// See [`Entry::vip`].
-    pub vip: A,
-    /// See [`Entry::local`].
-    pub local: A,
-    /// See [`Entry::server`].
-    pub server: A,
-    /// See [`Entry::client_port`].
-    pub client_port: u16,
-    /// See [`Entry::vip_port`].
-    pub vip_port: u16,
-    /// See [`Entry::local_port`].
-    pub local_port: u16,
-    /// See [`Entry::server_port`].
-    pub server_port: u16,
-    /// See [`Entry::protocol`].
-    pub protocol: Protocol,
-    /// See [`Entry::state`].
-    pub state: TcpState,
-    /// See [`Entry::mode`].
-    pub mode: Mode,
-    /// Idle timeout in milliseconds, at most [`MAX_TIMEOUT`].
-    pub timeout: u32,
-    /// See [`Entry::service`].
-    pub service: ServiceId,
-    /// See [`Entry::server_id`].
-    pub server_id: ServerId,
-    /// See [`Entry::forward_hop`].
-    pub forward_hop: HopRef,
-    /// See [`Entry::reply_hop`].
-    pub reply_hop: HopRef,
-    /// See [`Entry::delta_ip`].
-    pub delta_ip: u16,
-    /// See [`Entry::delta_transport`].
-    pub delta_transport: u16,
 }
 
 /// The session table. See the module.
@@ -387,61 +345,6 @@ impl<A: Address> Table<A> {
         self.live -= 1;
         entry
     }
-}
-
-impl<A: Address> NewSession<A> {
-    fn into_entry(self, now: u32) -> Entry<A> {
-        Entry {
-            client: self.client,
-            vip: self.vip,
-            local: self.local,
-            server: self.server,
-            client_port: self.client_port,
-            vip_port: self.vip_port,
-            local_port: self.local_port,
-            server_port: self.server_port,
-            protocol: self.protocol,
-            state: self.state,
-            mode: self.mode,
-            live: true,
-            last_seen: now,
-            timeout: self.timeout.min(MAX_TIMEOUT),
-            created: now,
-            service: self.service,
-            server_id: self.server_id,
-            forward_hop: self.forward_hop,
-            reply_hop: self.reply_hop,
-            delta_ip: self.delta_ip,
-            delta_transport: self.delta_transport,
-            next: NIL,
-            prev: NIL,
-        }
-    }
-}
-
-/// What the slab is filled with at first.
-fn unused_entry<A: Address>() -> Entry<A> {
-    let session = NewSession {
-        client: A::UNSPECIFIED,
-        vip: A::UNSPECIFIED,
-        local: A::UNSPECIFIED,
-        server: A::UNSPECIFIED,
-        client_port: 0,
-        vip_port: 0,
-        local_port: 0,
-        server_port: 0,
-        protocol: Protocol::Udp,
-        state: TcpState::Udp,
-        mode: Mode::Nat,
-        timeout: 0,
-        service: ServiceId(0),
-        server_id: ServerId(0),
-        forward_hop: HopRef::default(),
-        reply_hop: HopRef::default(),
-        delta_ip: 0,
-        delta_transport: 0,
-    };
-    Entry { live: false, ..session.into_entry(0) }
 }
 
 /// In direct return the server answers the client itself, with the key of the client's own flow
