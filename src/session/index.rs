@@ -211,9 +211,9 @@ impl Index {
         }
     }
 
-    /// Adds a key. When both of its buckets are full, one key of the primary is moved to that key's
-    /// other bucket; `hash_of` gives the hash of a key in the index. `false`, and no key added,
-    /// when none of them can move.
+    /// Adds a key. When both of its buckets are full, one key of theirs is moved to that key's other
+    /// bucket; `hash_of` gives the hash of a key in the index. `false`, and no key added, when none
+    /// of them can move: at the full load that is one insertion in some 10^11.
     pub fn insert(&mut self, hash: u64, reference: Ref, hash_of: impl Fn(Ref) -> u64) -> bool {
         let (primary, secondary) = (self.primary(hash), self.secondary(hash));
         let tag = tag(hash);
@@ -224,18 +224,26 @@ impl Index {
             self.buckets[primary].change_overflow(1);
             return true;
         }
-        for slot in 0..SLOTS {
-            if self.move_away(primary, slot, &hash_of) {
-                self.buckets[primary].set(slot, tag, reference.0);
-                return true;
-            }
+        if let Some(slot) = self.make_room(primary, &hash_of) {
+            self.buckets[primary].set(slot, tag, reference.0);
+            return true;
+        }
+        if let Some(slot) = self.make_room(secondary, &hash_of) {
+            self.buckets[secondary].set(slot, tag, reference.0);
+            self.buckets[primary].change_overflow(1);
+            return true;
         }
         false
     }
 
-    /// Copies the key in `slot` of the full bucket `from` to its other bucket. The caller then
-    /// overwrites the slot.
-    fn move_away(&mut self, from: usize, slot: usize, hash_of: impl Fn(Ref) -> u64) -> bool {
+    /// Copies one key of a full bucket to that key's other bucket. The caller then overwrites the
+    /// slot given.
+    #[cold]
+    fn make_room(&mut self, bucket: usize, hash_of: &impl Fn(Ref) -> u64) -> Option<usize> {
+        (0..SLOTS).find(|&slot| self.move_away(bucket, slot, hash_of))
+    }
+
+    fn move_away(&mut self, from: usize, slot: usize, hash_of: &impl Fn(Ref) -> u64) -> bool {
         let reference = self.buckets[from].refs[slot];
         let hash = hash_of(Ref(reference));
         let (primary, secondary) = (self.primary(hash), self.secondary(hash));
@@ -388,6 +396,34 @@ mod tests {
         assert!(index.remove(hash, forward(3)));
         assert!(index.insert(hash, forward(20), |_| hash));
         assert_eq!(index.find(hash, |r| r == forward(20)), Some(forward(20)));
+    }
+
+    #[test]
+    fn makes_room_in_the_secondary_when_the_primary_is_stuck() {
+        let mut index = Index::new(1, |_, _| ());
+        let stuck = 0;
+        let new = 0x0000_0000_ffff_ffff;
+        // The secondary is full of keys that are there at home; one of them has another place.
+        let home = 0xffff_ffff_ffff_ffff;
+        let movable = 0xffff_ffff_8000_0000;
+        assert_eq!(index.primary(new), index.primary(stuck));
+        assert_eq!(index.primary(stuck), index.secondary(stuck));
+        assert_eq!(index.primary(movable), index.secondary(new));
+        let hash_of = |r: Ref| match r.index() {
+            0..10 => stuck,
+            15 => movable,
+            10..20 => home,
+            _ => new,
+        };
+        for i in 0..21 {
+            assert!(index.insert(hash_of(forward(i)), forward(i), hash_of), "{i}");
+        }
+        assert_eq!(index.census(), (21, 2));
+        for i in 0..21 {
+            let r = forward(i);
+            assert_eq!(index.find(hash_of(r), |found| found == r), Some(r), "{i}");
+        }
+        assert!(!index.insert(new, forward(21), hash_of));
     }
 
     #[test]

@@ -6,11 +6,13 @@
 pub mod entry;
 pub mod index;
 pub mod key;
+pub mod new_session;
 pub mod ports;
 pub mod table;
 pub mod tcp_state;
 pub mod wheel;
 
 pub use entry::{Direction, Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
-pub use table::{InsertError, NewSession, SessionId, Table};
+pub use new_session::NewSession;
+pub use table::{InsertError, SessionId, Table};
 pub use tcp_state::Timeouts;

@@ -388,7 +388,7 @@ mod tests {
             let held = kept.iter().filter(|&&port| !new.claim(0, 1, port)).count();
             assert_eq!(held, 100); // in use, or in a bucket that went to another worker
             for &port in &kept {
-                let mine = expected == 100 || bucket_of(other, port) % 2 == 0;
+                let mine = expected == 100 || bucket_of(other, port).is_multiple_of(2);
                 assert_eq!(new.release(0, 1, port), mine);
             }
             assert_eq!(new.used(0, 1), 0);

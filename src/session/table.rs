@@ -13,15 +13,16 @@
 //! from the same clock, and [`Table::expire`] is called at least every 24 days. Timeouts above
 //! [`MAX_TIMEOUT`] count as that.
 
-use super::entry::{Direction, Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
+use std::hint::select_unpredictable;
+
+use super::entry::{Direction, Entry, Mode, TcpState};
 use super::index::{Index, Ref};
 use super::key::KeyHasher;
+use super::new_session::{MAX_TIMEOUT, NewSession, unused_entry};
 use super::wheel::{Links, NIL, Wheel};
 use crate::prefetch;
-use crate::wire::flow::{Address, FlowKey, Protocol};
+use crate::wire::flow::{Address, FlowKey};
 
-/// The largest idle timeout, in milliseconds (12.4 days).
-pub const MAX_TIMEOUT: u32 = 1 << 30;
 /// Empty ticks of the wheel that one call of [`Table::expire`] may pass: 8.2 s.
 const TICKS_PER_CALL: u32 = 64;
 
@@ -41,50 +42,9 @@ pub enum InsertError {
     /// A session has a key equal to the new one's reply key (or the new one's two keys are equal).
     #[error("another session uses the same addresses and ports towards the real server")]
     ReplyInUse,
-    /// Both index buckets of a key are full. Practically only with a table nearly full.
+    /// Both index buckets of a key are full and cannot be relieved: hardly ever happens.
     #[error("the index of the session table has no room for this key")]
     IndexFull,
-}
-
-/// A session to be: the fields of [`Entry`] that are not times of packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewSession<A> {
-    /// See [`Entry::client`].
-    pub client: A,
-    /// See [`Entry::vip`].
-    pub vip: A,
-    /// See [`Entry::local`].
-    pub local: A,
-    /// See [`Entry::server`].
-    pub server: A,
-    /// See [`Entry::client_port`].
-    pub client_port: u16,
-    /// See [`Entry::vip_port`].
-    pub vip_port: u16,
-    /// See [`Entry::local_port`].
-    pub local_port: u16,
-    /// See [`Entry::server_port`].
-    pub server_port: u16,
-    /// See [`Entry::protocol`].
-    pub protocol: Protocol,
-    /// See [`Entry::state`].
-    pub state: TcpState,
-    /// See [`Entry::mode`].
-    pub mode: Mode,
-    /// Idle timeout in milliseconds, at most [`MAX_TIMEOUT`].
-    pub timeout: u32,
-    /// See [`Entry::service`].
-    pub service: ServiceId,
-    /// See [`Entry::server_id`].
-    pub server_id: ServerId,
-    /// See [`Entry::forward_hop`].
-    pub forward_hop: HopRef,
-    /// See [`Entry::reply_hop`].
-    pub reply_hop: HopRef,
-    /// See [`Entry::delta_ip`].
-    pub delta_ip: u16,
-    /// See [`Entry::delta_transport`].
-    pub delta_transport: u16,
 }
 
 /// The session table. See the module.
@@ -162,7 +122,11 @@ impl<A: Address> Table<A> {
     #[inline(always)]
     pub fn matches(&self, id: SessionId, direction: Direction, key: &FlowKey<A>) -> bool {
         let entry = &self.slab[id.0 as usize];
-        entry.live && key_of(entry, direction) == *key
+        // Directions mix at random and a wrong guess costs more than both comparisons.
+        let forward = difference(&entry.forward_key(), key);
+        let reply = difference(&entry.reply_key(), key);
+        let difference = select_unpredictable(direction == Direction::Forward, forward, reply);
+        (difference == 0) & entry.live
     }
 
     /// The session with this key, and the way a packet with it goes.
@@ -383,61 +347,6 @@ impl<A: Address> Table<A> {
     }
 }
 
-impl<A: Address> NewSession<A> {
-    fn into_entry(self, now: u32) -> Entry<A> {
-        Entry {
-            client: self.client,
-            vip: self.vip,
-            local: self.local,
-            server: self.server,
-            client_port: self.client_port,
-            vip_port: self.vip_port,
-            local_port: self.local_port,
-            server_port: self.server_port,
-            protocol: self.protocol,
-            state: self.state,
-            mode: self.mode,
-            live: true,
-            last_seen: now,
-            timeout: self.timeout.min(MAX_TIMEOUT),
-            created: now,
-            service: self.service,
-            server_id: self.server_id,
-            forward_hop: self.forward_hop,
-            reply_hop: self.reply_hop,
-            delta_ip: self.delta_ip,
-            delta_transport: self.delta_transport,
-            next: NIL,
-            prev: NIL,
-        }
-    }
-}
-
-/// What the slab is filled with at first.
-fn unused_entry<A: Address>() -> Entry<A> {
-    let session = NewSession {
-        client: A::UNSPECIFIED,
-        vip: A::UNSPECIFIED,
-        local: A::UNSPECIFIED,
-        server: A::UNSPECIFIED,
-        client_port: 0,
-        vip_port: 0,
-        local_port: 0,
-        server_port: 0,
-        protocol: Protocol::Udp,
-        state: TcpState::Udp,
-        mode: Mode::Nat,
-        timeout: 0,
-        service: ServiceId(0),
-        server_id: ServerId(0),
-        forward_hop: HopRef::default(),
-        reply_hop: HopRef::default(),
-        delta_ip: 0,
-        delta_transport: 0,
-    };
-    Entry { live: false, ..session.into_entry(0) }
-}
-
 /// In direct return the server answers the client itself, with the key of the client's own flow
 /// turned round: Shunt does not see it.
 #[inline(always)]
@@ -451,6 +360,19 @@ fn key_of<A: Address>(entry: &Entry<A>, direction: Direction) -> FlowKey<A> {
         Direction::Forward => entry.forward_key(),
         Direction::Reply => entry.reply_key(),
     }
+}
+
+/// 0 when the keys are equal; without a branch.
+#[inline(always)]
+fn difference<A: Address>(a: &FlowKey<A>, b: &FlowKey<A>) -> u64 {
+    let address = |a: A, b: A| {
+        let (a, b) = (a.folded(), b.folded());
+        (a[0] ^ b[0]) | (a[1] ^ b[1])
+    };
+    let rest = |k: &FlowKey<A>| {
+        u64::from(k.sport) | u64::from(k.dport) << 16 | u64::from(k.protocol.number()) << 32
+    };
+    address(a.src, b.src) | address(a.dst, b.dst) | (rest(a) ^ rest(b))
 }
 
 impl<A: Address> Links for [Entry<A>] {

@@ -1,6 +1,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::super::entry::{HopRef, ServerId, ServiceId};
 use super::*;
+use crate::wire::flow::Protocol;
 
 type Result<T = SessionId> = std::result::Result<T, InsertError>;
 
