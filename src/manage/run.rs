@@ -17,6 +17,7 @@ use super::config::Config;
 use super::exception::{self, ExceptionError};
 use super::health;
 use super::port_view::PortView;
+use super::quiet::Quiet;
 use super::state::State;
 use super::workers::WorkerHandle;
 use crate::datapath::snapshot::Snapshot;
@@ -65,6 +66,7 @@ impl Manager {
         let socket = config.api.socket.clone();
         let listener = api::bind(&socket)?;
         let result = async {
+            let _quiet = Quiet::interfaces(&config);
             exception::set_up_all(&config, &snapshot).await?;
             info!("control socket {}", socket.display());
             manage(State::new(config, snapshot, workers, ports), listener, shutdown).await
