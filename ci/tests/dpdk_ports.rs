@@ -38,7 +38,11 @@ fn port(id: PortId, device: &str) -> PortConfig {
     }
 }
 
-fn start(pool: &Mempool, ports: &[PortConfig], workers: u16) -> Result<(Ports, Vec<DpdkIo>), Error> {
+fn start(
+    pool: &Mempool,
+    ports: &[PortConfig],
+    workers: u16,
+) -> Result<(Ports, Vec<DpdkIo>), Error> {
     Ports::start(pool, ports, Steering { workers, worker_of: &[0; 128], key: &KEY })
 }
 
@@ -132,7 +136,10 @@ fn frames_pass_through_ports() {
     assert!(ports.handle(RING).unwrap().link().up);
     assert!(ports.handle(PortId(9)).is_none());
     drop(ports);
-    assert_eq!(frames_of(&std::fs::read(&output).unwrap()), (0..40).map(sample).collect::<Vec<_>>());
+    assert_eq!(
+        frames_of(&std::fs::read(&output).unwrap()),
+        (0..40).map(sample).collect::<Vec<_>>()
+    );
     assert_eq!(device_names(&eal), Vec::<String>::new(), "dropping the ports closed them");
     assert_eq!(pool.in_use(), 0);
 }

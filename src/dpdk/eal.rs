@@ -5,7 +5,7 @@
 //! virtio_user can share it), without them it keeps no shared files (`--no-shconf`). So there are no
 //! secondary processes and no telemetry socket.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::fs;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -105,8 +105,10 @@ impl Eal {
 
     /// DPDK's version, as in "DPDK 22.11.11".
     pub fn version() -> String {
-        // SAFETY: rte_version returns a static NUL-terminated string.
-        let version = unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) };
+        // SAFETY: it returns a static string and works before EAL does.
+        let version = unsafe { dpdk_sys::rte_version() };
+        // SAFETY: the string is NUL-terminated.
+        let version = unsafe { CStr::from_ptr(version) };
         version.to_string_lossy().into_owned()
     }
 
@@ -208,10 +210,10 @@ fn remove_runtime_dir(prefix: &str) {
     let base = std::env::var_os("RUNTIME_DIRECTORY")
         .or_else(|| std::env::var_os("XDG_RUNTIME_DIR"))
         .map(PathBuf::from);
-    for base in [Some(PathBuf::from("/var/run")), base, Some(PathBuf::from("/tmp"))] {
-        if let Some(base) = base {
-            let _ = fs::remove_dir(base.join("dpdk").join(prefix));
-        }
+    let bases = [Some(PathBuf::from("/var/run")), base, Some(PathBuf::from("/tmp"))];
+    for base in bases.into_iter().flatten() {
+        // Not there, or not empty: then it stays.
+        let _ = fs::remove_dir(base.join("dpdk").join(prefix));
     }
 }
 
