@@ -228,7 +228,7 @@ fn init_error(options: &EalOptions, log: &[String], errno: i32) -> Error {
         return Error::UnknownDriver { driver: driver_name(name).to_owned(), device };
     }
     let cause = match log.iter().rev().find(|l| !is_progress(l)) {
-        Some(line) => line.clone(),
+        Some(line) => line.trim_end_matches('.').to_owned(),
         None => error::text(errno),
     };
     let memory =
@@ -247,16 +247,18 @@ fn check_devices(options: &EalOptions, log: &[String]) -> Result<(), Error> {
         if driver_name(name) == "net_vdev_netvsc" || port::find(name).is_some() {
             continue;
         }
+        // What is wrong with the arguments is wrong for root too.
         let said = said_about(name, log);
+        let hint = preflight::vdev_hint(vdev);
         let privilege = ["net_af_packet", "eth_af_packet", "net_tap", "net_af_xdp"]
             .contains(&driver_name(name))
             .then(preflight::missing_capabilities)
             .flatten();
-        if let Some(missing) = privilege {
+        if let (None, Some(missing)) = (&hint, privilege) {
             let cause = said.unwrap_or_else(|| "operation not permitted".to_owned());
             return Err(Error::NoPrivilege { device: name.to_owned(), missing, cause });
         }
-        let cause = preflight::vdev_hint(vdev).or(said).unwrap_or_else(|| {
+        let cause = hint.or(said).unwrap_or_else(|| {
             "its driver gives no reason; probably it does not know one of the arguments".to_owned()
         });
         return Err(Error::Vdev { device: vdev.clone(), cause });
