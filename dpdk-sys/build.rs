@@ -99,6 +99,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=wrapper.h");
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
+    println!("cargo::rerun-if-env-changed=PKG_CONFIG_LIBDIR");
 
     let cflags = pkg_config("--cflags");
     let libs = pkg_config("--libs");
@@ -128,11 +129,8 @@ fn pkg_config(what: &str) -> Vec<String> {
 /// bindgen panics at length when it finds no libclang; this says what to install.
 fn require_libclang() {
     println!("cargo::rerun-if-env-changed=LIBCLANG_PATH");
-    if let Err(error) = clang_sys::load() {
-        let first = error.lines().next().unwrap_or_default();
-        fail(&format!(
-            "libclang is missing ({first}). Install it: apt-get install libclang-dev clang"
-        ));
+    if clang_sys::load().is_err() {
+        fail("libclang is missing. Install it: apt-get install libclang-dev clang");
     }
 }
 

@@ -339,6 +339,22 @@ fn start_up_errors_are_sentences() {
              and a number, as in net_af_packet0, net_tap0, net_virtio_user0",
         ),
         (
+            "interface",
+            "vdev `net_af_packet0,iface=nosuch0` did not start: there is no network interface \
+             `nosuch0`: `ip link` lists those that exist",
+        ),
+        ("no iface", "vdev `net_af_packet0` did not start: it needs the argument iface=NAME"),
+        (
+            "argument",
+            "vdev `net_null0,bogus=1` did not start: its driver gives no reason; probably it does \
+             not know one of the arguments",
+        ),
+        (
+            "option",
+            "EAL did not start: Invalid 'command line' arguments; check [dpdk] extra_args, vdevs \
+             and allow",
+        ),
+        (
             "file",
             "vdev `net_pcap0,rx_pcap=/nonexistent` did not start: Couldn't open /nonexistent: \
              /nonexistent: No such file or directory",

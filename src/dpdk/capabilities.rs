@@ -120,6 +120,11 @@ impl Capabilities {
         }
         // SAFETY: takes any port number.
         let node = unsafe { dpdk_sys::rte_eth_dev_socket_id(port) };
+        let rss_offered = if rss::is_pretence(&driver) {
+            Vec::new()
+        } else {
+            rss::offered(info.flow_type_rss_offloads)
+        };
         Ok(Capabilities {
             device: device.to_owned(),
             driver,
@@ -129,7 +134,7 @@ impl Capabilities {
             max_tx_queues: info.max_tx_queues,
             rx_queues_in_use: 0,
             tx_queues_in_use: 0,
-            rss_offered: rss::offered(info.flow_type_rss_offloads),
+            rss_offered,
             rss_in_use: RssFields::None,
             reta_size: info.reta_size,
             reta_programmed: false,

@@ -5,7 +5,7 @@
 //! virtio_user can share it), without them it keeps no shared files (`--no-shconf`). So there are no
 //! secondary processes and no telemetry socket.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::fs;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -105,8 +105,10 @@ impl Eal {
 
     /// DPDK's version, as in "DPDK 22.11.11".
     pub fn version() -> String {
-        // SAFETY: rte_version returns a static NUL-terminated string.
-        let version = unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) };
+        // SAFETY: it returns a static string and works before EAL does.
+        let version = unsafe { dpdk_sys::rte_version() };
+        // SAFETY: the string is NUL-terminated.
+        let version = unsafe { CStr::from_ptr(version) };
         version.to_string_lossy().into_owned()
     }
 
@@ -208,10 +210,10 @@ fn remove_runtime_dir(prefix: &str) {
     let base = std::env::var_os("RUNTIME_DIRECTORY")
         .or_else(|| std::env::var_os("XDG_RUNTIME_DIR"))
         .map(PathBuf::from);
-    for base in [Some(PathBuf::from("/var/run")), base, Some(PathBuf::from("/tmp"))] {
-        if let Some(base) = base {
-            let _ = fs::remove_dir(base.join("dpdk").join(prefix));
-        }
+    let bases = [Some(PathBuf::from("/var/run")), base, Some(PathBuf::from("/tmp"))];
+    for base in bases.into_iter().flatten() {
+        // Not there, or not empty: then it stays.
+        let _ = fs::remove_dir(base.join("dpdk").join(prefix));
     }
 }
 
@@ -226,7 +228,7 @@ fn init_error(options: &EalOptions, log: &[String], errno: i32) -> Error {
         return Error::UnknownDriver { driver: driver_name(name).to_owned(), device };
     }
     let cause = match log.iter().rev().find(|l| !is_progress(l)) {
-        Some(line) => line.clone(),
+        Some(line) => line.trim_end_matches('.').to_owned(),
         None => error::text(errno),
     };
     let memory =
@@ -245,16 +247,18 @@ fn check_devices(options: &EalOptions, log: &[String]) -> Result<(), Error> {
         if driver_name(name) == "net_vdev_netvsc" || port::find(name).is_some() {
             continue;
         }
+        // What is wrong with the arguments is wrong for root too.
         let said = said_about(name, log);
+        let hint = preflight::vdev_hint(vdev);
         let privilege = ["net_af_packet", "eth_af_packet", "net_tap", "net_af_xdp"]
             .contains(&driver_name(name))
             .then(preflight::missing_capabilities)
             .flatten();
-        if let Some(missing) = privilege {
+        if let (None, Some(missing)) = (&hint, privilege) {
             let cause = said.unwrap_or_else(|| "operation not permitted".to_owned());
             return Err(Error::NoPrivilege { device: name.to_owned(), missing, cause });
         }
-        let cause = preflight::vdev_hint(vdev).or(said).unwrap_or_else(|| {
+        let cause = hint.or(said).unwrap_or_else(|| {
             "its driver gives no reason; probably it does not know one of the arguments".to_owned()
         });
         return Err(Error::Vdev { device: vdev.clone(), cause });

@@ -187,9 +187,10 @@ fn list(names: &[String]) -> String {
 
 /// The text of a DPDK or system error; the sign does not matter.
 pub(super) fn text(code: i32) -> String {
-    // SAFETY: rte_strerror takes any number and returns a NUL-terminated string that is static or
-    // belongs to this thread until its next call.
-    let text = unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(code.saturating_abs())) };
+    // SAFETY: takes any number.
+    let text = unsafe { dpdk_sys::rte_strerror(code.saturating_abs()) };
+    // SAFETY: a NUL-terminated string that is static or belongs to this thread until its next call.
+    let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().into_owned()
 }
 

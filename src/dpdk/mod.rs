@@ -19,6 +19,7 @@ mod log_stream;
 mod mbuf;
 mod mempool;
 mod port;
+mod port_start;
 mod preflight;
 mod rss;
 

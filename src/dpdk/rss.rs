@@ -39,6 +39,12 @@ pub(super) fn candidates(offered: u64, side: Side) -> Vec<(RssFields, u64)> {
     candidates
 }
 
+/// Whether a driver offers RSS but does not spread packets by it: net_null has nothing to spread, and
+/// net_tap does it only for `rte_flow` rules (the kernel spreads over its queues in its own way).
+pub(super) fn is_pretence(driver: &str) -> bool {
+    matches!(driver, "net_null" | "net_tap")
+}
+
 /// What a port offers, in the words of [`super::Capabilities`].
 pub(super) fn offered(bits: u64) -> Vec<RssFields> {
     let mut fields = Vec::new();
