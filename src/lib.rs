@@ -1,5 +1,6 @@
 //! Shunt: a layer-4 switch on DPDK.
 
+pub mod cli;
 pub mod datapath;
 pub mod io;
 pub mod manage;
