@@ -47,6 +47,7 @@
 //! ([`wire::flow::parse`]), steer ([`datapath::steer`]), look up ([`session::Table`]), rewrite
 //! ([`rewrite::nat`]), next hop ([`datapath::hops`]) → [`datapath::outbox::Outbox`] → the port.
 
+pub mod cli;
 pub mod datapath;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;

@@ -107,27 +107,9 @@ impl SessionLists {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::session::{Mode, ServerId, ServiceId, TcpState};
-    use crate::wire::flow::Protocol;
-
-    pub(crate) fn row(client: &str) -> SessionRow {
-        SessionRow {
-            protocol: Protocol::Tcp,
-            client: client.parse().unwrap(),
-            vip: "192.0.2.10:80".parse().unwrap(),
-            local: client.parse().unwrap(),
-            server: "10.0.0.11:8080".parse().unwrap(),
-            state: TcpState::Established,
-            mode: Mode::Nat,
-            service: ServiceId(0),
-            server_id: ServerId(0),
-            age_ms: 61_000,
-            idle_ms: 250,
-            expires_ms: 899_750,
-        }
-    }
+    use crate::manage::testing::row;
 
     fn filled(mut query: SessionQuery, matching: u64, clients: &[&str]) -> SessionQuery {
         query.matching = matching;

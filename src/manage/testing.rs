@@ -17,9 +17,9 @@ use crate::manage::config::{self, Config, Health, HealthCheck, Idle};
 use crate::manage::port_view::{HardwareStatistics, Link, PortView};
 use crate::manage::workers::WorkerHandle;
 use crate::sched::SchedulerKind;
-use crate::session::{Mode, ServerId, ServiceId};
+use crate::session::{Mode, ServerId, ServiceId, TcpState};
 use crate::wire::flow::Protocol;
-use crate::worker::control::{Command, Event};
+use crate::worker::control::{Command, Event, SessionRow};
 
 const TIMEOUTS: Timeouts =
     Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 30_000 };
@@ -228,4 +228,22 @@ pub(crate) fn port_views() -> Vec<PortView> {
             }),
         })
         .collect()
+}
+
+/// An established session of `client`.
+pub(crate) fn row(client: &str) -> SessionRow {
+    SessionRow {
+        protocol: Protocol::Tcp,
+        client: client.parse().unwrap(),
+        vip: "192.0.2.10:80".parse().unwrap(),
+        local: client.parse().unwrap(),
+        server: "10.0.0.11:8080".parse().unwrap(),
+        state: TcpState::Established,
+        mode: Mode::Nat,
+        service: ServiceId(0),
+        server_id: ServerId(0),
+        age_ms: 61_000,
+        idle_ms: 250,
+        expires_ms: 899_750,
+    }
 }

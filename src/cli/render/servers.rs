@@ -1,0 +1,110 @@
+//! `shunt servers`
+
+use crate::cli::format::{count, duration, rate};
+use crate::cli::table::{Number, Table, Text};
+use crate::manage::api::types::{Health, Server, Servers};
+
+/// One row for each real server of each service.
+pub(in crate::cli) fn text(answer: &Servers) -> String {
+    let mut table = Table::new(&[
+        Text("SERVICE"),
+        Text("SERVER"),
+        Number("WEIGHT"),
+        Text("STATE"),
+        Number("SINCE"),
+        Text("CHECK"),
+        Number("ms"),
+        Number("SESSIONS"),
+        Number("TOTAL"),
+        Number("NEW/s"),
+        Number("IN p/s"),
+        Number("OUT p/s"),
+        Text("PROBLEM"),
+    ]);
+    let no_health = || "-".to_string();
+    for s in &answer.servers {
+        let health = s.health.as_ref();
+        table.row([
+            s.service.clone(),
+            s.address.to_string(),
+            s.weight.to_string(),
+            state(s).into(),
+            health.map_or_else(no_health, |h| duration(h.changed_ago_ms)),
+            health.map_or_else(no_health, |h| h.check.clone()),
+            health.and_then(|h| h.latency_ms).map_or_else(no_health, |ms| format!("{ms:.1}")),
+            count(s.traffic.sessions_active),
+            count(s.traffic.sessions_created),
+            rate(s.traffic.sessions_per_second),
+            rate(s.traffic.forward_pps),
+            rate(s.traffic.reply_pps),
+            health.and_then(|h| h.error.clone()).unwrap_or_default(),
+        ]);
+    }
+    table.text()
+}
+
+fn state(server: &Server) -> &'static str {
+    match server {
+        Server { up: true, .. } => "up",
+        Server { health: Some(Health { checks: 0, .. }), .. } => "unknown",
+        _ => "DOWN",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manage::api::types::Traffic;
+
+    #[test]
+    fn exact_text() {
+        let up = Server {
+            service: "web".into(),
+            address: "10.0.0.11:8080".parse().unwrap(),
+            port: "back".into(),
+            via: None,
+            weight: 10,
+            up: true,
+            health: Some(Health {
+                check: "http".into(),
+                checks: 120,
+                changed_ago_ms: 119_000,
+                latency_ms: Some(0.42),
+                error: None,
+            }),
+            traffic: Traffic { sessions_active: 3, sessions_created: 999, ..Traffic::default() },
+        };
+        let down = Server {
+            address: "10.0.0.12:8080".parse().unwrap(),
+            up: false,
+            health: Some(Health {
+                changed_ago_ms: 900,
+                error: Some("connection refused".into()),
+                ..up.health.clone().unwrap()
+            }),
+            ..up.clone()
+        };
+        let new = Server {
+            up: false,
+            health: Some(Health {
+                checks: 0,
+                changed_ago_ms: 10,
+                latency_ms: None,
+                ..up.health.clone().unwrap()
+            }),
+            traffic: Traffic::default(),
+            ..up.clone()
+        };
+        let unchecked = Server { service: "dns".into(), health: None, ..up.clone() };
+        assert_eq!(
+            text(&Servers { servers: vec![up, down, new, unchecked] }),
+            "\
+SERVICE  SERVER          WEIGHT  STATE    SINCE  CHECK   ms  SESSIONS  TOTAL  NEW/s  IN p/s  OUT p/s  PROBLEM
+web      10.0.0.11:8080      10  up       1m59s  http   0.4         3    999      0       0        0
+web      10.0.0.12:8080      10  DOWN     900ms  http   0.4         3    999      0       0        0  connection refused
+web      10.0.0.11:8080      10  unknown   10ms  http     -         0      0      0       0        0
+dns      10.0.0.11:8080      10  up           -  -        -         3    999      0       0        0
+"
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! `shunt workers`
+
+use super::balance;
+use crate::cli::format::{count, rate};
+use crate::cli::table::{Number, Table, Text};
+use crate::manage::api::types::Workers;
+
+/// One row for each worker: what came, what became of it, and whether it adds up.
+pub(in crate::cli) fn text(answer: &Workers) -> String {
+    let mut table = Table::new(&[
+        Number("WORKER"),
+        Number("CORE"),
+        Number("BUSY"),
+        Number("IN p/s"),
+        Number("OUT p/s"),
+        Number("IN"),
+        Number("HANDED IN"),
+        Number("OUT"),
+        Number("HANDED OFF"),
+        Number("CONSUMED"),
+        Number("HELD"),
+        Number("DROPPED"),
+        Number("TO KERNEL"),
+        Number("MADE"),
+        Number("SESSIONS"),
+        Number("EXPIRED"),
+        Number("EVENTS LOST"),
+        Text("PACKETS"),
+    ]);
+    for w in &answer.workers {
+        table.row([
+            w.worker.to_string(),
+            w.core.to_string(),
+            format!("{:.1} %", w.busy_percent),
+            rate(w.rx_pps),
+            rate(w.tx_pps),
+            count(w.rx_packets),
+            count(w.handed_in_packets),
+            count(w.tx_packets),
+            count(w.handed_off_packets),
+            count(w.consumed_packets),
+            count(w.held_packets),
+            count(w.dropped_packets),
+            count(w.punted_packets),
+            count(w.originated_packets),
+            count(w.sessions_v4 + w.sessions_v6),
+            count(w.sessions_expired),
+            count(w.events_lost),
+            balance(w.unaccounted_packets),
+        ]);
+    }
+    table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manage::api::types::Worker;
+
+    #[test]
+    fn exact_text() {
+        let worker = Worker {
+            worker: 0,
+            core: 3,
+            rx_packets: 1_000,
+            rx_pps: 10,
+            handed_in_packets: 5,
+            tx_packets: 990,
+            tx_pps: 9,
+            handed_off_packets: 4,
+            punted_packets: 3,
+            consumed_packets: 7,
+            held_packets: 1,
+            dropped_packets: 2,
+            originated_packets: 8,
+            unaccounted_packets: 1,
+            sessions_v4: 20,
+            sessions_v6: 2,
+            sessions_expired: 6,
+            busy_percent: 12.34,
+            events_lost: 0,
+            commands_waiting: 0,
+        };
+        assert_eq!(
+            text(&Workers { workers: vec![worker] }),
+            "\
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            0  1 in flight
+"
+        );
+    }
+}

@@ -1,0 +1,242 @@
+//! The control socket end to end: a management loop over fake workers, served on a real Unix socket
+//! and read by the client that the commands use.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::*;
+use crate::datapath::counters::WorkerCounters;
+use crate::datapath::snapshot::PortId;
+use crate::manage::testing::{self, FakeWorker, row};
+use crate::manage::{ManageError, Manager};
+use crate::session::{ServerId, ServiceId};
+use crate::wire::DropReason;
+use crate::worker::control::{Command as WorkerCommand, Event};
+
+/// A node whose workers are threads that answer nothing but lists of sessions.
+struct Node {
+    socket: PathBuf,
+    stop: tokio::sync::oneshot::Sender<()>,
+    management: JoinHandle<Result<(), ManageError>>,
+    workers_stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    /// Two workers; of which only the first `answering` list their sessions.
+    fn start(answering: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("shunt.sock");
+        let mut config = testing::config();
+        config.api.socket = socket.clone();
+        config.services[0].health = None;
+        let (handles, fakes) = testing::workers(2);
+        count_something(&fakes);
+        let workers_stop = Arc::new(AtomicBool::new(false));
+        let workers = fakes
+            .into_iter()
+            .enumerate()
+            .map(|(number, fake)| {
+                let stop = Arc::clone(&workers_stop);
+                std::thread::spawn(move || work(number, fake, number < answering, &stop))
+            })
+            .collect();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let manager = Manager {
+            config,
+            snapshot: Arc::new(testing::snapshot()),
+            workers: handles,
+            ports: testing::port_views(),
+        };
+        let management = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(manager.run(async {
+                let _ = stopped.await;
+            }))
+        });
+        while !socket.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Node { socket, stop, management, workers_stop, workers, _dir: dir }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> T {
+        let answer = Client::new(&self.socket).get(path).unwrap();
+        let versioned: types::Versioned<T> = client::parse(&answer).unwrap();
+        assert_eq!(versioned.api_version, 1);
+        versioned.body
+    }
+
+    fn error(&self, path: &str) -> String {
+        Client::new(&self.socket).get(path).unwrap_err().to_string()
+    }
+
+    fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.management.join().unwrap().unwrap();
+        assert!(!self.socket.exists());
+        self.workers_stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
+            worker.join().unwrap();
+        }
+    }
+}
+
+fn count_something(workers: &[FakeWorker]) {
+    let c: &WorkerCounters = &workers[0].counters;
+    c.rx.add(100);
+    c.tx.add(90);
+    c.drop(DropReason::NoSession).add(7);
+    c.drop(DropReason::Martian).add(3);
+    c.sessions_v4.set(3);
+    c.port(PortId(0)).rx_packets.add(100);
+    c.port(PortId(0)).rx_bytes.add(6_400);
+    let c: &WorkerCounters = &workers[1].counters;
+    c.rx.add(5);
+    c.sessions_v6.set(2);
+    c.port(PortId(0)).rx_packets.add(5);
+    for worker in workers {
+        let server = worker.counters.server(ServerId(1));
+        server.created.add(10);
+        server.ended.add(4);
+        server.forward_packets.add(50);
+        server.reply_bytes.add(1_000);
+    }
+}
+
+fn work(number: usize, mut fake: FakeWorker, answers: bool, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        for command in fake.commands() {
+            if let (WorkerCommand::ListSessions(mut query), true) = (command, answers) {
+                let client = format!("198.51.100.{}:1000", 9 - number);
+                query.matching = if query.filter.service == Some(ServiceId(1)) { 0 } else { 2 };
+                if query.matching > 0 && query.rows.capacity() > 0 {
+                    query.rows.push(row(&client));
+                }
+                fake.event(Event::Sessions(query));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn every_command_reads_a_running_node() {
+    let node = Node::start(2);
+
+    let status: types::Status = node.get("status");
+    assert_eq!((status.node.as_str(), status.node_id, status.generation), ("lb-a", 0, 1));
+    assert_eq!((status.sessions_v4, status.sessions_v6), (3, 2));
+    assert_eq!((status.services_up, status.services_down), (2, 0));
+    assert_eq!((status.servers_up, status.servers_down), (3, 0));
+    let balance: Vec<_> =
+        status.workers.iter().map(|w| (w.worker, w.core, w.unaccounted_packets)).collect();
+    assert_eq!(balance, [(0, 4, 0), (1, 5, 5)]);
+    let worst: Vec<_> = status.worst_drops.iter().map(|d| (d.reason.as_str(), d.packets)).collect();
+    assert_eq!(worst, [("no_session", 7), ("martian", 3)]);
+
+    let services: types::Services = node.get("services");
+    let web = &services.services[0];
+    assert_eq!((web.name.as_str(), web.servers_up, web.servers_total), ("web", 2, 2));
+    assert_eq!((web.mode.as_str(), web.scheduler.as_str()), ("nat", "wrr"));
+    assert_eq!(
+        (web.traffic.sessions_active, web.traffic.forward_packets, web.traffic.reply_bytes),
+        (12, 100, 2_000)
+    );
+
+    let servers: types::Servers = node.get("servers");
+    let second = &servers.servers[1];
+    assert_eq!(second.address.to_string(), "10.9.0.12:8080");
+    assert_eq!(second.via.map(|v| v.to_string()).as_deref(), Some("10.0.0.254"));
+    assert_eq!((second.port.as_str(), second.traffic.sessions_created), ("back", 20));
+    assert_eq!(second.health, None);
+
+    let ports: types::Ports = node.get("ports");
+    let front = &ports.ports[0];
+    assert_eq!((front.name.as_str(), front.role.as_str()), ("front", "client"));
+    assert_eq!((front.rx_packets, front.rx_bytes, front.speed_mbps), (105, 6_400, Some(10_000)));
+    assert_eq!(front.hardware.rx_missed_packets, 2);
+    assert_eq!(front.capabilities["queues"], 1);
+
+    let workers: types::Workers = node.get("workers");
+    assert_eq!((workers.workers[0].dropped_packets, workers.workers[1].rx_packets), (10, 5));
+
+    let neighbors: types::Neighbors = node.get("neighbors");
+    let seen: Vec<_> =
+        neighbors.neighbors.iter().map(|n| (n.address.to_string(), n.state.as_str())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("10.0.0.11".to_string(), "incomplete"),
+            ("10.0.0.13".to_string(), "fixed"),
+            ("10.0.0.254".to_string(), "incomplete"),
+        ]
+    );
+    assert_eq!(neighbors.neighbors[1].mac.as_deref(), Some("02:00:00:00:00:13"));
+
+    let drops: types::Drops = node.get("drops");
+    assert_eq!((drops.dropped_packets, drops.drops.len()), (10, DropReason::COUNT));
+    let martian = &drops.drops[DropReason::Martian as usize];
+    assert_eq!(martian.count.reason, "martian");
+    assert_eq!(martian.packets_by_worker, [3, 0]);
+
+    node.stop();
+}
+
+#[test]
+fn sessions_of_all_workers_are_merged_and_filtered() {
+    let node = Node::start(2);
+    let all: types::Sessions = node.get("sessions");
+    assert_eq!((all.matching, all.truncated, all.silent_workers.len()), (4, true, 0));
+    let seen: Vec<_> = all.sessions.iter().map(|s| (s.worker, s.client.to_string())).collect();
+    assert_eq!(seen, [(1, "198.51.100.8:1000".to_string()), (0, "198.51.100.9:1000".to_string())]);
+    assert_eq!(
+        (all.sessions[0].service.as_str(), all.sessions[0].state.as_str()),
+        ("web", "established")
+    );
+    let one: types::Sessions = node.get("sessions?limit=1&client=198.51.100.0%2F24");
+    assert_eq!(one.sessions.len(), 1);
+    let none: types::Sessions = node.get("sessions?service=dns");
+    assert_eq!((none.matching, none.truncated, none.sessions.len()), (0, false, 0));
+    node.stop();
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_named() {
+    let node = Node::start(1);
+    let list: types::Sessions = node.get("sessions");
+    assert_eq!((list.silent_workers, list.sessions.len()), (vec![1], 1));
+    node.stop();
+}
+
+#[test]
+fn wrong_questions_get_a_sentence() {
+    let node = Node::start(2);
+    assert_eq!(node.error("nothing"), "there is no /v1/nothing");
+    assert_eq!(node.error("sessions?service=wep"), "no service is called wep; there are: web, dns");
+    assert_eq!(node.error("sessions?limit=0"), "limit 0 is not between 1 and 10000");
+    assert!(node.error("sessions?colour=red").contains("unknown field `colour`"));
+    node.stop();
+}
+
+#[test]
+fn two_nodes_do_not_share_a_socket() {
+    let node = Node::start(2);
+    let mut config = testing::config();
+    config.api.socket = node.socket.clone();
+    let manager = Manager {
+        config,
+        snapshot: Arc::new(testing::snapshot()),
+        workers: Vec::new(),
+        ports: Vec::new(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = runtime.block_on(manager.run(std::future::pending())).unwrap_err();
+    assert!(error.to_string().starts_with("another shunt runs on "), "{error}");
+    node.stop();
+}
