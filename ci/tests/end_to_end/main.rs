@@ -1,0 +1,21 @@
+//! End-to-end tests: the real binary between real kernels.
+//!
+//! Each test builds a [`rig::Rig`]: network namespaces with a client, real servers (nginx, iperf3,
+//! echo) and `shunt run` on af_packet between them. It needs root, `/dev/net/tun` and the packages
+//! of `ci/setup`. Rigs stand one after the other, since they share the machine's cores.
+//!
+//! ```text
+//! cargo test --test end_to_end -- --nocapture http::nat
+//! ```
+
+mod bulk;
+mod commands;
+mod failure;
+mod http;
+mod lifecycle;
+mod namespace;
+mod reach;
+mod rig;
+mod rig_itself;
+mod servers;
+mod view;
