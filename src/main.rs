@@ -1,16 +1,27 @@
-//! The `shunt` command: composition only.
+//! The `shunt` command: composition only. The library does the work.
 
 #[cfg(feature = "dpdk")]
 mod run;
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+use shunt::cli::{self, Hooks};
+use shunt::manage::config;
+
+fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let path = std::env::args().nth(2).unwrap_or_default();
-    match run::run(std::path::Path::new(&path)) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("shunt: {error:#}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    cli::main(&Hooks {
+        run: run_command,
+        load: |path| config::load(path).map_err(|errors| errors.to_string()),
+    })
+}
+
+#[cfg(feature = "dpdk")]
+fn run_command(path: &std::path::Path) -> anyhow::Result<()> {
+    run::run(path)
+}
+
+#[cfg(not(feature = "dpdk"))]
+fn run_command(_: &std::path::Path) -> anyhow::Result<()> {
+    anyhow::bail!("this shunt was built without DPDK; build it with the cargo feature \"dpdk\"")
 }

@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -34,16 +33,8 @@ const CONTROL_QUEUE: usize = 4096;
 const UNUSED_FAMILY: usize = 64;
 
 /// Runs until SIGINT or SIGTERM.
-pub(crate) fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = match config::load(path) {
-        Ok(config) => config,
-        Err(errors) => {
-            for error in errors.iter() {
-                eprintln!("shunt: {error}");
-            }
-            return Ok(ExitCode::FAILURE);
-        }
-    };
+pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
+    let config = config::load(path)?;
     check_cores(&config)?;
 
     let eal = Eal::init(&eal_options(&config))?;
@@ -75,7 +66,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<ExitCode> {
     drop((ports, pool, eal));
     result?;
     info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Completes at SIGINT or SIGTERM.

@@ -23,14 +23,14 @@ const SETTINGS: [(&str, &str); 3] = [
 
 /// Interfaces that are deaf as long as this lives.
 #[derive(Debug, Default)]
-pub struct Quiet {
+pub(super) struct Quiet {
     /// What to write back, and where.
     before: Vec<(PathBuf, String)>,
 }
 
 impl Quiet {
     /// Makes the interfaces below all ports with an exception tap deaf.
-    pub fn interfaces(config: &Config) -> Self {
+    pub(super) fn interfaces(config: &Config) -> Self {
         let mut quiet = Quiet::default();
         for port in config.ports.iter().filter(|port| port.exception.is_some()) {
             if let Some(interface) = interface_below(config, &port.device) {
