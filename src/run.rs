@@ -24,9 +24,11 @@ use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
 use shunt::wire::toeplitz;
 use shunt::worker::{Idle, Peers, Worker, affinity};
 
-/// Descriptors of a receive and of a transmit queue.
-const RX_DESC: u16 = 1024;
-const TX_DESC: u16 = 1024;
+/// Descriptors of a receive and of a transmit queue, on the wire and towards the kernel.
+const WIRE_DESC: u16 = 1024;
+const TAP_DESC: u16 = 256;
+/// The largest MTU that net_tap takes.
+const TAP_MTU: u16 = 1504;
 /// Commands and events that wait between the management thread and a worker.
 const CONTROL_QUEUE: usize = 4096;
 /// Sessions of a family that no service listens on: none is ever needed.
@@ -140,35 +142,41 @@ fn start_ports(
         .into_iter()
         .enumerate()
         .map(|(id, use_)| {
-            let (port, device, side) = match use_ {
+            let id = PortId(id as u8);
+            match use_ {
                 PortUse::Wire { index } => {
                     let port = &config.ports[index];
-                    (port, port.device.clone(), port.side)
+                    PortConfig {
+                        id,
+                        device: port.device.clone(),
+                        mtu: port.mtu,
+                        side: port.side,
+                        rx_desc: WIRE_DESC,
+                        tx_desc: WIRE_DESC,
+                    }
                 }
-                PortUse::Exception { index } => {
-                    (&config.ports[index], tap_device(index), Side::Both)
-                }
-            };
-            PortConfig {
-                id: PortId(id as u8),
-                device,
-                mtu: port.mtu,
-                side,
-                rx_desc: RX_DESC,
-                tx_desc: TX_DESC,
+                PortUse::Exception { index } => PortConfig {
+                    id,
+                    device: tap_device(index),
+                    mtu: config.ports[index].mtu.min(TAP_MTU),
+                    side: Side::Both,
+                    rx_desc: TAP_DESC,
+                    tx_desc: TAP_DESC,
+                },
             }
         })
         .collect();
     let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
-    let queues = (configs.len() * workers) as u32;
+    let queues = (config.ports.len() * workers) as u32;
+    let tap_queues = (configs.len() - config.ports.len()) * workers;
     let pool = Mempool::create(
         eal,
         PoolOptions::for_ports(
             queues,
-            RX_DESC,
-            TX_DESC,
+            WIRE_DESC,
+            WIRE_DESC,
             workers as u32,
-            (MAX_HELD * workers) as u32,
+            (MAX_HELD * workers + tap_queues * 2 * usize::from(TAP_DESC)) as u32,
             mtu,
         ),
     )?;

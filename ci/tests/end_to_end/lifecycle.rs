@@ -65,7 +65,7 @@ fn start_up_problems_say_the_mend() {
     refused(
         &rig,
         &changed(&good, "iface=front,qpairs=2", "iface=front,qpairs=1"),
-        &["front", "queue"],
+        &["net_af_packet0", "qpairs=2"],
     );
     // More hugepage memory than any machine has.
     let memory = changed(&good, "memory_mb = 256", "memory_mb = 1_048_576");
