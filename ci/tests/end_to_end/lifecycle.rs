@@ -68,7 +68,7 @@ fn start_up_problems_say_the_mend() {
         &["net_af_packet0", "qpairs=2"],
     );
     // More hugepage memory than any machine has.
-    let memory = changed(&good, "memory_mb = 256", "memory_mb = 1_048_576");
+    let memory = changed(&good, "memory_mb = 512", "memory_mb = 1_048_576");
     let memory = changed(&memory, "hugepages = false", "hugepages = true");
     refused(&rig, &memory, &["hugepages"]);
 }

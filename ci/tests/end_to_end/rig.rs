@@ -241,7 +241,7 @@ impl Rig {
         };
         let mut text = format!(
             "[node]\nname = \"end-to-end\"\nworkers = [{}]\nidle = \"yield\"\nsessions = 65_536\n\n\
-             [dpdk]\nmemory_mb = 256\nhugepages = false\nvdevs = [{vdevs}]\n\n\
+             [dpdk]\nmemory_mb = 512\nhugepages = false\nvdevs = [{vdevs}]\n\n\
              [api]\nsocket = \"{}\"\n\n",
             workers.join(", "),
             self.socket().display(),
