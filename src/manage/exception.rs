@@ -6,6 +6,10 @@
 //! The tap is a guest on the host. Its routes, the connected ones included, have a high metric, so
 //! that none of the host's own is displaced; a socket bound to the tap (a health check, a routing
 //! daemon) sees only these.
+//!
+//! A port on `net_af_packet` has an interface that the kernel listens on too. It must not: a packet
+//! for the port's address would reach it twice, first where no socket expects it, and it would answer
+//! with a reset. [`overheard`] tells.
 
 use std::fs;
 use std::io;
@@ -14,7 +18,7 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use log::{debug, info};
+use log::{debug, info, warn};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -79,6 +83,7 @@ pub async fn set_up_all(config: &Config, snapshot: &Snapshot) -> Result<(), Exce
     if taps.is_empty() {
         return Ok(());
     }
+    warn_of_overheard(config);
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let mut result = Ok(());
@@ -91,6 +96,59 @@ pub async fn set_up_all(config: &Config, snapshot: &Snapshot) -> Result<(), Exce
     }
     connection.abort();
     result
+}
+
+/// What lets the kernel receive packets from the interface of a port besides the port's tap, each
+/// with the `sysctl` setting that stops it. `root` is `/`.
+///
+/// With a strict reverse path check (RFC 3704 section 2.2) the kernel ignores IPv4 packets whose
+/// source it would answer by another interface, the tap. IPv6 has no such check and is switched off.
+pub fn overheard(root: &Path, interface: &str, addresses: &[IpNet]) -> Vec<(String, String)> {
+    let read = |setting: String| {
+        let text = fs::read_to_string(root.join("proc/sys/net").join(setting)).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    let rp_filter = |conf: &str| read(format!("ipv4/conf/{conf}/rp_filter")).unwrap_or(0);
+    let mut found = Vec::new();
+    let twice = |family: &str| {
+        format!(
+            "the kernel receives {family} packets from it besides the tap and would reset connections"
+        )
+    };
+    if addresses.iter().any(|a| a.addr().is_ipv4()) {
+        // The larger of the two counts; 2 is the loose check.
+        if rp_filter("all") > 1 {
+            let all = "net.ipv4.conf.all.rp_filter=0";
+            found.push((twice("IPv4"), format!("{all} net.ipv4.conf.{interface}.rp_filter=1")));
+        } else if rp_filter("all").max(rp_filter(interface)) != 1 {
+            found.push((twice("IPv4"), format!("net.ipv4.conf.{interface}.rp_filter=1")));
+        }
+    }
+    if addresses.iter().any(|a| a.addr().is_ipv6())
+        && read(format!("ipv6/conf/{interface}/disable_ipv6")) == Some(0)
+    {
+        found.push((twice("IPv6"), format!("net.ipv6.conf.{interface}.disable_ipv6=1")));
+    }
+    found
+}
+
+/// The kernel interface of a vdev such as `net_af_packet0,iface=eth0`, when the kernel goes on
+/// receiving from it.
+pub fn shared_interface(vdev: &str) -> Option<&str> {
+    let of_af_packet = vdev.starts_with("net_af_packet");
+    of_af_packet.then(|| vdev.split(',').find_map(|argument| argument.strip_prefix("iface=")))?
+}
+
+fn warn_of_overheard(config: &Config) {
+    for vdev in &config.dpdk.vdevs {
+        let Some(interface) = shared_interface(vdev) else { continue };
+        let device = vdev.split(',').next();
+        let port = config.ports.iter().find(|p| Some(p.device.as_str()) == device);
+        let Some(port) = port.filter(|p| p.exception.is_some()) else { continue };
+        for (text, setting) in overheard(Path::new("/"), interface, &port.addresses) {
+            warn!("port {}, interface {interface}: {text}; mend: sysctl -w {setting}", port.name);
+        }
+    }
 }
 
 /// The taps that the configuration asks for.
@@ -248,6 +306,42 @@ mod tests {
                 routes: vec![("10.9.0.0/16".parse().unwrap(), "10.0.0.254".parse().unwrap())],
             }]
         );
+    }
+
+    #[test]
+    fn interfaces_the_kernel_shares() {
+        assert_eq!(shared_interface("net_af_packet0,qpairs=1,iface=eth0"), Some("eth0"));
+        assert_eq!(shared_interface("net_tap0,iface=sl-front"), None);
+    }
+
+    #[test]
+    fn what_the_kernel_overhears() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |setting: &str, value: &str| {
+            let path = dir.path().join("proc/sys/net").join(setting);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, value).unwrap();
+        };
+        let both: Vec<IpNet> =
+            vec!["192.0.2.2/24".parse().unwrap(), "2001:db8::2/64".parse().unwrap()];
+        let settings = |addresses: &[IpNet]| -> Vec<String> {
+            overheard(dir.path(), "eth0", addresses).into_iter().map(|(_, s)| s).collect()
+        };
+        set("ipv4/conf/all/rp_filter", "0\n");
+        set("ipv4/conf/eth0/rp_filter", "2\n");
+        set("ipv6/conf/eth0/disable_ipv6", "0\n");
+        let (v4, v6) = ("net.ipv4.conf.eth0.rp_filter=1", "net.ipv6.conf.eth0.disable_ipv6=1");
+        assert_eq!(settings(&both), [v4, v6]);
+        assert_eq!(settings(&both[1..]), [v6]);
+        set("ipv4/conf/eth0/rp_filter", "1\n");
+        set("ipv6/conf/eth0/disable_ipv6", "1\n");
+        assert!(settings(&both).is_empty());
+        set("ipv4/conf/eth0/rp_filter", "0\n");
+        set("ipv4/conf/all/rp_filter", "1\n");
+        assert!(settings(&both).is_empty());
+        set("ipv4/conf/all/rp_filter", "2\n");
+        let loose = "net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=1";
+        assert_eq!(settings(&both), [loose]);
     }
 
     #[tokio::test]

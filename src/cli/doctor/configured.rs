@@ -92,6 +92,9 @@ fn memory(machine: &Machine, config: &Config) -> Finding {
             parts.push(format!("{} for {name}", bytes(sessions * size)));
         }
     }
+    if parts.is_empty() {
+        parts.push("no service".into());
+    }
     let mut text = format!("{} sessions: {}", count(sessions), parts.join(", "));
     if !config.dpdk.hugepages {
         let buffers = config.dpdk.memory_mb as u64 * 1024 * 1024;

@@ -3,6 +3,7 @@
 
 use super::{Finding, Machine};
 use crate::manage::config::{Config, Port};
+use crate::manage::exception::overheard;
 
 /// The offloads of an interface that are on, by name; `None` when they cannot be read.
 pub(super) type Features<'a> = &'a dyn Fn(&str) -> Option<Vec<String>>;
@@ -68,6 +69,12 @@ fn interface_findings(
     if machine.read("proc/sys/net/ipv6/conf/all/forwarding").as_deref() == Some("1") {
         let text = "the kernel forwards IPv6 packets from it too: they would arrive twice";
         bad(text.into(), "sysctl -w net.ipv6.conf.all.forwarding=0".into());
+    }
+    let overhears = port.filter(|p| p.exception.is_some() && p.device.starts_with("net_af_packet"));
+    if let Some(port) = overhears {
+        for (text, setting) in overheard(&machine.root, name, &port.addresses) {
+            bad(text, format!("sysctl -w {setting}"));
+        }
     }
     let merging = on(features, name, &MERGING);
     if !merging.is_empty() {
@@ -211,6 +218,18 @@ mod tests {
                  checksums arrive unfinished and frames too long [there: ethtool -K IF tx off tso \
                  off gso off gro off]",
             ]
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_overhears_a_port_with_a_tap() {
+        let files = [&ETH0[..], &PEER[..]].concat();
+        let mut config = config();
+        config.ports[0].exception = Some("sl-front".into());
+        assert_eq!(
+            found(&files, &config, &[]),
+            ["Bad interface eth0: the kernel receives IPv4 packets from it besides the tap and \
+              would reset connections [sysctl -w net.ipv4.conf.eth0.rp_filter=1]"]
         );
     }
 
