@@ -55,6 +55,11 @@ impl Packet {
         (self.from_mac, self.to_mac) = (from, to);
         self
     }
+    /// The bytes, but to another MAC address.
+    pub fn macs_to(mut self, to: Mac) -> Vec<u8> {
+        self.to_mac = to;
+        self.bytes()
+    }
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
         self

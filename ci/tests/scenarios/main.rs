@@ -5,5 +5,9 @@
 mod changes;
 mod forwarding;
 mod frames;
+mod lifetimes;
+mod local;
+mod malformed;
+mod neighbors;
 mod net;
 mod rig;

@@ -147,9 +147,9 @@ impl Net {
 
     pub fn local(&mut self, address: IpAddr, what: LocalAddress) {
         match address {
-            IpAddr::V4(a) => drop(self.snapshot.local_v4.insert(a, what)),
-            IpAddr::V6(a) => drop(self.snapshot.local_v6.insert(a, what)),
-        }
+            IpAddr::V4(a) => self.snapshot.local_v4.insert(a, what),
+            IpAddr::V6(a) => self.snapshot.local_v6.insert(a, what),
+        };
     }
 
     fn routes(&mut self, front: PortId, back: PortId) {
@@ -202,10 +202,10 @@ impl Net {
             self.local(at.ip(), LocalAddress::Vip);
             match at.ip() {
                 IpAddr::V4(a) => {
-                    drop(self.snapshot.listeners_v4.insert((a, at.port(), protocol), id));
+                    self.snapshot.listeners_v4.insert((a, at.port(), protocol), id);
                 }
                 IpAddr::V6(a) => {
-                    drop(self.snapshot.listeners_v6.insert((a, at.port(), protocol), id));
+                    self.snapshot.listeners_v6.insert((a, at.port(), protocol), id);
                 }
             }
         }
