@@ -28,6 +28,10 @@ pub(super) fn act<A: Family, F: Frame>(
 ) -> Verdict {
     let flow = &item.flow;
     let entry = lane.table.get_mut(id);
+    // First of all: a packet that ends here moves nothing of its session.
+    if entry.mode != Mode::Dr && flow.hop_limit <= 1 {
+        return icmp::time_exceeded(shared, frame, flow, now);
+    }
     if entry.protocol == Protocol::Tcp
         && !tcp_state::is_steady(entry.state, flow.tcp_flags)
         && !follow_tcp(shared, lane, id, direction, flow.tcp_flags, now)
@@ -37,9 +41,6 @@ pub(super) fn act<A: Family, F: Frame>(
     let entry = lane.table.get_mut(id);
     entry.last_seen = now;
 
-    if entry.mode != Mode::Dr && flow.hop_limit <= 1 {
-        return icmp::time_exceeded(shared, frame, flow, now);
-    }
     let hop_ref = match direction {
         Direction::Forward => entry.forward_hop,
         Direction::Reply => entry.reply_hop,

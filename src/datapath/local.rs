@@ -116,6 +116,10 @@ fn icmpv6<F: Frame>(
     if Ipv6Addr::local(&shared.snapshot, src).is_some() {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
+    // Nobody to answer (RFC 4291 2.5.2); parsing lets it through for duplicate address detection.
+    if src.is_unspecified() {
+        return Verdict::Drop(DropReason::Martian);
+    }
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
     let replied = icmp::echo_reply_v6(frame.bytes_mut(), frame_len, &own_mac);
     after_echo(shared, port, local, replied, now)
@@ -161,6 +165,9 @@ fn neighbor_discovery<F: Frame>(
     }
     let target = packet.target();
     if !packet.is_solicitation() {
+        if Ipv6Addr::local(&shared.snapshot, target).is_some() {
+            return Verdict::Drop(DropReason::SpoofedLocal);
+        }
         if let Some(mac) = packet.target_mac() {
             shared.notify(Notice::Seen(port, target.into(), mac));
         }

@@ -8,10 +8,15 @@ use crate::wire::flow::{Address, Flow, Protocol};
 /// frame.
 #[cold]
 pub fn fill<A: Address>(frame: &mut [u8], flow: &Flow<A>) {
-    let end = usize::from(flow.frame_len);
-    let (at, protocol) = match flow.key.protocol {
-        Protocol::Tcp => (A::TRANSPORT + 16, Protocol::Tcp),
-        Protocol::Udp => (A::TRANSPORT + 6, Protocol::Udp),
+    let protocol = flow.key.protocol;
+    let (at, end) = match protocol {
+        Protocol::Tcp => (A::TRANSPORT + 16, usize::from(flow.frame_len)),
+        // A datagram may be shorter than the IP packet: its own length counts (RFC 768).
+        Protocol::Udp => {
+            let Some(header) = frame.get(A::TRANSPORT..A::TRANSPORT + 8) else { return };
+            let length = u16::from_be_bytes([header[4], header[5]]);
+            (A::TRANSPORT + 6, A::TRANSPORT + usize::from(length))
+        }
     };
     // Source and destination address stand right before the transport header, in both families.
     let addresses = if A::V6 { A::TRANSPORT - 32 } else { A::TRANSPORT - 8 };

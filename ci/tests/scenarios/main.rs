@@ -1,0 +1,13 @@
+//! Scenarios: whole workers on wires in memory, in virtual time. A packet in, exactly these bytes
+//! out, exactly these counters changed.
+#![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
+
+mod changes;
+mod forwarding;
+mod frames;
+mod lifetimes;
+mod local;
+mod malformed;
+mod neighbors;
+mod net;
+mod rig;
