@@ -91,8 +91,8 @@ fn count_something(workers: &[FakeWorker]) {
     let c: &WorkerCounters = &workers[0].counters;
     c.rx.add(100);
     c.tx.add(90);
-    c.drop(DropReason::NoSession).add(7);
-    c.drop(DropReason::Martian).add(3);
+    c.drops_of(DropReason::NoSession).add(7);
+    c.drops_of(DropReason::Martian).add(3);
     c.sessions_v4.set(3);
     c.port(PortId(0)).rx_packets.add(100);
     c.port(PortId(0)).rx_bytes.add(6_400);

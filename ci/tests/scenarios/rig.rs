@@ -50,6 +50,7 @@ impl Rig {
                 sessions_v4: sessions,
                 sessions_v6: sessions,
                 seed: 0x5eed + number as u64,
+                advise: |_, _| {},
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), own.clone());
             let (to_worker, from_management) = RingBuffer::new(64);
