@@ -45,10 +45,11 @@ pub(super) fn act<A: Family, F: Frame>(
         Direction::Forward => entry.forward_hop,
         Direction::Reply => entry.reply_hop,
     };
-    let hop_ref = match shared.hops.get(hop_ref) {
-        Some(_) => hop_ref,
+    // Copied, 16 bytes, so that it need not be looked up again for the Ethernet header.
+    let (hop_ref, hop) = match shared.hops.get(hop_ref) {
+        Some(hop) => (hop_ref, *hop),
         None => match renew_hop(shared, entry, direction) {
-            Ok(hop_ref) => hop_ref,
+            Ok(renewed) => renewed,
             Err(reason) => return Verdict::Drop(reason),
         },
     };
@@ -64,9 +65,7 @@ pub(super) fn act<A: Family, F: Frame>(
             }
         }
     }
-    if frame.rx_checksum().transport_partial
-        || shared.snapshot.ports[usize::from(frame.rx_port().0)].full_checksums
-    {
+    if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), flow);
     }
 
@@ -82,21 +81,14 @@ pub(super) fn act<A: Family, F: Frame>(
             server.reply_bytes.add(bytes);
         }
     }
-    send(shared, frame, hop_ref, now)
-}
-
-/// Gives the packet its Ethernet header, or holds it until the next hop is known.
-#[inline(always)]
-fn send<F: Frame>(shared: &mut Shared<F>, frame: &mut F, hop_ref: HopRef, now: u32) -> Verdict {
-    match shared.hops.get(hop_ref) {
-        Some(Hop { addresses, port, ready: true, .. }) => {
-            ethernet::set_addresses(frame.bytes_mut(), addresses);
-            Verdict::Forward(*port)
-        }
-        _ => hold(shared, hop_ref, now),
+    if !hop.ready {
+        return hold(shared, hop_ref, now);
     }
+    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
+    Verdict::Forward(hop.port)
 }
 
+/// Holds a packet until its next hop is known.
 #[cold]
 fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
     if let Some((port, address)) = shared.hops.should_ask(hop_ref, now) {
@@ -157,18 +149,20 @@ fn renew_hop<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     entry: &mut Entry<A>,
     direction: Direction,
-) -> Result<HopRef, DropReason> {
+) -> Result<(HopRef, Hop), DropReason> {
     let Shared { snapshot, hops, .. } = shared;
-    match direction {
+    let renewed = match direction {
         Direction::Forward => {
             entry.forward_hop = hop_to_server(hops, snapshot, entry.server_id)?;
-            Ok(entry.forward_hop)
+            entry.forward_hop
         }
         Direction::Reply => {
             entry.reply_hop = hop_to_client(hops, snapshot, entry.client)?;
-            Ok(entry.reply_hop)
+            entry.reply_hop
         }
-    }
+    };
+    let hop = hops.get(renewed).ok_or(DropReason::NoRoute)?;
+    Ok((renewed, *hop))
 }
 
 /// The next hop towards a real server.

@@ -16,6 +16,8 @@ pub struct PortQueue<F> {
     pub frames: ArrayVec<F, ROOM>,
     /// Bit i: frame i was made by Shunt, it is not a packet passed on.
     pub originated: u32,
+    /// Bytes of all frames.
+    pub bytes: usize,
 }
 
 /// The queues.
@@ -32,7 +34,7 @@ impl<F: Frame> Outbox<F> {
     pub fn new(ports: usize, workers: usize) -> Self {
         Outbox {
             ports: (0..ports)
-                .map(|_| PortQueue { frames: ArrayVec::new(), originated: 0 })
+                .map(|_| PortQueue { frames: ArrayVec::new(), originated: 0, bytes: 0 })
                 .collect(),
             workers: (0..workers).map(|_| ArrayVec::new()).collect(),
         }
@@ -43,6 +45,7 @@ impl<F: Frame> Outbox<F> {
     pub fn to_port(&mut self, port: PortId, frame: F, originated: bool) {
         let queue = &mut self.ports[usize::from(port.0)];
         queue.originated |= u32::from(originated) << queue.frames.len();
+        queue.bytes += frame.bytes().len();
         queue.frames.push(frame);
     }
 

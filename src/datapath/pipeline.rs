@@ -108,14 +108,18 @@ pub(super) struct Lane<A: Family> {
     pub(super) table: Table<A>,
     pub(super) balancer: Balancer,
     pub(super) local_ports: LocalPorts<A>,
-    batch: ArrayVec<Item<A>, BURST>,
 }
+
+/// The packets of a burst that are of one family.
+type Batch<A> = ArrayVec<Item<A>, BURST>;
 
 /// A packet of the burst on its way through the stages.
 pub(super) struct Item<A> {
     /// Its place in the burst.
     slot: u8,
     pub(super) flow: Flow<A>,
+    /// Whether the sender left the transport checksum unfinished.
+    pub(super) fill_checksum: bool,
     pub(super) hash: u64,
     candidate: Option<(SessionId, Direction)>,
 }
@@ -126,7 +130,6 @@ impl<A: Family> Lane<A> {
             table: Table::with_advice(sessions, setup.seed, setup.advise),
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
-            batch: ArrayVec::new(),
         }
     }
 
@@ -160,23 +163,22 @@ impl<A: Family> Lane<A> {
     fn run<F: Frame>(
         &mut self,
         shared: &mut Shared<F>,
+        batch: &mut Batch<A>,
         burst: &mut Burst<F>,
         verdicts: &mut [Verdict; BURST],
         now: u32,
     ) {
-        // Taken out for the while, so that the stages can borrow the rest of the lane.
-        let mut batch = std::mem::take(&mut self.batch);
-        for item in &mut batch {
+        for item in batch.iter_mut() {
             item.hash = self.table.hash(&item.flow.key);
             self.table.prefetch_bucket(item.hash);
         }
-        for item in &mut batch {
+        for item in batch.iter_mut() {
             item.candidate = self.table.candidate(item.hash);
             if let Some((id, _)) = item.candidate {
                 self.table.prefetch_entry(id);
             }
         }
-        for item in &batch {
+        for item in batch.iter() {
             let slot = usize::from(item.slot);
             let frame = &mut burst[slot];
             verdicts[slot] = match item.candidate {
@@ -187,7 +189,6 @@ impl<A: Family> Lane<A> {
             };
         }
         batch.clear();
-        self.batch = batch;
     }
 }
 
@@ -196,6 +197,8 @@ pub struct Pipeline<F> {
     shared: Shared<F>,
     v4: Lane<Ipv4Addr>,
     v6: Lane<Ipv6Addr>,
+    batch_v4: Batch<Ipv4Addr>,
+    batch_v6: Batch<Ipv6Addr>,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -215,6 +218,8 @@ impl<F: Frame> Pipeline<F> {
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
+            batch_v4: ArrayVec::new(),
+            batch_v6: ArrayVec::new(),
         };
         pipeline.configure(snapshot);
         pipeline
@@ -268,11 +273,11 @@ impl<F: Frame> Pipeline<F> {
                 verdicts[slot] = verdict;
             }
         }
-        if !self.v4.batch.is_empty() {
-            self.v4.run(&mut self.shared, burst, &mut verdicts, now);
+        if !self.batch_v4.is_empty() {
+            self.v4.run(&mut self.shared, &mut self.batch_v4, burst, &mut verdicts, now);
         }
-        if !self.v6.batch.is_empty() {
-            self.v6.run(&mut self.shared, burst, &mut verdicts, now);
+        if !self.batch_v6.is_empty() {
+            self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
@@ -299,8 +304,14 @@ impl<F: Frame> Pipeline<F> {
             return Some(Verdict::Drop(DropReason::BadTransportChecksum));
         }
         match flow::parse(frame.bytes(), &port.mac, checksum.ip_good) {
-            Ok(Parsed::V4(flow)) => enter(&self.shared, &mut self.v4, slot, flow, role, steer),
-            Ok(Parsed::V6(flow)) => enter(&self.shared, &mut self.v6, slot, flow, role, steer),
+            Ok(Parsed::V4(flow)) => {
+                let fill = checksum.transport_partial | port.full_checksums;
+                enter(&self.shared, &mut self.batch_v4, slot, flow, fill, role, steer)
+            }
+            Ok(Parsed::V6(flow)) => {
+                let fill = checksum.transport_partial | port.full_checksums;
+                enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
+            }
             Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
             Err(reason) => Some(Verdict::Drop(reason)),
         }
@@ -384,9 +395,10 @@ impl<F: Frame> Pipeline<F> {
 #[inline(always)]
 fn enter<A: Family, F>(
     shared: &Shared<F>,
-    lane: &mut Lane<A>,
+    batch: &mut Batch<A>,
     slot: u8,
     flow: Flow<A>,
+    fill_checksum: bool,
     role: PortRole,
     steer: bool,
 ) -> Option<Verdict> {
@@ -396,7 +408,7 @@ fn enter<A: Family, F>(
             return Some(Verdict::HandOff(owner));
         }
     }
-    lane.batch.push(Item { slot, flow, hash: 0, candidate: None });
+    batch.push(Item { slot, flow, fill_checksum, hash: 0, candidate: None });
     None
 }
 

@@ -196,7 +196,7 @@ impl<Io: BurstIo> Worker<Io> {
                 continue;
             }
             let port = PortId(port as u8);
-            let mut bytes: usize = queue.frames.iter().map(|frame| frame.bytes().len()).sum();
+            let mut bytes = queue.bytes;
             let sent = self.io.transmit(port, &mut queue.frames);
             let port_counters = self.counters.port(port);
             let sent_mask = ((1u64 << sent) - 1) as u32;
@@ -216,6 +216,7 @@ impl<Io: BurstIo> Worker<Io> {
             port_counters.tx_packets.add(sent as u64);
             port_counters.tx_bytes.add(bytes as u64);
             queue.originated = 0;
+            queue.bytes = 0;
         }
         for (queue, ring) in self.outbox.workers.iter_mut().zip(&mut self.peers.outbound) {
             let Some(ring) = ring else { continue };
