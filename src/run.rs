@@ -104,13 +104,25 @@ fn eal_options(config: &Config) -> EalOptions {
             vdevs.push(format!("{},iface={tap}", tap_device(index)));
         }
     }
+    // A PCI device that a port names is wanted, whether the list has it or not. Others stay alone.
+    let mut allow = config.dpdk.allow.clone();
+    for port in &config.ports {
+        if is_pci_address(&port.device) && !allow.contains(&port.device) {
+            allow.push(port.device.clone());
+        }
+    }
     EalOptions {
         memory_mb: config.dpdk.memory_mb as u32,
         hugepages: config.dpdk.hugepages,
-        allow: config.dpdk.allow.clone(),
+        allow,
         vdevs,
         extra_args: config.dpdk.extra_args.clone(),
     }
+}
+
+/// Whether a device is named by PCI address (domain:bus:device.function) and not a vdev.
+fn is_pci_address(device: &str) -> bool {
+    device.contains(':')
 }
 
 /// The vdev of the exception tap of the port at this place in the configuration.
