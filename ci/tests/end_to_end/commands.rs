@@ -94,7 +94,7 @@ fn services_ports_and_neighbors() {
 
     for command in ["status", "services", "servers", "ports", "workers", "neighbors", "drops"] {
         let table = rig.shunt(&[command]);
-        assert!(table.lines().count() > 1, "shunt {command}:\n{table}");
+        assert!(!table.trim().is_empty(), "shunt {command} says nothing");
         assert!(!table.contains('\u{1b}'), "colours in a pipe: shunt {command}");
     }
     rig.finish();
