@@ -94,7 +94,9 @@ fn services_ports_and_neighbors() {
 
     for command in ["status", "services", "servers", "ports", "workers", "neighbors", "drops"] {
         let table = rig.shunt(&[command]);
-        assert!(!table.trim().is_empty(), "shunt {command} says nothing");
+        // A heading and a row; one sentence may be all there is to say of drops.
+        let least = if command == "drops" { 1 } else { 2 };
+        assert!(table.lines().count() >= least, "shunt {command}:\n{table}");
         assert!(!table.contains('\u{1b}'), "colours in a pipe: shunt {command}");
     }
     rig.finish();

@@ -69,7 +69,7 @@ fn start_up_problems_say_the_mend() {
     refused(
         &rig,
         &changed(&good, "iface=front,qpairs=2", "iface=front,qpairs=1"),
-        &["net_af_packet0", "queue", "qpairs=2"],
+        &["net_af_packet0", "qpairs=2"],
     );
     // More hugepage memory than any machine has.
     let memory = changed(&good, "memory_mb = 512", "memory_mb = 1_048_576");
