@@ -57,7 +57,11 @@ fn start_up_problems_say_the_mend() {
     let good = rig.config();
 
     // A device that does not exist: the interface, and the driver.
-    refused(&rig, &changed(&good, "iface=front", "iface=absent"), &["net_af_packet0"]);
+    refused(
+        &rig,
+        &changed(&good, "iface=front", "iface=absent"),
+        &["net_af_packet0", "`absent`", "ip link"],
+    );
     refused(&rig, &changed(&good, "net_af_packet0", "net_absent0"), &["net_absent0"]);
     // A core that is not on this machine.
     refused(&rig, &changed(&good, "workers = [0,", "workers = [999,"), &["999", "node.workers"]);
@@ -70,7 +74,7 @@ fn start_up_problems_say_the_mend() {
     // More hugepage memory than any machine has.
     let memory = changed(&good, "memory_mb = 512", "memory_mb = 1_048_576");
     let memory = changed(&memory, "hugepages = false", "hugepages = true");
-    refused(&rig, &memory, &["hugepages"]);
+    refused(&rig, &memory, &["memory_mb", "vm.nr_hugepages", "hugepages = false"]);
 }
 
 /// Mistakes in the file are all reported, each with its line and key; `check` says the same.

@@ -156,19 +156,16 @@ impl Rig {
         fabric.ip("link set bridge up");
 
         let lb = namespace("lb");
-        // The kernel must not forward, nor answer on the interfaces that Shunt drives.
+        // What arrives must leave by Shunt and not by the kernel.
         lb.sysctl("net.ipv4.ip_forward", "0");
         lb.sysctl("net.ipv6.conf.all.forwarding", "0");
         let client = namespace("client");
         if plan.mode == Mode::Dr {
             to_bridge(&fabric, &lb, "lan", "lb");
             to_bridge(&fabric, &client, "eth0", "client");
-            shunt_drives(&lb, "lan");
         } else {
             veth(&lb, "front", &client, "eth0");
             to_bridge(&fabric, &lb, "back", "lb");
-            shunt_drives(&lb, "front");
-            shunt_drives(&lb, "back");
         }
         client.ip("addr add 192.0.2.100/24 dev eth0");
         client.ip("addr add 2001:db8:1::100/64 dev eth0 nodad");
@@ -503,14 +500,6 @@ fn veth(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
 fn to_bridge(fabric: &Namespace, namespace: &Namespace, interface: &str, port: &str) {
     veth(namespace, interface, fabric, port);
     fabric.ip(&format!("link set {port} master bridge"));
-}
-
-/// Keeps the kernel quiet on an interface that Shunt drives: af_packet gives Shunt a copy of each
-/// frame, and the kernel, which has the same addresses on the tap, would answer its own.
-fn shunt_drives(lb: &Namespace, interface: &str) {
-    lb.ip(&format!("link set {interface} arp off"));
-    lb.sysctl(&format!("net.ipv4.conf.{interface}.rp_filter"), "1");
-    lb.sysctl(&format!("net.ipv6.conf.{interface}.disable_ipv6"), "1");
 }
 
 /// Allows this process the files that a thousand connections need at both ends.

@@ -57,8 +57,6 @@ fn two_ports() {
         ("back", "10.0.0.1/24", "2001:db8:2::1/64"),
     ];
     for (interface, v4, v6) in ends {
-        rig.lb.ip(&format!("link set {interface} arp on"));
-        rig.lb.sysctl(&format!("net.ipv6.conf.{interface}.disable_ipv6"), "0");
         rig.lb.ip(&format!("addr add {v4} dev {interface}"));
         rig.lb.ip(&format!("addr add {v6} dev {interface} nodad"));
     }
