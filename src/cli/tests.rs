@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::datapath::counters::WorkerCounters;
-use crate::datapath::snapshot::PortId;
+use crate::datapath::snapshot::{PortId, Snapshot};
 use crate::manage::testing::{self, FakeWorker, row};
 use crate::manage::{ManageError, Manager};
 use crate::session::{ServerId, ServiceId};
@@ -29,11 +29,15 @@ struct Node {
 impl Node {
     /// Two workers; of which only the first `answering` list their sessions.
     fn start(answering: usize) -> Self {
+        let mut config = testing::config();
+        config.services[0].health = None;
+        Self::start_with(answering, config, testing::snapshot())
+    }
+
+    fn start_with(answering: usize, mut config: Config, snapshot: Snapshot) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("shunt.sock");
-        let mut config = testing::config();
         config.api.socket = socket.clone();
-        config.services[0].health = None;
         let (handles, fakes) = testing::workers(2);
         count_something(&fakes);
         let workers_stop = Arc::new(AtomicBool::new(false));
@@ -48,7 +52,7 @@ impl Node {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let manager = Manager {
             config,
-            snapshot: Arc::new(testing::snapshot()),
+            snapshot: Arc::new(snapshot),
             workers: handles,
             ports: testing::port_views(),
         };
@@ -238,5 +242,41 @@ fn two_nodes_do_not_share_a_socket() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let error = runtime.block_on(manager.run(std::future::pending())).unwrap_err();
     assert!(error.to_string().starts_with("another shunt runs on "), "{error}");
+    node.stop();
+}
+
+#[test]
+fn servers_that_listen_come_up_and_the_others_stay_down() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (mut config, mut snapshot) = (testing::config(), testing::snapshot());
+    for (i, at) in [listener.local_addr().unwrap(), closed].into_iter().enumerate() {
+        config.services[0].servers[i].address = at;
+        snapshot.servers[i].address = at.ip();
+        snapshot.servers[i].port = at.port();
+    }
+    let health = config.services[0].health.as_mut().unwrap();
+    (health.interval_ms, health.rise, health.fall) = (10, 1, 2);
+    let node = Node::start_with(2, config, snapshot);
+    let wait_for = |wanted: &dyn Fn(&[types::Server]) -> bool| loop {
+        let servers = node.get::<types::Servers>("servers").servers;
+        let checked = |s: &types::Server| s.health.as_ref().is_none_or(|h| h.checks > 0);
+        if servers.iter().all(checked) && wanted(&servers) {
+            break servers;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let up = |servers: &[types::Server]| servers.iter().map(|s| s.up).collect::<Vec<_>>();
+
+    let servers = wait_for(&|s| s[0].up);
+    assert_eq!(up(&servers), [true, false, true]);
+    let error = servers[1].health.as_ref().unwrap().error.as_deref();
+    assert_eq!(error, Some("connection refused"));
+
+    drop(listener);
+    let servers = wait_for(&|s| !s[0].up);
+    assert_eq!(up(&servers), [false, false, true]);
+    let status: types::Status = node.get("status");
+    assert_eq!((status.services_up, status.services_down), (1, 1));
     node.stop();
 }

@@ -1,7 +1,7 @@
 //! The management thread: configuration, health checks, neighbors, control socket.
 //!
 //! It reaches the data path by messages and snapshots only (design §9). [`run::Manager`] is the whole
-//! of it; [`state`] holds what it knows.
+//! of it, and `state` holds what it knows.
 #![forbid(unsafe_code)]
 
 pub mod api;

@@ -1,7 +1,7 @@
 //! The control socket: HTTP/1.1 over a Unix socket, read-only, JSON.
 //!
 //! `GET /v1/` and `status`, `services`, `servers`, `sessions?service=&server=&client=&limit=`,
-//! `ports`, `workers`, `neighbors` or `drops`. A handler sends a [`Call`] to the management loop,
+//! `ports`, `workers`, `neighbors` or `drops`. A handler sends a `Call` to the management loop,
 //! which alone has the state, and waits for its answer.
 
 mod filter;

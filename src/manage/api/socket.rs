@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::UnixListener;
 
@@ -32,27 +33,48 @@ pub enum SocketError {
 
 /// Listens on `path`. The socket that a dead process left there is replaced.
 ///
+/// The socket gets its permissions and listens under another name before it gets this one, so a
+/// socket that refuses connections under this name is dead, not just being made.
+///
 /// # Errors
 /// See [`SocketError`].
 pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
     let failed = |cause| SocketError::Create { path: path.to_path_buf(), cause };
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => {
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.{serial}", std::process::id()));
+    let draft = PathBuf::from(draft);
+
+    let listener = UnixListener::bind(&draft).map_err(failed)?;
+    let named = fs::set_permissions(&draft, fs::Permissions::from_mode(PERMISSIONS))
+        .map_err(failed)
+        .and_then(|()| name(&draft, path));
+    let removed = fs::remove_file(&draft).map_err(failed);
+    named.and(removed).map(|()| listener)
+}
+
+/// Gives the socket `draft` the name `path` too, unless a live one has it.
+fn name(draft: &Path, path: &Path) -> Result<(), SocketError> {
+    let failed = |cause| SocketError::Create { path: path.to_path_buf(), cause };
+    loop {
+        match fs::hard_link(draft, path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map_err(failed),
+        }
+        if fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()) {
             return Err(SocketError::NotASocket(path.to_path_buf()));
         }
-        Ok(_) => match UnixStream::connect(path) {
+        match UnixStream::connect(path) {
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(failed)?;
             }
+            // Its process has just removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             // Also when it is too busy, or ours to see but not to talk to.
             _ => return Err(SocketError::InUse(path.to_path_buf())),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(failed(e)),
+        }
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(PERMISSIONS)).map_err(failed)?;
-    Ok(listener)
 }
 
 #[cfg(test)]
@@ -73,6 +95,7 @@ mod tests {
         drop(first);
         assert!(path.exists(), "a process that is killed leaves it behind");
         bind(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
     }
 
     #[tokio::test]
