@@ -55,8 +55,7 @@ fn arp_requests_for_our_addresses_are_answered() {
         let mut request =
             arp(ArpOperation::REQUEST, (HOST, BROADCAST), "192.0.2.77", "192.0.2.10", NO_MAC);
         request.resize(60, 0);
-        let reply =
-            arp(ArpOperation::REPLY, (FRONT_MAC, HOST), "192.0.2.10", "192.0.2.77", HOST);
+        let reply = arp(ArpOperation::REPLY, (FRONT_MAC, HOST), "192.0.2.10", "192.0.2.77", HOST);
         let changes = Changes::none().consumed().originated(FRONT, &reply);
         rig.step("padded", FRONT, &request, None, changes, &[(FRONT, reply)]);
         seen(&mut rig);

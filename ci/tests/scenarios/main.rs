@@ -5,8 +5,10 @@
 mod changes;
 mod forwarding;
 mod frames;
+mod full_nat;
 mod lifetimes;
 mod local;
+mod loops;
 mod malformed;
 mod neighbors;
 mod net;

@@ -244,8 +244,7 @@ fn unfinished_checksums_are_computed() {
                         (Family::V6, false) => 60,
                     };
                     partial[at..at + 2].copy_from_slice(&[0x12, 0x34]);
-                    let said =
-                        RxChecksum { transport_partial: !by_port, ..RxChecksum::default() };
+                    let said = RxChecksum { transport_partial: !by_port, ..RxChecksum::default() };
                     rig.arrive(MemoryFrame::new(FRONT, &partial).with_checksum(said));
                     rig.settle();
                     assert_eq!(rig.sent(), expected, "{mode:?} {family:?} tcp: {is_tcp}");

@@ -61,8 +61,7 @@ fn held_until_the_neighbor_is_known() {
             rig.resolve(BACK, family.server(11), server_mac(11));
             let mut second = to_server.clone();
             second.push(1);
-            let changes =
-                Changes::none().held(-2).tx(BACK, &to_server).tx(BACK, &second);
+            let changes = Changes::none().held(-2).tx(BACK, &to_server).tx(BACK, &second);
             assert_eq!(rig.sent(), [(BACK, to_server), (BACK, second)], "in order");
             assert_eq!(rig.changes(), changes);
 
