@@ -57,12 +57,14 @@ impl Balancer {
             for (place, server) in servers.iter().enumerate() {
                 places[usize::from(server.0)] = (id, place as u16);
             }
-            let scheduler = match self.groups.get_mut(index) {
+            let mut scheduler = match self.groups.get_mut(index) {
                 Some(old) if old.kind == service.scheduler && old.servers == servers => {
                     std::mem::replace(&mut old.scheduler, Scheduler::new(old.kind, self.seed))
                 }
                 _ => Scheduler::new(service.scheduler, self.seed.wrapping_add(index as u64)),
             };
+            // Now, so that the first packet need not.
+            scheduler.resize(servers.len());
             groups.push(Group { kind: service.scheduler, scheduler, servers, candidates });
         }
         self.groups = groups;

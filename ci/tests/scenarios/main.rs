@@ -12,4 +12,6 @@ mod loops;
 mod malformed;
 mod neighbors;
 mod net;
+mod parsing;
+mod random;
 mod rig;
