@@ -6,12 +6,12 @@ use super::hops::{Hop, Hops};
 use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
-use super::snapshot::Snapshot;
+use super::snapshot::{Server, Snapshot};
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, Entry, HopRef, Mode, ServerId, SessionId, tcp_state};
+use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::flow::{Protocol, tcp_flags};
 
@@ -129,15 +129,18 @@ fn follow_tcp<A: Family, F: Frame>(
     let entry = lane.table.get(id);
     let opens = direction == Direction::Forward
         && flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
-    let server_up = shared.snapshot.servers[usize::from(entry.server_id.0)].up;
+    let server = shared.snapshot.servers.get(usize::from(entry.server_id.0));
+    let server_up = server.is_some_and(|server| server.up);
     if opens && (matches!(entry.state, FinBoth | Closed) || (entry.state == SynSent && !server_up))
     {
         return false;
     }
     let state = tcp_state::next(entry.mode, entry.state, direction, flags);
     if state != entry.state {
-        let service = &shared.snapshot.services[usize::from(entry.service.0)];
-        let timeout = tcp_state::timeout(state, &service.timeouts);
+        // A session may outlive its service in the configuration; it then keeps its timeout.
+        let service = shared.snapshot.services.get(usize::from(entry.service.0));
+        let timeout =
+            service.map_or(entry.timeout, |service| tcp_state::timeout(state, &service.timeouts));
         lane.table.set_state(id, state, timeout, now);
     }
     true
@@ -153,11 +156,18 @@ fn renew_hop<A: Family, F: Frame>(
     let Shared { snapshot, hops, .. } = shared;
     let renewed = match direction {
         Direction::Forward => {
-            entry.forward_hop = hop_to_server(hops, snapshot, entry.server_id)?;
+            let server = snapshot.servers.get(usize::from(entry.server_id.0));
+            entry.forward_hop = match server {
+                Some(server) if server.address == entry.server.into() => {
+                    hop_to_server(hops, snapshot, server)?
+                }
+                // The configuration does not have it any more.
+                _ => hop_to(hops, snapshot, entry.server)?,
+            };
             entry.forward_hop
         }
         Direction::Reply => {
-            entry.reply_hop = hop_to_client(hops, snapshot, entry.client)?;
+            entry.reply_hop = hop_to(hops, snapshot, entry.client)?;
             entry.reply_hop
         }
     };
@@ -169,19 +179,18 @@ fn renew_hop<A: Family, F: Frame>(
 pub(super) fn hop_to_server<F: Frame>(
     hops: &mut Hops<F>,
     snapshot: &Snapshot,
-    server: ServerId,
+    server: &Server,
 ) -> Result<HopRef, DropReason> {
-    let server = &snapshot.servers[usize::from(server.0)];
     let (port, address) = family::next_hop(server.route, server.address);
     hops.resolve(port, address, &snapshot.ports[usize::from(port.0)].mac)
 }
 
-/// The next hop towards a client.
-pub(super) fn hop_to_client<A: Family, F: Frame>(
+/// The next hop towards any host.
+pub(super) fn hop_to<A: Family, F: Frame>(
     hops: &mut Hops<F>,
     snapshot: &Snapshot,
-    client: A,
+    host: A,
 ) -> Result<HopRef, DropReason> {
-    let (port, address) = A::route(snapshot, client).ok_or(DropReason::NoRoute)?;
+    let (port, address) = A::route(snapshot, host).ok_or(DropReason::NoRoute)?;
     hops.resolve(port, address, &snapshot.ports[usize::from(port.0)].mac)
 }

@@ -87,7 +87,8 @@ impl<F: Frame> Hops<F> {
         Hops {
             hops: Vec::with_capacity(MAX_HOPS),
             details: Vec::with_capacity(MAX_HOPS),
-            by_address: HashMap::with_capacity(MAX_HOPS),
+            // Twice the room: at half of it a map that entries come and go in outgrows itself.
+            by_address: HashMap::with_capacity(2 * MAX_HOPS),
             held: Vec::with_capacity(MAX_HELD),
             eviction_hand: 0,
         }
@@ -139,10 +140,12 @@ impl<F: Frame> Hops<F> {
     }
 
     /// Keeps a packet, complete but for its Ethernet addresses, until the hop is known. Gives it
-    /// back when too many wait.
+    /// back when too many wait or the hop was given up meanwhile.
     pub fn hold(&mut self, hop: HopRef, frame: F, now: u32) -> Result<(), F> {
+        // Another packet of the same burst may have pushed the hop out of the table.
+        let still_there = self.get(hop).is_some();
         let details = &mut self.details[usize::from(hop.index)];
-        if details.held >= MAX_HELD_PER_HOP || self.held.len() >= MAX_HELD {
+        if !still_there || details.held >= MAX_HELD_PER_HOP || self.held.len() >= MAX_HELD {
             return Err(frame);
         }
         details.held += 1;

@@ -1,7 +1,7 @@
 //! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
 //! dropped and the reason says why.
 
-use super::established::{self, hop_to_client, hop_to_server};
+use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
@@ -103,11 +103,11 @@ fn create<A: Family, F: Frame>(
     let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
     let server = &snapshot.servers[usize::from(server_id.0)];
     let server_address = A::from_ip(server.address).ok_or(DropReason::NoServer)?;
-    let forward_hop = hop_to_server(hops, snapshot, server_id)?;
+    let forward_hop = hop_to_server(hops, snapshot, server)?;
     let reply_hop = match service.mode {
         // The reply does not come this way.
         Mode::Dr => forward_hop,
-        Mode::Nat | Mode::FullNat => hop_to_client(hops, snapshot, key.src)?,
+        Mode::Nat | Mode::FullNat => hop_to(hops, snapshot, key.src)?,
     };
     let (local, local_port) = match service.mode {
         Mode::FullNat => {

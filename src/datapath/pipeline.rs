@@ -32,7 +32,7 @@ use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
-use crate::session::{Direction, Entry, SessionId, Table};
+use crate::session::{Direction, Entry, ServerId, SessionId, Table};
 use crate::wire::flow::{self, Flow, Parsed};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
 use crate::wire::{DropReason, flow::Address};
@@ -257,6 +257,13 @@ impl<F: Frame> Pipeline<F> {
     /// The IPv6 sessions.
     pub fn sessions_v6(&self) -> &Table<Ipv6Addr> {
         &self.v6.table
+    }
+
+    /// How many FullNAT ports are in use towards a server, and how many this worker has.
+    pub fn local_ports(&self, server: ServerId) -> (usize, usize) {
+        // A server has one family; in the other there are none.
+        let (v4, v6) = (self.v4.local_ports.usage(server), self.v6.local_ports.usage(server));
+        (v4.0 + v6.0, v4.1 + v6.1)
     }
 
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come

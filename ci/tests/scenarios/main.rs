@@ -5,9 +5,13 @@
 mod changes;
 mod forwarding;
 mod frames;
+mod full_nat;
 mod lifetimes;
 mod local;
+mod loops;
 mod malformed;
 mod neighbors;
 mod net;
+mod parsing;
+mod random;
 mod rig;

@@ -1,0 +1,374 @@
+//! The worker allocates nothing for packets: not for established or new sessions, not for those
+//! that end, not for what it drops, answers, holds or hands over.
+//!
+//! Allocations are counted only while a worker takes its turn, and only on its thread, so that
+//! what the test itself allocates (the frames) does not count.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use etherparse::PacketBuilder;
+use rtrb::{Consumer, Producer, RingBuffer};
+use shunt::datapath::counters::WorkerCounters;
+use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::snapshot::{
+    LocalAddress, LocalAddresses, Port, PortId, PortRole, Route, RouteTarget, Server, Service,
+    Side, Snapshot, Timeouts,
+};
+use shunt::io::memory::{MemoryFrame, MemoryIo};
+use shunt::sched::SchedulerKind;
+use shunt::session::{Mode, ServerId, ServiceId};
+use shunt::wire::DropReason;
+use shunt::wire::flow::Protocol;
+use shunt::worker::control::{Command, Event, NeighborUpdate};
+use shunt::worker::{Peers, Worker};
+
+thread_local! {
+    static COUNTING: Cell<bool> = const { Cell::new(false) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // The thread may be on its way out, with its variables gone.
+    if COUNTING.try_with(Cell::get).unwrap_or(false) {
+        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+    }
+}
+
+// SAFETY: every call goes to `System` with the arguments it came with, so `System`'s guarantees are
+// this allocator's; counting touches only thread-local cells that need no allocation.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are `System::alloc`'s preconditions.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: `block` came from `System` by one of these methods, with this layout.
+        unsafe { System.realloc(block, layout, size) }
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: `block` came from `System` by one of these methods, with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const FRONT: PortId = PortId(0);
+const BACK: PortId = PortId(1);
+const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 0xf0], [2, 0, 0, 0, 0, 0xb0]];
+const HOST: [u8; 6] = [2, 0, 0, 0, 9, 9];
+const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+fn server_address(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, 11 + n)
+}
+
+/// Two ports; TCP 80 and UDP 53 with so many servers each.
+fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> Snapshot {
+    let port = |name: &str, side, address: [u8; 4], mac| Port {
+        name: name.into(),
+        mac,
+        mtu: 1500,
+        role: PortRole::Wire { side, exception: None },
+        ipv4: Some(address.into()),
+        ipv6: None,
+        full_checksums: false,
+    };
+    let on_link = |port| RouteTarget { port, via: None };
+    let route = |to: &str, port| Route { to: to.parse().unwrap(), target: on_link(port) };
+    let lip = Ipv4Addr::new(10, 0, 0, 200);
+    let mut snapshot = Snapshot {
+        generation: 1,
+        node_id: 0,
+        ports: vec![
+            port("front", Side::Client, [192, 0, 2, 2], MACS[0]),
+            port("back", Side::Server, [10, 0, 0, 1], MACS[1]),
+        ],
+        lips: vec![LocalAddresses::default(), LocalAddresses { v4: vec![lip], v6: Vec::new() }],
+        // Clients are on the link: each is a next hop of its own.
+        routes_v4: vec![route("10.0.0.0/24", BACK), route("0.0.0.0/0", FRONT)],
+        routes_v6: Vec::new(),
+        services: Vec::new(),
+        servers: Vec::new(),
+        listeners_v4: Default::default(),
+        listeners_v6: Default::default(),
+        local_v4: [(VIP, LocalAddress::Vip), (lip, LocalAddress::Lip(BACK))].into_iter().collect(),
+        local_v6: Default::default(),
+        worker_of: std::array::from_fn(|bucket| bucket as u8 % workers),
+    };
+    for (id, (protocol, port)) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)].into_iter().enumerate()
+    {
+        let id = ServiceId(id as u16);
+        snapshot.listeners_v4.insert((VIP, port, protocol), id);
+        let mut service = Service {
+            name: protocol.name().into(),
+            protocol,
+            listen: vec![SocketAddr::new(VIP.into(), port)],
+            mode,
+            scheduler,
+            timeouts: Timeouts {
+                tcp_syn: 5_000,
+                tcp_established: 900_000,
+                tcp_fin: 10_000,
+                udp: 30_000,
+            },
+            servers: Vec::new(),
+        };
+        for n in 0..servers {
+            service.servers.push(ServerId(snapshot.servers.len() as u16));
+            snapshot.servers.push(Server {
+                service: id,
+                address: server_address(n).into(),
+                port,
+                weight: u16::from(n) + 1,
+                up: true,
+                route: on_link(BACK),
+            });
+        }
+        snapshot.services.push(service);
+    }
+    snapshot
+}
+
+struct Rig {
+    workers: Vec<Worker<MemoryIo>>,
+    commands: Vec<Producer<Command>>,
+    events: Vec<Consumer<Event>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    now: u32,
+    turn: usize,
+}
+
+impl Rig {
+    fn new(snapshot: Snapshot, workers: usize, sessions: usize) -> Self {
+        let snapshot = Arc::new(snapshot);
+        let mut rig = Rig {
+            workers: vec![],
+            commands: vec![],
+            events: vec![],
+            counters: vec![],
+            now: 0,
+            turn: 0,
+        };
+        for (number, peers) in Peers::mesh(workers).into_iter().enumerate() {
+            let counters = Arc::new(WorkerCounters::new());
+            let setup = Setup {
+                worker: number as u8,
+                sessions_v4: sessions,
+                sessions_v6: 16,
+                seed: 1,
+                advise: |_, _| {},
+            };
+            let pipeline = Pipeline::new(&setup, snapshot.clone(), counters.clone());
+            let mut io = MemoryIo::new(2);
+            for port in 0..2 {
+                io.rx[port].reserve(8192);
+                io.tx[port].reserve(8192);
+            }
+            let (to_worker, commands) = RingBuffer::new(64);
+            let (events, from_worker) = RingBuffer::new(256);
+            rig.workers.push(Worker::new(io, pipeline, peers, commands, events));
+            rig.commands.push(to_worker);
+            rig.events.push(from_worker);
+            rig.counters.push(counters);
+        }
+        rig
+    }
+
+    /// Everything that has arrived, counted.
+    fn turn(&mut self) {
+        loop {
+            let mut moved = 0;
+            for worker in &mut self.workers {
+                COUNTING.set(true);
+                moved += worker.poll(self.now);
+                COUNTING.set(false);
+            }
+            if moved == 0 {
+                break;
+            }
+        }
+        for worker in &mut self.workers {
+            for port in 0..2 {
+                worker.io().tx[port].clear();
+            }
+        }
+        for events in &mut self.events {
+            while events.pop().is_ok() {}
+        }
+        assert!(self.counters.iter().all(|c| c.balanced()));
+    }
+
+    fn pass(&mut self, ms: u32) {
+        for _ in (0..ms).step_by(100) {
+            self.now += 100;
+            self.turn();
+        }
+    }
+
+    /// Commands are not the packet path: not counted.
+    fn command(&mut self, make: impl Fn() -> Command) {
+        for (commands, worker) in self.commands.iter_mut().zip(&mut self.workers) {
+            commands.push(make()).unwrap();
+            worker.poll(self.now);
+        }
+    }
+
+    fn resolve(&mut self, port: PortId, address: Ipv4Addr) {
+        let update = NeighborUpdate::Resolved(HOST);
+        self.command(|| Command::Neighbor { port, address: address.into(), update });
+    }
+
+    fn arrive(&mut self, port: PortId, bytes: &[u8]) {
+        self.turn += 1;
+        let worker = self.turn % self.workers.len();
+        self.workers[worker].io().rx[usize::from(port.0)].push_back(MemoryFrame::new(port, bytes));
+    }
+
+    fn drops(&self, reason: DropReason) -> u64 {
+        self.counters.iter().map(|c| c.drops_of(reason).get()).sum()
+    }
+}
+
+fn packet(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), flags: Option<u8>, ttl: u8) -> Vec<u8> {
+    let ip = PacketBuilder::ethernet2(HOST, MACS[0]).ipv4(src.0.octets(), dst.0.octets(), ttl);
+    let mut bytes = Vec::new();
+    match flags {
+        None => ip.udp(src.1, dst.1).write(&mut bytes, b"hello").unwrap(),
+        Some(flags) => {
+            ip.tcp(src.1, dst.1, 1, 1024).write(&mut bytes, b"hello").unwrap();
+            bytes[47] = flags;
+        }
+    }
+    bytes
+}
+
+/// A few thousand packets of every kind.
+fn traffic(rig: &mut Rig, mode: Mode) {
+    for port in 0..1000 {
+        let client = (CLIENT, 2000 + port);
+        rig.arrive(FRONT, &packet(client, (VIP, 80), Some(0x02), 64));
+        rig.arrive(FRONT, &packet(client, (VIP, 53), None, 64));
+        rig.arrive(FRONT, &packet(client, (VIP, 81), Some(0x02), 64));
+        rig.arrive(FRONT, &packet(client, (VIP, 53), None, 1));
+        rig.arrive(FRONT, &packet((CLIENT, 1), (VIP, 80), Some(0x10), 64));
+        rig.arrive(FRONT, &packet(client, (VIP, 53), None, 64)[..30]);
+    }
+    rig.turn();
+    for flags in [0x10, 0x18, 0x11] {
+        for port in 0..1000 {
+            rig.arrive(FRONT, &packet((CLIENT, 2000 + port), (VIP, 80), Some(flags), 64));
+            for n in 0..2 {
+                if mode == Mode::Nat {
+                    let server = (server_address(n), 80);
+                    let mut answer = packet(server, (CLIENT, 2000 + port), Some(0x12), 64);
+                    answer[..6].copy_from_slice(&MACS[1]);
+                    rig.arrive(BACK, &answer);
+                }
+            }
+        }
+        rig.turn();
+    }
+    for n in 0..100 {
+        let mut request = Vec::new();
+        PacketBuilder::ethernet2(HOST, MACS[0])
+            .ipv4(CLIENT.octets(), VIP.octets(), 64)
+            .icmpv4_echo_request(n, n)
+            .write(&mut request, b"ping")
+            .unwrap();
+        rig.arrive(FRONT, &request);
+        let arp = etherparse::ArpPacket::new(
+            etherparse::ArpHardwareId::ETHERNET,
+            etherparse::EtherType::IPV4,
+            etherparse::ArpOperation::REQUEST,
+            &HOST,
+            &CLIENT.octets(),
+            &[0; 6],
+            &VIP.octets(),
+        )
+        .unwrap();
+        let mut request = Vec::new();
+        PacketBuilder::ethernet2(HOST, [0xff; 6]).arp(arp).write(&mut request).unwrap();
+        rig.arrive(FRONT, &request);
+        // Held until it is given up.
+        let stranger = Ipv4Addr::new(198, 51, 100, 100 + n as u8 % 50);
+        rig.arrive(FRONT, &packet((stranger, 5), (VIP, 53), None, 64));
+    }
+    rig.turn();
+    // All sessions end.
+    rig.pass(50_000);
+    let sessions: usize =
+        rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
+    assert_eq!(sessions, 0);
+}
+
+fn allocations() -> u64 {
+    ALLOCATIONS.replace(0)
+}
+
+#[test]
+fn packets_cost_no_allocation() {
+    // The counter counts.
+    COUNTING.set(true);
+    let block = vec![1u8; 100];
+    COUNTING.set(false);
+    assert_eq!((allocations(), block.len()), (1, 100));
+
+    for workers in [1, 2] {
+        for mode in [Mode::Nat, Mode::FullNat, Mode::Dr] {
+            for scheduler in SchedulerKind::ALL {
+                let first = snapshot(workers, mode, scheduler, 2);
+                let mut rig = Rig::new(first, usize::from(workers), 4096);
+                for n in 0..4 {
+                    rig.resolve(BACK, server_address(n));
+                }
+                rig.resolve(FRONT, CLIENT);
+                traffic(&mut rig, mode);
+                assert_eq!(allocations(), 0, "{workers} workers, {mode:?}, {scheduler}");
+                let sent: u64 = rig.counters.iter().map(|c| c.tx.get()).sum();
+                assert!(sent > 5000, "{sent}");
+                assert!(rig.drops(DropReason::HopLimitExceeded) == 1000 || mode == Mode::Dr);
+                assert!(rig.drops(DropReason::NoSession) >= 1000);
+                // With another list of servers, from the first packet on.
+                let next = Arc::new(snapshot(workers, mode, scheduler, 4));
+                rig.command(|| Command::Snapshot(next.clone()));
+                traffic(&mut rig, mode);
+                assert_eq!(allocations(), 0, "after a change: {mode:?}, {scheduler}");
+            }
+        }
+    }
+}
+
+/// Clients that nobody has seen, each a next hop that never answers, push one another out of the
+/// table of next hops.
+#[test]
+fn next_hops_that_come_and_go_cost_none() {
+    let first = snapshot(1, Mode::Nat, SchedulerKind::Rr, 1);
+    let mut rig = Rig::new(first, 1, 200_000);
+    rig.resolve(BACK, server_address(0));
+    for n in 0..100_000u32 {
+        let client = Ipv4Addr::from(0x0b00_0000 + n);
+        rig.arrive(FRONT, &packet((client, 5), (VIP, 53), None, 64));
+        if n % 4096 == 0 {
+            rig.turn();
+        }
+    }
+    rig.turn();
+    assert_eq!(rig.drops(DropReason::NeighborTableFull), 0);
+    assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 100_000);
+    assert_eq!(allocations(), 0);
+}
