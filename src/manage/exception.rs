@@ -9,7 +9,7 @@
 //!
 //! A port on `net_af_packet` has an interface that the kernel listens on too. It must not: a packet
 //! for the port's address would reach it twice, first where no socket expects it, and it would answer
-//! with a reset. [`overheard`] tells.
+//! with a reset. [`super::quiet`] sees to it while Shunt runs; [`overheard`] tells where it could not.
 
 use std::fs;
 use std::io;
@@ -116,8 +116,7 @@ pub fn overheard(root: &Path, interface: &str, addresses: &[IpNet]) -> Vec<(Stri
         )
     };
     if addresses.iter().any(|a| a.addr().is_ipv4()) {
-        // The larger of the two counts; 2 is the loose check.
-        if rp_filter("all") > 1 {
+        if loose_check_of_all(root) {
             let all = "net.ipv4.conf.all.rp_filter=0";
             found.push((twice("IPv4"), format!("{all} net.ipv4.conf.{interface}.rp_filter=1")));
         } else if rp_filter("all").max(rp_filter(interface)) != 1 {
@@ -130,6 +129,13 @@ pub fn overheard(root: &Path, interface: &str, addresses: &[IpNet]) -> Vec<(Stri
         found.push((twice("IPv6"), format!("net.ipv6.conf.{interface}.disable_ipv6=1")));
     }
     found
+}
+
+/// Whether the host forces the loose reverse path check on every interface: the larger of
+/// `conf/all` and `conf/IF` counts, and 2 is the loose check. The strict one cannot be set then.
+pub fn loose_check_of_all(root: &Path) -> bool {
+    let setting = root.join("proc/sys/net/ipv4/conf/all/rp_filter");
+    fs::read_to_string(setting).is_ok_and(|text| text.trim().parse::<u32>().is_ok_and(|v| v > 1))
 }
 
 /// The kernel interface of a vdev such as `net_af_packet0,iface=eth0`, when the kernel goes on

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use log::{debug, warn};
 
 use super::config::Config;
+use super::exception::shared_interface;
 
 /// What is set on such an interface.
 const SETTINGS: [(&str, &str); 3] = [
@@ -72,18 +73,10 @@ impl Drop for Quiet {
     }
 }
 
-/// The kernel's interface that a vdev receives from, if it is one that leaves the kernel listening.
+/// The kernel's interface below a device, if it is one that leaves the kernel listening.
 fn interface_below<'a>(config: &'a Config, device: &str) -> Option<&'a str> {
-    let arguments = config
-        .dpdk
-        .vdevs
-        .iter()
-        .find_map(|vdev| vdev.split_once(',').filter(|(name, _)| *name == device))?
-        .1;
-    if !device.starts_with("net_af_packet") {
-        return None;
-    }
-    arguments.split(',').find_map(|argument| argument.strip_prefix("iface="))
+    let is_it = |vdev: &&String| vdev.split(',').next() == Some(device);
+    shared_interface(config.dpdk.vdevs.iter().find(is_it)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use super::{Finding, Machine};
 use crate::manage::config::{Config, Port};
-use crate::manage::exception::overheard;
+use crate::manage::exception::loose_check_of_all;
 
 /// The offloads of an interface that are on, by name; `None` when they cannot be read.
 pub(super) type Features<'a> = &'a dyn Fn(&str) -> Option<Vec<String>>;
@@ -70,11 +70,13 @@ fn interface_findings(
         let text = "the kernel forwards IPv6 packets from it too: they would arrive twice";
         bad(text.into(), "sysctl -w net.ipv6.conf.all.forwarding=0".into());
     }
-    let overhears = port.filter(|p| p.exception.is_some() && p.device.starts_with("net_af_packet"));
-    if let Some(port) = overhears {
-        for (text, setting) in overheard(&machine.root, name, &port.addresses) {
-            bad(text, format!("sysctl -w {setting}"));
-        }
+    let overhears =
+        port.is_some_and(|p| p.exception.is_some() && p.device.starts_with("net_af_packet"));
+    if overhears && loose_check_of_all(&machine.root) {
+        // The strict check on the interface itself is set by `shunt run`.
+        let text = "net.ipv4.conf.all.rp_filter is loose: the kernel would receive packets from it \
+                    besides the tap and reset connections";
+        bad(text.into(), "sysctl -w net.ipv4.conf.all.rp_filter=0".into());
     }
     let merging = on(features, name, &MERGING);
     if !merging.is_empty() {
@@ -226,10 +228,14 @@ mod tests {
         let files = [&ETH0[..], &PEER[..]].concat();
         let mut config = config();
         config.ports[0].exception = Some("sl-front".into());
+        // What `shunt run` sets itself is no finding.
+        assert_eq!(found(&files, &config, &[]), ["Ok interface eth0: ready"]);
+        let files = [&files[..], &[("proc/sys/net/ipv4/conf/all/rp_filter", "2\n")]].concat();
         assert_eq!(
             found(&files, &config, &[]),
-            ["Bad interface eth0: the kernel receives IPv4 packets from it besides the tap and \
-              would reset connections [sysctl -w net.ipv4.conf.eth0.rp_filter=1]"]
+            ["Bad interface eth0: net.ipv4.conf.all.rp_filter is loose: the kernel would receive \
+              packets from it besides the tap and reset connections [sysctl -w \
+              net.ipv4.conf.all.rp_filter=0]"]
         );
     }
 
