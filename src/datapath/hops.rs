@@ -228,3 +228,35 @@ impl<F: Frame> Hops<F> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory::MemoryFrame;
+
+    const PORT: PortId = PortId(0);
+
+    fn host(n: usize) -> IpAddr {
+        std::net::Ipv4Addr::from(0x0a00_0000 + n as u32).into()
+    }
+
+    /// In one burst a packet may be told to wait for a hop that a later packet pushes out. It must
+    /// not then wait for the host that has the place now.
+    #[test]
+    fn nobody_waits_for_a_hop_that_was_given_up() {
+        let mut hops = Hops::new();
+        let own = [2; 6];
+        let first = hops.resolve(PORT, host(0), &own).unwrap();
+        let kept = hops.resolve(PORT, host(1), &own).unwrap();
+        let frame = || MemoryFrame::new(PORT, &[0; 60]);
+        assert_eq!(hops.hold(kept, frame(), 0), Ok(()));
+        for n in 2..MAX_HOPS + 1 {
+            hops.resolve(PORT, host(n), &own).unwrap();
+        }
+        assert!(hops.get(first).is_none() && hops.get(kept).is_some());
+        assert_eq!(hops.hold(first, frame(), 0), Err(frame()));
+        assert_eq!(hops.held(), 1);
+        hops.update(PORT, host(MAX_HOPS), Some([4; 6]), &own);
+        assert!(hops.release(0).is_none(), "it was not put to that host's packets");
+    }
+}

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::family::Family;
 use super::snapshot::{BUCKETS, Snapshot};
 use crate::session::ports::{Backend, LipPorts, Pools};
@@ -20,10 +22,21 @@ struct Source {
     turn: usize,
 }
 
+/// What the pools are made of: they are made anew only when it changes, not with the health or the
+/// weight of a server, for listing the ports of a LIP takes a while.
+#[derive(Debug, PartialEq)]
+struct Basis<A> {
+    node_id: u8,
+    worker_of: [u8; BUCKETS],
+    /// The LIPs, by their position in the pools.
+    addresses: Vec<A>,
+    backends: Vec<Backend<A>>,
+}
+
 /// The pools of one family on one worker.
 #[derive(Debug)]
 pub struct LocalPorts<A> {
-    addresses: Vec<A>,
+    basis: Option<Basis<A>>,
     pools: Pools<A>,
     /// By server; `None` for those that are not FullNAT of this family.
     sources: Vec<Option<Source>>,
@@ -31,11 +44,7 @@ pub struct LocalPorts<A> {
 
 impl<A: Family> Default for LocalPorts<A> {
     fn default() -> Self {
-        LocalPorts {
-            addresses: Vec::new(),
-            pools: Pools::new(Vec::new(), &[]),
-            sources: Vec::new(),
-        }
+        LocalPorts { basis: None, pools: Pools::new(Vec::new(), &[]), sources: Vec::new() }
     }
 }
 
@@ -51,6 +60,7 @@ impl<A: Family> LocalPorts<A> {
             addresses.extend_from_slice(lips);
         }
         let mut backends: Vec<Backend<A>> = Vec::new();
+        let mut positions = HashMap::new();
         let sources = snapshot
             .servers
             .iter()
@@ -61,7 +71,7 @@ impl<A: Family> LocalPorts<A> {
                     return None;
                 }
                 let backend = Backend { address, port: server.port, protocol: service.protocol };
-                let position = backends.iter().position(|b| *b == backend).unwrap_or_else(|| {
+                let position = *positions.entry(backend).or_insert_with(|| {
                     backends.push(backend);
                     backends.len() - 1
                 });
@@ -69,32 +79,34 @@ impl<A: Family> LocalPorts<A> {
                 Some(Source { backend: position, lips, turn: 0 })
             })
             .collect();
-        let lips = addresses
-            .iter()
-            .map(|&lip| {
-                Arc::new(LipPorts::new(
-                    lip,
-                    snapshot.node_id,
-                    |bucket| bucket < BUCKETS && snapshot.worker_of[bucket] == worker,
-                    |address, port| A::bucket(toeplitz, address, port),
-                ))
-            })
-            .collect();
-        let mut pools = Pools::new(lips, &backends);
+        self.sources = sources;
+        let basis =
+            Basis { node_id: snapshot.node_id, worker_of: snapshot.worker_of, addresses, backends };
+        if self.basis.as_ref() == Some(&basis) {
+            return;
+        }
+        let owns = |bucket: usize| bucket < BUCKETS && snapshot.worker_of[bucket] == worker;
+        let list = |&lip| {
+            let bucket_of = |address, port| A::bucket(toeplitz, address, port);
+            Arc::new(LipPorts::new(lip, snapshot.node_id, owns, bucket_of))
+        };
+        let mut pools = Pools::new(basis.addresses.iter().map(list).collect(), &basis.backends);
         pools.take_over(&mut self.pools);
-        *self = LocalPorts { addresses, pools, sources };
+        self.pools = pools;
+        self.basis = Some(basis);
     }
 
     /// A free local endpoint towards the server, in the client's steering bucket. The LIPs of the
     /// port take turns.
     pub fn allocate(&mut self, server: ServerId, bucket: usize) -> Option<(A, u16)> {
         let source = self.sources.get_mut(usize::from(server.0))?.as_mut()?;
+        let addresses = &self.basis.as_ref()?.addresses;
         let count = source.lips.len();
         for i in 0..count {
             let lip = source.lips.start + (source.turn + i) % count;
             if let Some(port) = self.pools.allocate(lip, source.backend, bucket) {
                 source.turn = (source.turn + i + 1) % count;
-                return Some((self.addresses[lip], port));
+                return Some((addresses[lip], port));
             }
         }
         None

@@ -68,7 +68,7 @@ impl Talk {
 
     /// A packet from the client, established or with `opens` the first.
     fn forward(&mut self, rig: &mut Rig, flags: u8, payload: &[u8], opens: bool) {
-        let packet = rig.from_client(self.packet(self.client, self.vip, flags, payload));
+        let packet = rig.by_client(self.packet(self.client, self.vip, flags, payload));
         let bytes = packet.bytes();
         if opens && self.mode == Mode::FullNat {
             self.local = self.learn_local_port(rig);
@@ -88,17 +88,20 @@ impl Talk {
     fn learn_local_port(&self, rig: &Rig) -> SocketAddr {
         let mut twin = Rig::new(rig.net.clone());
         twin.turn = rig.turn;
-        let packet = twin.from_client(self.packet(self.client, self.vip, SYN, b""));
+        let packet = twin.by_client(self.packet(self.client, self.vip, SYN, b""));
         let sent = twin.send(FRONT, &packet.bytes());
         assert_eq!(sent.len(), 1);
         let local = SocketAddr::new(self.family.lip(), source_port(&sent[0].1));
         assert_eq!(rig.net.owner(local), rig.net.owner(self.client), "the reply's worker");
-        assert!(local.port() >= 1024 && local.port() % 2 == 0, "a port of node 0: {local}");
+        assert!(
+            local.port() >= 1024 && local.port().is_multiple_of(2),
+            "a port of node 0: {local}"
+        );
         local
     }
 
     fn reply(&self, rig: &mut Rig, flags: u8, payload: &[u8]) {
-        let packet = rig.from_server(11, self.packet(self.server, self.local, flags, payload));
+        let packet = rig.by_server(11, self.packet(self.server, self.local, flags, payload));
         let bytes = packet.bytes();
         let out = self.packet(self.vip, self.client, flags, payload).ttl(packet.ttl - 1);
         let out = rig.to_client(out).bytes();
@@ -153,7 +156,7 @@ fn a_udp_checksum_of_zero_stays_zero() {
         let mut rig = Rig::new(Net::two_armed(1).usual(mode));
         let mut talk = Talk::new(Family::V4, Protocol::Udp, mode, 1025);
         talk.forward(&mut rig, 0, b"x", true);
-        let packet = rig.from_client(udp(talk.client, talk.vip));
+        let packet = rig.by_client(udp(talk.client, talk.vip));
         let (mut bytes, mut out) = (packet.bytes(), talk.forwarded(&rig, &packet).bytes());
         bytes[40..42].fill(0);
         out[40..42].fill(0);
@@ -178,7 +181,7 @@ fn checksums_around_zero() {
         for word in 0..=u16::MAX {
             // Every value of the checksum comes up, before and after the rewrite.
             let payload = word.to_be_bytes();
-            let packet = rig.from_client(talk.packet(talk.client, talk.vip, ACK, &payload));
+            let packet = rig.by_client(talk.packet(talk.client, talk.vip, ACK, &payload));
             let expected = talk.forwarded(&rig, &packet).bytes();
             let bytes = packet.bytes();
             let at = bytes.len() - 2 - if protocol == Protocol::Tcp { 4 } else { 2 };
@@ -203,7 +206,7 @@ fn the_hop_limit_runs_out() {
                     let mut talk = Talk::new(family, Protocol::Tcp, mode, 50_000);
                     let spent = |rig: &mut Rig, talk: &Talk, what, flags| {
                         let packet = talk.packet(talk.client, talk.vip, flags, b"abc").ttl(ttl);
-                        let bytes = rig.from_client(packet).bytes();
+                        let bytes = rig.by_client(packet).bytes();
                         let (own, to) = (family.front(), family.client());
                         let error = time_exceeded((FRONT_MAC, ROUTER_MAC), own, to, &bytes);
                         let changes =
@@ -220,7 +223,7 @@ fn the_hop_limit_runs_out() {
                     let back = rig.net.server_side();
                     let own = if back == FRONT { family.front() } else { family.back() };
                     let packet = talk.packet(talk.server, talk.local, ACK, b"abc").ttl(ttl);
-                    let bytes = rig.from_server(11, packet).bytes();
+                    let bytes = rig.by_server(11, packet).bytes();
                     let macs = (rig.net.server_side_mac(), server_mac(11));
                     let error = time_exceeded(macs, own, family.server(11), &bytes);
                     let changes =
@@ -241,7 +244,7 @@ fn a_packet_that_dies_here_does_not_touch_its_session() {
     talk.reply(&mut rig, SYN_ACK, b"");
     talk.forward(&mut rig, ACK, b"", false);
     let reset = talk.packet(talk.client, talk.vip, crate::frames::RST, b"").ttl(1);
-    let reset = rig.from_client(reset).bytes();
+    let reset = rig.by_client(reset).bytes();
     rig.send(FRONT, &reset);
     // Had the RST counted, the session would end after tcp_fin.
     rig.wait("established it stays", 60_000, Changes::none());
@@ -255,7 +258,7 @@ fn a_hop_limit_of_two_is_enough_and_direct_return_needs_none() {
             let mut rig = Rig::new(Net::two_armed(1).usual(mode));
             let mut talk = Talk::new(family, Protocol::Tcp, mode, 50_000);
             talk.forward(&mut rig, SYN, b"", true);
-            let packet = rig.from_client(talk.packet(talk.client, talk.vip, SYN, b"").ttl(ttl));
+            let packet = rig.by_client(talk.packet(talk.client, talk.vip, SYN, b"").ttl(ttl));
             let (bytes, out) = (packet.bytes(), talk.forwarded(&rig, &packet).bytes());
             let port = rig.net.server_side();
             let changes = Changes::none().forward(talk.id, &bytes).tx(port, &out);
@@ -271,7 +274,7 @@ fn time_exceeded_is_rate_limited_and_quotes_no_more_than_it_may() {
     for (family, size) in [(Family::V4, 576), (Family::V6, 1280)] {
         let talk = Talk::new(family, Protocol::Tcp, Mode::Nat, 50_000);
         let packet = talk.packet(talk.client, talk.vip, SYN, &[7; 1400]).ttl(1);
-        let bytes = rig.from_client(packet).bytes();
+        let bytes = rig.by_client(packet).bytes();
         rig.now = rig.now.wrapping_add(1000);
         let header = if family == Family::V4 { 28 } else { 48 };
         let quote = &bytes[..14 + size - header];
@@ -296,7 +299,7 @@ fn padding_is_not_part_of_the_packet() {
     let mut rig = Rig::new(Net::two_armed(1).usual(Mode::Nat));
     let mut talk = Talk::new(Family::V4, Protocol::Udp, Mode::Nat, 50_000);
     talk.forward(&mut rig, 0, b"x", true);
-    let packet = rig.from_client(talk.packet(talk.client, talk.vip, 0, b"x"));
+    let packet = rig.by_client(talk.packet(talk.client, talk.vip, 0, b"x"));
     let (mut bytes, mut out) = (packet.bytes(), talk.forwarded(&rig, &packet).bytes());
     bytes.resize(60, 0xee);
     out.resize(60, 0xee);

@@ -47,14 +47,14 @@ fn an_answer_needs_one_hand_off_at_most_and_finds_its_session() {
             let vip = SocketAddr::new(family.vip(), 53);
             for n in 0..500u16 {
                 let from = SocketAddr::new(family.client(), 20_000 + 7 * n);
-                let query = rig.from_client(udp(from, vip)).bytes();
+                let query = rig.by_client(udp(from, vip)).bytes();
                 let sent = rig.send(FRONT, &query);
                 assert_eq!(sent.len(), 1);
                 let (local, n) = local(&sent[0].1);
                 assert_eq!(rig.net.owner(local), rig.net.owner(from));
                 let server = SocketAddr::new(family.server(n), 5353);
                 let out = rig.to_client(udp(vip, from).ttl(63)).bytes();
-                let answer = rig.from_server(n, udp(server, local)).bytes();
+                let answer = rig.by_server(n, udp(server, local)).bytes();
                 // Whichever worker's queue it comes in: `step` allows a hand-off only to the owner.
                 let base = if family == Family::V6 { 3 } else { 0 };
                 let id = ServerId(base + u16::from(n) - 11);
@@ -72,7 +72,7 @@ fn the_local_addresses_take_turns() {
     let mut count = HashMap::new();
     for n in 0..300 {
         let from = SocketAddr::new(ip("198.51.100.7"), 20_000 + n);
-        let query = rig.from_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
+        let query = rig.by_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
         let (local, _) = local(&rig.send(FRONT, &query)[0].1);
         *count.entry(local.ip()).or_insert(0) += 1;
     }
@@ -109,7 +109,7 @@ fn ports_run_out_per_server_and_bucket_and_come_back() {
         let vip = SocketAddr::new(family.vip(), 53);
         let mut used = HashSet::new();
         for client in &clients {
-            let query = rig.from_client(udp(*client, vip)).bytes();
+            let query = rig.by_client(udp(*client, vip)).bytes();
             let sent = rig.send(FRONT, &query);
             assert_eq!(sent.len(), 1, "{client}");
             assert!(used.insert(local(&sent[0].1)), "used twice towards one server");
@@ -120,17 +120,17 @@ fn ports_run_out_per_server_and_bucket_and_come_back() {
 
         let late = ip(if v6 { "2001:db8:99::8" } else { "198.51.100.8" });
         let late = clients_of_bucket(&rig.net, 5, late)[0];
-        let query = rig.from_client(udp(late, vip)).bytes();
+        let query = rig.by_client(udp(late, vip)).bytes();
         let changes = Changes::none().dropped(LocalPortsExhausted);
         rig.step("exhausted", FRONT, &query, None, changes, &[]);
         // Another bucket has ports of its own.
         let elsewhere = SocketAddr::new(late.ip(), late.port() + 1);
-        let aside = rig.from_client(udp(elsewhere, vip)).bytes();
+        let aside = rig.by_client(udp(elsewhere, vip)).bytes();
         assert_eq!(rig.send(FRONT, &aside).len(), 1);
         // One session ends, one port is free.
         rig.pass(15_000);
         for client in &clients[1..] {
-            let query = rig.from_client(udp(*client, vip)).bytes();
+            let query = rig.by_client(udp(*client, vip)).bytes();
             assert_eq!(rig.send(FRONT, &query).len(), 1);
         }
         // (The wheel looks at a bounded number of entries each turn.)
@@ -147,7 +147,7 @@ fn ports_run_out_per_server_and_bucket_and_come_back() {
         }
         // All are free again: as many sessions as at first.
         for client in &clients {
-            let query = rig.from_client(udp(*client, vip)).bytes();
+            let query = rig.by_client(udp(*client, vip)).bytes();
             assert_eq!(rig.send(FRONT, &query).len(), 1, "{client}");
         }
     }
@@ -159,7 +159,7 @@ fn ports_in_use_stay_so_in_a_new_configuration() {
     let clients = &clients_of_bucket(&rig.net, 5, ip("198.51.100.7"))[..252];
     let vip = endpoint("192.0.2.10:53");
     let ask = |rig: &mut Rig, client: SocketAddr| {
-        let query = rig.from_client(udp(client, vip)).bytes();
+        let query = rig.by_client(udp(client, vip)).bytes();
         rig.send(FRONT, &query).pop().map(|(_, bytes)| local(&bytes).0)
     };
     let before: Vec<_> = clients[..100].iter().map(|c| ask(&mut rig, *c).unwrap()).collect();
@@ -191,7 +191,7 @@ fn the_other_node_has_the_other_ports() {
         let mut rig = Rig::new(net);
         for n in 0..50 {
             let from = SocketAddr::new(ip("198.51.100.7"), 20_000 + n);
-            let query = rig.from_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
+            let query = rig.by_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
             let (local, _) = local(&rig.send(FRONT, &query)[0].1);
             assert_eq!(local.port() % 2, u16::from(node));
         }
@@ -202,7 +202,7 @@ fn the_other_node_has_the_other_ports() {
 fn without_a_local_address_there_is_no_session() {
     let mut rig = Rig::new(net(1, 1, 0));
     let from = endpoint("198.51.100.7:4000");
-    let query = rig.from_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
+    let query = rig.by_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
     let changes = Changes::none().dropped(LocalPortsExhausted);
     rig.step("no LIP", FRONT, &query, None, changes, &[]);
 }

@@ -40,26 +40,26 @@ fn net(mode: Mode, servers: u8) -> Net {
 }
 
 fn from_client(rig: &mut Rig, port: u16, flags: u8) -> usize {
-    let frame = rig.from_client(tcp(client(port), endpoint(VIP), flags)).bytes();
+    let frame = rig.by_client(tcp(client(port), endpoint(VIP), flags)).bytes();
     rig.send(FRONT, &frame).len()
 }
 
 /// The server (the last byte of its address) that gets the packet.
 fn server_of(rig: &mut Rig, port: u16, flags: u8) -> Option<u8> {
-    let frame = rig.from_client(tcp(client(port), endpoint(VIP), flags)).bytes();
+    let frame = rig.by_client(tcp(client(port), endpoint(VIP), flags)).bytes();
     let sent = rig.send(FRONT, &frame);
     assert!(sent.len() <= 1);
     sent.first().map(|(_, bytes)| bytes[5])
 }
 
 fn udp_server_of(rig: &mut Rig, port: u16) -> Option<u8> {
-    let frame = rig.from_client(udp(client(port), endpoint("192.0.2.10:53"))).bytes();
+    let frame = rig.by_client(udp(client(port), endpoint("192.0.2.10:53"))).bytes();
     rig.send(FRONT, &frame).first().map(|(_, bytes)| bytes[5])
 }
 
 fn from_server(rig: &mut Rig, n: u8, port: u16, flags: u8) -> usize {
     let server = SocketAddr::new(ip(&format!("10.0.0.{n}")), 8080);
-    let frame = rig.from_server(n, tcp(server, client(port), flags)).bytes();
+    let frame = rig.by_server(n, tcp(server, client(port), flags)).bytes();
     rig.send(BACK, &frame).len()
 }
 
@@ -73,16 +73,31 @@ fn state(rig: &Rig) -> Option<TcpState> {
 fn each_state_lives_its_time() {
     use TcpState::*;
     #[rustfmt::skip]
-    let conversations: &[(&[(Peer, u8)], TcpState, u32)] = &[
+    type Conversation<'a> = (&'a [(Peer, u8)], TcpState, u32);
+    let conversations: &[Conversation<'_>] = &[
         (&[(Client, SYN)], SynSent, 5_000),
         (&[(Client, SYN), (Client, ACK)], SynSent, 5_000),
         (&[(Client, SYN), (Server, SYN_ACK)], SynReceived, 5_000),
         (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK)], Established, 900_000),
-        (&[(Client, SYN), (Server, SYN_ACK), (Client, PSH_ACK), (Server, ACK)], Established, 900_000),
+        (
+            &[(Client, SYN), (Server, SYN_ACK), (Client, PSH_ACK), (Server, ACK)],
+            Established,
+            900_000,
+        ),
         (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Client, FIN_ACK)], FinClient, 10_000),
         (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Server, FIN_ACK)], FinServer, 10_000),
-        (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Server, FIN_ACK), (Client, FIN_ACK), (Server, ACK)],
-            FinBoth, 10_000),
+        (
+            &[
+                (Client, SYN),
+                (Server, SYN_ACK),
+                (Client, ACK),
+                (Server, FIN_ACK),
+                (Client, FIN_ACK),
+                (Server, ACK),
+            ],
+            FinBoth,
+            10_000,
+        ),
         (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Client, RST)], Closed, 10_000),
         (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Server, RST)], Closed, 10_000),
         (&[(Client, SYN), (Server, RST | ACK)], Closed, 10_000),
@@ -113,7 +128,7 @@ fn udp_lives_as_long_as_somebody_speaks() {
     };
     opened(&mut rig);
     let answer = udp(endpoint("10.0.0.11:5353"), client(40_000));
-    let answer = rig.from_server(11, answer).bytes();
+    let answer = rig.by_server(11, answer).bytes();
     for _ in 0..5 {
         rig.pass(29_000);
         assert_eq!(rig.send(BACK, &answer).len(), 1, "an answer keeps it");
@@ -136,7 +151,7 @@ fn direct_return_sees_the_client_only() {
     }
     // An answer that comes by here all the same is nobody's: the server answers the client itself.
     let stray = tcp(endpoint(VIP), client(40_000), SYN_ACK);
-    let stray = rig.from_server(11, stray).bytes();
+    let stray = rig.by_server(11, stray).bytes();
     let changes = Changes::none().dropped(shunt::wire::DropReason::SpoofedLocal);
     rig.step("a stray answer", BACK, &stray, None, changes, &[]);
     let ended = Changes::none().session(ServerId(0), false, -1).add("expired", 1);
@@ -221,7 +236,7 @@ fn a_failed_server_gets_no_new_connection_and_keeps_the_old_ones() {
     assert_eq!(server_of(&mut rig, 41_000, SYN), Some(12), "a SYN again, to a server that is up");
     rig.net.snapshot.servers[0].up = false;
     rig.reconfigure();
-    let syn = rig.from_client(tcp(client(44_000), endpoint(VIP), SYN)).bytes();
+    let syn = rig.by_client(tcp(client(44_000), endpoint(VIP), SYN)).bytes();
     let changes = Changes::none().dropped(NoServer);
     rig.step("nobody left", FRONT, &syn, None, changes, &[]);
 }
@@ -305,7 +320,7 @@ fn a_full_table_refuses_and_ends_nobody() {
         for n in 0..50 {
             assert_eq!(server_of(&mut rig, 10_000 + n, SYN), Some(11));
         }
-        let syn = rig.from_client(tcp(client(9_999), endpoint(VIP), SYN)).bytes();
+        let syn = rig.by_client(tcp(client(9_999), endpoint(VIP), SYN)).bytes();
         let full = Changes::none().dropped(SessionTableFull);
         rig.step("full", FRONT, &syn, None, full.clone(), &[]);
         rig.step("still full", FRONT, &syn, None, full, &[]);
@@ -326,11 +341,11 @@ fn two_services_on_one_server_cannot_have_the_same_client_port() {
     let mut rig = Rig::new(net);
     assert_eq!(server_of(&mut rig, 40_000, SYN), Some(11));
     let from = client(40_000);
-    let syn = rig.from_client(tcp(from, endpoint("192.0.2.20:80"), SYN)).bytes();
+    let syn = rig.by_client(tcp(from, endpoint("192.0.2.20:80"), SYN)).bytes();
     let changes = Changes::none().dropped(ReplyTupleInUse);
     rig.step("the answers would look alike", FRONT, &syn, None, changes, &[]);
     // Another port of the client is another answer; and when the first session has ended, so is it.
-    let next = rig.from_client(tcp(client(40_001), endpoint("192.0.2.20:80"), SYN)).bytes();
+    let next = rig.by_client(tcp(client(40_001), endpoint("192.0.2.20:80"), SYN)).bytes();
     assert_eq!(rig.send(FRONT, &next).len(), 1);
     rig.pass(5_000 + LATE);
     assert_eq!(rig.send(FRONT, &syn).len(), 1);
@@ -362,7 +377,7 @@ fn services_are_told_apart_by_address_port_and_protocol() {
             Protocol::Tcp => tcp(src, dst, SYN),
             Protocol::Udp => udp(src, dst),
         };
-        let frame = rig.from_client(packet(from, listen)).bytes();
+        let frame = rig.by_client(packet(from, listen)).bytes();
         let to = SocketAddr::new(family.server(n), 8000 + u16::from(n));
         let out = rig.to_server(n, packet(from, to).ttl(63)).bytes();
         assert_eq!(rig.send(FRONT, &frame), [(BACK, out)], "{protocol} {listen}");

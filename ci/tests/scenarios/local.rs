@@ -352,7 +352,7 @@ fn endpoint_of(ip: std::net::IpAddr, port: u16) -> std::net::SocketAddr {
 }
 
 fn rig_packet(rig: &Rig, packet: crate::frames::Packet) -> Vec<u8> {
-    rig.from_client(packet).bytes()
+    rig.by_client(packet).bytes()
 }
 
 /// An IP packet of a protocol that has no sessions.
@@ -447,15 +447,15 @@ fn what_no_service_listens_for() {
         }
         // From the servers' side.
         let server = endpoint("10.0.0.11:8080");
-        let frame = rig.from_server(11, tcp(server, client, 0x12)).bytes();
+        let frame = rig.by_server(11, tcp(server, client, 0x12)).bytes();
         let changes = Changes::none().dropped(NoSession);
         rig.step("an answer to nobody", BACK, &frame, Some(client), changes, &[]);
         let other = endpoint("10.0.0.11:9999");
-        let frame = rig.from_server(11, tcp(other, client, SYN)).bytes();
+        let frame = rig.by_server(11, tcp(other, client, SYN)).bytes();
         let changes = Changes::none().dropped(NotLocal);
         rig.step("a server on its own account", BACK, &frame, Some(client), changes, &[]);
         let own = endpoint("10.0.0.1:40000");
-        let frame = rig.from_server(11, tcp(server, own, 0x12)).bytes();
+        let frame = rig.by_server(11, tcp(server, own, 0x12)).bytes();
         let changes = Changes::none().dropped(NoException);
         rig.step("to a kernel that is not there", BACK, &frame, Some(own), changes, &[]);
     }

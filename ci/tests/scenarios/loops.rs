@@ -18,7 +18,7 @@ use crate::rig::Rig;
 #[test]
 fn what_a_port_does_not_take_is_a_drop() {
     let mut rig = Rig::new(Net::two_armed(1).usual(Mode::Nat));
-    let query = rig.from_client(udp(client(1), endpoint("192.0.2.10:53"))).bytes();
+    let query = rig.by_client(udp(client(1), endpoint("192.0.2.10:53"))).bytes();
     let out = rig.to_server(11, udp(client(1), endpoint("10.0.0.11:5353")).ttl(63)).bytes();
     rig.send(FRONT, &query);
     rig.workers[0].io().tx_room[1] = Some(0);
@@ -55,10 +55,10 @@ fn a_mixed_burst_is_accounted_for_packet_by_packet() {
     let mut rig = Rig::new(Net::two_armed(1).usual(Mode::Nat));
     let ping = echo((ROUTER_MAC, FRONT_MAC), ip("198.51.100.7"), ip("192.0.2.10"), false, 9);
     let pong = echo((FRONT_MAC, ROUTER_MAC), ip("192.0.2.10"), ip("198.51.100.7"), true, 64);
-    let syn = rig.from_client(tcp(client(1), endpoint("192.0.2.10:80"), SYN)).bytes();
+    let syn = rig.by_client(tcp(client(1), endpoint("192.0.2.10:80"), SYN)).bytes();
     let to = endpoint("10.0.0.11:8080");
     let out = rig.to_server(11, tcp(client(1), to, SYN).ttl(63)).bytes();
-    let stray = rig.from_client(tcp(client(2), endpoint("192.0.2.10:80"), ACK)).bytes();
+    let stray = rig.by_client(tcp(client(2), endpoint("192.0.2.10:80"), ACK)).bytes();
     // The same SYN twice in one burst opens one session.
     for frame in [&ping, &syn, &stray, &syn, &ping, &syn] {
         rig.workers[0].io().arrive(FRONT, frame);
@@ -98,7 +98,7 @@ fn bursts_larger_than_a_burst() {
                 let family = family[usize::from(n % 2)];
                 let from = SocketAddr::new(family.client(), 1000 + n % 50);
                 let vip = SocketAddr::new(family.vip(), 53);
-                let frame = rig.from_client(udp(from, vip)).bytes();
+                let frame = rig.by_client(udp(from, vip)).bytes();
                 rig.arrive(MemoryFrame::new(FRONT, &frame));
             }
             rig.settle();
@@ -112,7 +112,7 @@ fn bursts_larger_than_a_burst() {
 fn a_full_ring_between_workers_is_a_drop() {
     let mut rig = Rig::new(Net::two_armed(2).usual(Mode::Nat));
     let foreign = (1..).map(client).find(|client| rig.net.owner(*client) == 1).unwrap();
-    let frame = rig.from_client(udp(foreign, endpoint("192.0.2.10:53"))).bytes();
+    let frame = rig.by_client(udp(foreign, endpoint("192.0.2.10:53"))).bytes();
     for _ in 0..HAND_OFF_RING + 5 {
         rig.workers[0].io().arrive(FRONT, &frame);
     }
@@ -197,7 +197,7 @@ fn sessions_are_listed() {
         let mut rig = Rig::new(net);
         for n in 0..600u16 {
             let from = client(1000 + n);
-            let frame = rig.from_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
+            let frame = rig.by_client(udp(from, endpoint("192.0.2.10:53"))).bytes();
             assert_eq!(rig.send(FRONT, &frame).len(), 1);
         }
         rig.pass(10_000);
@@ -205,7 +205,7 @@ fn sessions_are_listed() {
         {
             let from = SocketAddr::new(ip(address), 555);
             let vip = SocketAddr::new(family.vip(), 80);
-            let frame = rig.from_client(tcp(from, vip, SYN)).bytes();
+            let frame = rig.by_client(tcp(from, vip, SYN)).bytes();
             assert_eq!(rig.send(FRONT, &frame).len(), 1);
         }
         let all = SessionFilter::default();

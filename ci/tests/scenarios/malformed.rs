@@ -18,7 +18,7 @@ fn good(rig: &Rig, family: Family, is_tcp: bool) -> Vec<u8> {
     let src = std::net::SocketAddr::new(family.client(), 40_000);
     let dst = std::net::SocketAddr::new(family.vip(), port);
     let packet = if is_tcp { tcp(src, dst, SYN) } else { udp(src, dst) };
-    rig.from_client(packet).bytes()
+    rig.by_client(packet).bytes()
 }
 
 struct Bench {
@@ -159,9 +159,9 @@ fn land() {
     for (vip, other) in [("192.0.2.10:80", "198.51.100.7:9"), ("[2001:db8:1::10]:80", "[::9]:9")] {
         let (vip, other) = (endpoint(vip), endpoint(other));
         for both in [vip, other] {
-            let frame = b.rig.from_client(tcp(both, both, SYN)).bytes();
+            let frame = b.rig.by_client(tcp(both, both, SYN)).bytes();
             b.expect("land", &frame, Land);
-            let frame = b.rig.from_client(udp(both, both)).bytes();
+            let frame = b.rig.by_client(udp(both, both)).bytes();
             b.expect("land", &frame, Land);
         }
     }
@@ -302,7 +302,7 @@ fn flags_that_do_not_matter() {
     let client = endpoint("198.51.100.7:40000");
     // ECN's flags on a SYN (RFC 3168), a push, urgent data.
     for flags in [SYN | 0xc0, SYN | 0x08, SYN | 0x20, ACK | 0x40] {
-        let frame = rig.from_client(tcp(client, endpoint("192.0.2.10:80"), flags)).bytes();
+        let frame = rig.by_client(tcp(client, endpoint("192.0.2.10:80"), flags)).bytes();
         assert_eq!(rig.send(FRONT, &frame).len(), 1, "{flags:#x}");
     }
     assert_eq!(rig.sessions(), 1);

@@ -31,7 +31,7 @@ fn wanted(rig: &mut Rig) -> Vec<(PortId, std::net::IpAddr)> {
 
 /// A UDP datagram of `client` to the service, and what goes to the server for it.
 fn datagram(rig: &Rig, port: u16, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let packet = rig.from_client(udp(client(port), endpoint("192.0.2.10:53")).payload(payload));
+    let packet = rig.by_client(udp(client(port), endpoint("192.0.2.10:53")).payload(payload));
     let to = udp(client(port), endpoint("10.0.0.11:5353")).payload(payload).ttl(63);
     (packet.bytes(), rig.to_server(11, to).bytes())
 }
@@ -46,7 +46,7 @@ fn held_until_the_neighbor_is_known() {
             let from = SocketAddr::new(family.client(), 40_000);
             let vip = SocketAddr::new(family.vip(), 80);
             let server = SocketAddr::new(family.server(11), 8080);
-            let mut syn = rig.from_client(tcp(from, vip, SYN)).bytes();
+            let mut syn = rig.by_client(tcp(from, vip, SYN)).bytes();
             let to_server = rig.to_server(11, tcp(from, server, SYN).ttl(63)).bytes();
             let opened = Changes::none().session(id, v6, 1).forward(id, &syn).held(1);
             rig.step("held", FRONT, &syn, Some(from), opened, &[]);
@@ -66,7 +66,7 @@ fn held_until_the_neighbor_is_known() {
             assert_eq!(rig.changes(), changes);
 
             // The way back: the router is unknown.
-            let answer = rig.from_server(11, tcp(server, from, SYN_ACK)).bytes();
+            let answer = rig.by_server(11, tcp(server, from, SYN_ACK)).bytes();
             let held = Changes::none().reply(id, &answer).held(1);
             rig.step("held on the way back", BACK, &answer, Some(from), held, &[]);
             assert_eq!(wanted(&mut rig), [(FRONT, family.router())]);
@@ -166,7 +166,7 @@ fn no_route_to_the_client() {
     net.snapshot.routes_v4.retain(|route| route.to.prefix_len() != 0);
     let mut rig = Rig::new(net);
     let from = client(40_000);
-    let syn = rig.from_client(tcp(from, endpoint("192.0.2.10:80"), SYN)).bytes();
+    let syn = rig.by_client(tcp(from, endpoint("192.0.2.10:80"), SYN)).bytes();
     let changes = Changes::none().dropped(NoRoute);
     rig.step("no session without a way back", FRONT, &syn, Some(from), changes, &[]);
     // In direct return the switch needs none.
@@ -186,9 +186,9 @@ fn the_longest_prefix_wins_and_new_routes_are_used_at_once() {
     rig.resolve(FRONT, ip("192.0.2.5"), near);
     rig.resolve(FRONT, ip("192.0.2.6"), nearer);
     let from = client(40_000);
-    let syn = rig.from_client(tcp(from, endpoint("192.0.2.10:80"), SYN)).bytes();
+    let syn = rig.by_client(tcp(from, endpoint("192.0.2.10:80"), SYN)).bytes();
     rig.send(FRONT, &syn);
-    let answer = rig.from_server(11, tcp(endpoint("10.0.0.11:8080"), from, SYN_ACK)).bytes();
+    let answer = rig.by_server(11, tcp(endpoint("10.0.0.11:8080"), from, SYN_ACK)).bytes();
     let via = |rig: &mut Rig, mac: [u8; 6]| {
         let out = tcp(endpoint("192.0.2.10:80"), from, SYN_ACK).ttl(63);
         let out = rig.to_client(out).macs_to(mac);
@@ -227,7 +227,7 @@ fn the_table_of_next_hops_is_bounded() {
         rig.resolve(FRONT, host.into(), ROUTER_MAC);
     }
     let from = endpoint("172.31.0.1:4000");
-    let syn = rig.from_client(tcp(from, endpoint("192.0.2.10:80"), SYN)).bytes();
+    let syn = rig.by_client(tcp(from, endpoint("192.0.2.10:80"), SYN)).bytes();
     let changes = Changes::none().dropped(NeighborTableFull);
     rig.step("no room", FRONT, &syn, Some(from), changes, &[]);
     // One that has failed makes room (it is found within a few packets' searches).

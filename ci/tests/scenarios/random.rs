@@ -197,7 +197,7 @@ impl History {
                 let from = SocketAddr::new(family.client(), 40_000 + client);
                 let vip = SocketAddr::new(family.vip(), if is_tcp { 80 } else { 53 });
                 let packet = if is_tcp { tcp(from, vip, flags) } else { udp(from, vip) };
-                let bytes = self.rig.from_client(packet.ttl(ttl)).bytes();
+                let bytes = self.rig.by_client(packet.ttl(ttl)).bytes();
                 self.arrive(MemoryFrame::new(FRONT, &bytes));
             }
             Op::Answer { of, flags, ttl } if !self.queries.is_empty() => {

@@ -236,7 +236,7 @@ impl Rig {
     }
 
     /// A packet from the client by way of the router, as it comes in at `front`.
-    pub fn from_client(&self, packet: Packet) -> Packet {
+    pub fn by_client(&self, packet: Packet) -> Packet {
         let mac = self.net.snapshot.ports[0].mac;
         packet.macs(ROUTER_MAC, mac)
     }
@@ -248,7 +248,7 @@ impl Rig {
     }
 
     /// A packet from server `n`, as it comes in on the server side.
-    pub fn from_server(&self, n: u8, packet: Packet) -> Packet {
+    pub fn by_server(&self, n: u8, packet: Packet) -> Packet {
         packet.macs(server_mac(n), self.net.server_side_mac())
     }
 
