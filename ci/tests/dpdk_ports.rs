@@ -165,7 +165,7 @@ fn port_errors(pool: &Mempool) {
 
 fn mbufs(io: &mut DpdkIo) {
     let mut mbuf = io.allocate().unwrap();
-    assert_eq!(mbuf.bytes(), []);
+    assert!(mbuf.bytes().is_empty());
     assert_eq!((mbuf.headroom(), mbuf.tailroom()), (128, 2048));
     assert!(!mbuf.is_segmented());
     assert_eq!(mbuf.rx_checksum(), RxChecksum::default());
