@@ -32,7 +32,7 @@ pub(crate) const SHUNT: &str = env!("CARGO_BIN_EXE_shunt");
 /// The port of the web service.
 pub(crate) const WEB: u16 = 80;
 /// How long anything may take to come true before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The virtual address.
 pub(crate) fn vip(family: Family) -> IpAddr {
@@ -257,9 +257,10 @@ impl Rig {
             }
         }
         let all = self.plan.weights.len();
+        // Slow enough that a machine busy with something else does not take a server down.
         let http = "[service.health]\ntype = \"http\"\npath = \"/healthz\"\nexpect = \"200\"\n\
-                    interval_ms = 500\ntimeout_ms = 500\nrise = 2\nfall = 2\n";
-        let tcp = "[service.health]\ntype = \"tcp\"\n";
+                    interval_ms = 1000\ntimeout_ms = 1000\nrise = 1\nfall = 3\n";
+        let tcp = "[service.health]\ntype = \"tcp\"\ntimeout_ms = 1000\n";
         text += &self.service("web", "tcp", WEB, mode.web_port(), http, all);
         text += &self.service("echo", "tcp", ECHO, ECHO, tcp, all);
         text += &self.service("echo-udp", "udp", ECHO, ECHO, "", all);
@@ -307,12 +308,11 @@ impl Rig {
             rig.try_shunt(&["status", "--json"]).status.success()
         });
         self.wait_for("every server is up and was asked", |rig| {
-            rig.servers_view().iter().all(|s| {
-                s.up && s
-                    .health
-                    .as_ref()
-                    .is_none_or(|h| h.latency_ms.is_some() && h.error.is_none())
-            })
+            let good = |s: &view::Server| match &s.health {
+                Some(health) => s.up && health.latency_ms.is_some(),
+                None => s.up,
+            };
+            rig.servers_view().iter().all(good)
         });
     }
 

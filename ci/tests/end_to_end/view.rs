@@ -25,7 +25,6 @@ pub(crate) struct Server {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Health {
     pub(crate) latency_ms: Option<f64>,
-    pub(crate) error: Option<String>,
 }
 
 /// `shunt services --json`
