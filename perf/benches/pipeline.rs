@@ -1,3 +1,5 @@
+#![allow(missing_docs)] // criterion_group! makes a public function without any
+
 //! The whole data path per packet: a burst of 32 through the pipeline, sessions established.
 
 use std::hint::black_box;
