@@ -15,7 +15,7 @@ use shunt::datapath::pipeline::{Pipeline, Setup};
 use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
 use shunt::dpdk::{
     Capabilities, DpdkIo, Eal, EalOptions, Mempool, PoolOptions, PortConfig, Ports, Steering,
-    advise_huge_pages,
+    advise_huge_pages, preloaded,
 };
 use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
 use shunt::manage::config::{self, Config};
@@ -181,16 +181,11 @@ fn start_ports(
     let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
     let queues = (config.ports.len() * workers) as u32;
     let tap_queues = (configs.len() - config.ports.len()) * workers;
+    let tap_buffers = (tap_queues * 2 * usize::from(TAP_DESC)) as u32;
+    let waiting = (MAX_HELD * workers) as u32 + tap_buffers + preloaded(&config.dpdk.vdevs);
     let pool = Mempool::create(
         eal,
-        PoolOptions::for_ports(
-            queues,
-            WIRE_DESC,
-            WIRE_DESC,
-            workers as u32,
-            (MAX_HELD * workers + tap_queues * 2 * usize::from(TAP_DESC)) as u32,
-            mtu,
-        ),
+        PoolOptions::for_ports(queues, WIRE_DESC, WIRE_DESC, workers as u32, waiting, mtu),
     )?;
     let steering = Steering { workers: workers as u16, worker_of, key: &toeplitz::KEY };
     let (ports, ios) = Ports::start(&pool, &configs, steering)?;

@@ -1,3 +1,5 @@
-//! What the benches share: a configuration, flows, and ports that cost nothing.
+//! What benches and measurements share: the traffic ([`traffic`]), and a worker on ports that cost
+//! nothing ([`rig`]).
 
 pub mod rig;
+pub mod traffic;

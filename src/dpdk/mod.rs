@@ -12,6 +12,7 @@
 
 mod burst;
 mod capabilities;
+mod capture;
 mod eal;
 mod error;
 mod huge_pages;
@@ -25,6 +26,7 @@ mod rss;
 
 pub use burst::DpdkIo;
 pub use capabilities::{Capabilities, Checksums, RssFields};
+pub use capture::preloaded;
 pub use eal::{Eal, EalOptions, ThreadGuard};
 pub use error::Error;
 pub use huge_pages::advise as advise_huge_pages;
