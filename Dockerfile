@@ -3,13 +3,15 @@
 #   docker build -t shunt .
 #   docker run --rm --network host \
 #       --cap-drop ALL --cap-add NET_ADMIN --cap-add NET_RAW --cap-add IPC_LOCK --cap-add SYS_NICE \
-#       --device /dev/net/tun \
+#       --security-opt systempaths=unconfined --device /dev/net/tun \
 #       -v ./shunt.toml:/etc/shunt/shunt.toml:ro shunt
 #
 # NET_RAW       af_packet ports
 # NET_ADMIN     the taps of the exception path (with /dev/net/tun) and their addresses
 # IPC_LOCK      memory that is not swapped out
 # SYS_NICE      workers pinned to their cores
+# systempaths   /proc/sys can be written: Shunt keeps the kernel quiet on the interfaces below its
+#               ports, which would otherwise reset the connections of health checks
 #
 # Hugepages are optional: dpdk.hugepages = true needs `-v /dev/hugepages:/dev/hugepages` too.
 # Interfaces with offloads (veth, most bridges) need `ethtool -K IF tx off tso off gso off gro off`
