@@ -12,7 +12,7 @@ pub mod health;
 pub mod neighbors;
 pub mod port_view;
 pub mod probe;
-mod quiet;
+pub(crate) mod quiet;
 mod rates;
 pub mod run;
 mod servers;
