@@ -11,6 +11,10 @@
 # IPC_LOCK      memory that is not swapped out
 # SYS_NICE      workers pinned to their cores
 #
+# /proc/sys is read-only in a container, so `shunt run` cannot keep the kernel quiet on the interfaces
+# of its ports itself: its warnings and `shunt doctor` name the settings, which the host (or --sysctl
+# without --network host) makes.
+#
 # Hugepages are optional: dpdk.hugepages = true needs `-v /dev/hugepages:/dev/hugepages` too.
 # Interfaces with offloads (veth, most bridges) need `ethtool -K IF tx off tso off gso off gro off`
 # at the peers, or full_checksums = true; `docker run … shunt doctor` says which.

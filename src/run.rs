@@ -20,6 +20,7 @@ use shunt::dpdk::{
 use shunt::manage::api::ControlSocket;
 use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
 use shunt::manage::config::{self, Config};
+use shunt::manage::memory;
 use shunt::manage::port_view::{HardwareStatistics, Link};
 use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
 use shunt::wire::toeplitz;
@@ -39,6 +40,7 @@ const UNUSED_FAMILY: usize = 64;
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let config = config::load(path)?;
     check_cores(&config)?;
+    memory::check(Path::new("/"), &config)?;
     // Before anything is touched that another process with this configuration may be using.
     let socket = ControlSocket::bind(&config.api.socket)?;
     check_taps(&config)?;

@@ -9,6 +9,7 @@ pub mod compile;
 pub mod config;
 pub mod exception;
 pub mod health;
+pub mod memory;
 pub mod neighbors;
 pub mod port_view;
 pub mod probe;
