@@ -6,14 +6,10 @@ mod run;
 use std::process::ExitCode;
 
 use shunt::cli::{self, Hooks};
-use shunt::manage::config;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    cli::main(&Hooks {
-        run: run_command,
-        load: |path| config::load(path).map_err(|errors| errors.to_string()),
-    })
+    cli::main(&Hooks { run: run_command })
 }
 
 #[cfg(feature = "dpdk")]

@@ -17,8 +17,10 @@ use shunt::dpdk::{
     Capabilities, DpdkIo, Eal, EalOptions, Mempool, PoolOptions, PortConfig, Ports, Steering,
     advise_huge_pages, preloaded,
 };
+use shunt::manage::api::ControlSocket;
 use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
 use shunt::manage::config::{self, Config};
+use shunt::manage::memory;
 use shunt::manage::port_view::{HardwareStatistics, Link};
 use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
 use shunt::wire::toeplitz;
@@ -38,6 +40,10 @@ const UNUSED_FAMILY: usize = 64;
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let config = config::load(path)?;
     check_cores(&config)?;
+    memory::check(Path::new("/"), &config)?;
+    // Before anything is touched that another process with this configuration may be using.
+    let socket = ControlSocket::bind(&config.api.socket)?;
+    check_taps(&config)?;
 
     let eal = Eal::init(&eal_options(&config))?;
     info!("shunt {} with {}, node {}", env!("SHUNT_VERSION"), Eal::version(), config.node.name);
@@ -51,8 +57,8 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let snapshot = Arc::new(first_snapshot(&config, &capabilities));
     let stop = Arc::new(AtomicBool::new(false));
     let (threads, workers) = start_workers(&eal, &config, &snapshot, ios, &stop)?;
-    let manager =
-        Manager { ports: port_views(&config, &ports, &capabilities), config, snapshot, workers };
+    let ports_view = port_views(&config, &ports, &capabilities);
+    let manager = Manager { config, socket, snapshot, workers, ports: ports_view };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -91,6 +97,21 @@ fn check_cores(config: &Config) -> anyhow::Result<()> {
             bail!(
                 "node.workers: there is no core {core} on this machine (or this process may not use \
                  it); it has {cores:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// DPDK would join a tap that exists, and take it down with it when it ends.
+fn check_taps(config: &Config) -> anyhow::Result<()> {
+    for port in &config.ports {
+        let Some(tap) = &port.exception else { continue };
+        if Path::new("/sys/class/net").join(tap).exists() {
+            bail!(
+                "port {}: there is an interface {tap} already; if another shunt made it, stop that, \
+                 else give exception another name",
+                port.name
             );
         }
     }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::manage::api::types::MAX_SESSION_LIMIT;
+
 /// A layer-4 switch on DPDK.
 #[derive(Debug, Parser)]
 #[command(name = "shunt", version, about, disable_help_subcommand = true)]
@@ -92,8 +94,13 @@ pub struct SessionFilter {
     #[arg(long, value_name = "ADDRESS[/LENGTH]")]
     pub client: Option<String>,
     /// At most so many, up to 10000 [default: 100].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     pub limit: Option<usize>,
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|n| (1..=MAX_SESSION_LIMIT).contains(n));
+    limit.ok_or_else(|| format!("expected 1 to {MAX_SESSION_LIMIT}"))
 }
 
 #[cfg(test)]
@@ -108,7 +115,7 @@ mod tests {
 
     #[test]
     fn wrong_usage_has_exit_status_2() {
-        for wrong in [&["shunt"][..], &["shunt", "run"], &["shunt", "sessions", "--limit", "x"]] {
+        for wrong in [&["shunt"][..], &["shunt", "run"], &["shunt", "sessions", "--limit", "0"]] {
             assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
     }

@@ -68,6 +68,9 @@ impl Client {
     fn unreachable(&self, error: &io::Error) -> anyhow::Error {
         let (what, hint) = match error.kind() {
             io::ErrorKind::NotFound => ("no such file", "is \"shunt run\" running?"),
+            io::ErrorKind::ConnectionRefused if self.socket.is_file() => {
+                ("it is not a socket", "--socket takes what api.socket says")
+            }
             io::ErrorKind::ConnectionRefused => ("connection refused", "is \"shunt run\" running?"),
             io::ErrorKind::PermissionDenied => ("permission denied", "are you root?"),
             _ => return anyhow!("cannot reach {}: {error}", self.socket.display()),
@@ -147,6 +150,12 @@ mod tests {
         assert_eq!(
             error(),
             format!("cannot reach {p}: connection refused; is \"shunt run\" running?")
+        );
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(
+            error(),
+            format!("cannot reach {p}: it is not a socket; --socket takes what api.socket says")
         );
     }
 }

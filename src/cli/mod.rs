@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 pub use arguments::{Cli, Command, Read};
 
 use crate::manage::api::types;
-use crate::manage::config::Config;
+use crate::manage::config;
 use client::Client;
 
 /// What the commands need of the rest of the program.
@@ -31,8 +31,6 @@ use client::Client;
 pub struct Hooks {
     /// `shunt run`: runs until it is told to stop.
     pub run: fn(&Path) -> Result<()>,
-    /// Reads and validates a configuration file; the error has one line for each thing that is wrong.
-    pub load: fn(&Path) -> Result<Config, String>,
 }
 
 /// The whole program: reads the arguments, does what they say, reports errors.
@@ -53,8 +51,8 @@ pub fn main(hooks: &Hooks) -> ExitCode {
 pub fn dispatch(cli: Cli, hooks: &Hooks) -> Result<ExitCode> {
     match cli.command {
         Command::Run { config } => (hooks.run)(&config)?,
-        Command::Check { file } => return check(&file, hooks),
-        Command::Doctor { config, json } => return doctor::run(config.as_deref(), json, hooks),
+        Command::Check { file } => return check(&file),
+        Command::Doctor { config, json } => return doctor::run(config.as_deref(), json),
         Command::Status(read) => show(&read, "status", render::status::text)?,
         Command::Services(read) => show(&read, "services", render::services::text)?,
         Command::Servers(read) => show(&read, "servers", render::servers::text)?,
@@ -95,8 +93,8 @@ fn show<T: DeserializeOwned + Serialize>(
 }
 
 /// `shunt check FILE`
-fn check(file: &Path, hooks: &Hooks) -> Result<ExitCode> {
-    match (hooks.load)(file) {
+fn check(file: &Path) -> Result<ExitCode> {
+    match config::load(file) {
         Ok(config) => {
             output::print(&format!(
                 "{}: configuration is valid: {}, {}, {}\n",

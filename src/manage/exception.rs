@@ -9,7 +9,7 @@
 //!
 //! A port on `net_af_packet` has an interface that the kernel listens on too. It must not: a packet
 //! for the port's address would reach it twice, first where no socket expects it, and it would answer
-//! with a reset. [`super::quiet`] sees to it while Shunt runs; [`overheard`] tells where it could not.
+//! with a reset. `quiet` sees to it while Shunt runs.
 
 use std::fs;
 use std::io;
@@ -98,39 +98,6 @@ pub async fn set_up_all(config: &Config, snapshot: &Snapshot) -> Result<(), Exce
     result
 }
 
-/// What lets the kernel receive packets from the interface of a port besides the port's tap, each
-/// with the `sysctl` setting that stops it. `root` is `/`.
-///
-/// With a strict reverse path check (RFC 3704 section 2.2) the kernel ignores IPv4 packets whose
-/// source it would answer by another interface, the tap. IPv6 has no such check and is switched off.
-pub fn overheard(root: &Path, interface: &str, addresses: &[IpNet]) -> Vec<(String, String)> {
-    let read = |setting: String| {
-        let text = fs::read_to_string(root.join("proc/sys/net").join(setting)).ok()?;
-        text.trim().parse::<u32>().ok()
-    };
-    let rp_filter = |conf: &str| read(format!("ipv4/conf/{conf}/rp_filter")).unwrap_or(0);
-    let mut found = Vec::new();
-    let twice = |family: &str| {
-        format!(
-            "the kernel receives {family} packets from it besides the tap and would reset connections"
-        )
-    };
-    if addresses.iter().any(|a| a.addr().is_ipv4()) {
-        if loose_check_of_all(root) {
-            let all = "net.ipv4.conf.all.rp_filter=0";
-            found.push((twice("IPv4"), format!("{all} net.ipv4.conf.{interface}.rp_filter=1")));
-        } else if rp_filter("all").max(rp_filter(interface)) != 1 {
-            found.push((twice("IPv4"), format!("net.ipv4.conf.{interface}.rp_filter=1")));
-        }
-    }
-    if addresses.iter().any(|a| a.addr().is_ipv6())
-        && read(format!("ipv6/conf/{interface}/disable_ipv6")) == Some(0)
-    {
-        found.push((twice("IPv6"), format!("net.ipv6.conf.{interface}.disable_ipv6=1")));
-    }
-    found
-}
-
 /// Whether the host forces the loose reverse path check on every interface: the larger of
 /// `conf/all` and `conf/IF` counts, and 2 is the loose check. The strict one cannot be set then.
 pub fn loose_check_of_all(root: &Path) -> bool {
@@ -151,8 +118,13 @@ fn warn_of_overheard(config: &Config) {
         let device = vdev.split(',').next();
         let port = config.ports.iter().find(|p| Some(p.device.as_str()) == device);
         let Some(port) = port.filter(|p| p.exception.is_some()) else { continue };
-        for (text, setting) in overheard(Path::new("/"), interface, &port.addresses) {
-            warn!("port {}, interface {interface}: {text}; mend: sysctl -w {setting}", port.name);
+        if loose_check_of_all(Path::new("/")) {
+            warn!(
+                "port {}: net.ipv4.conf.all.rp_filter is loose: the kernel receives packets from \
+                 {interface} besides the tap and would reset connections; mend: sysctl -w \
+                 net.ipv4.conf.all.rp_filter=0",
+                port.name
+            );
         }
     }
 }
@@ -321,33 +293,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_overhears() {
+    fn a_loose_check_of_all_interfaces() {
         let dir = tempfile::tempdir().unwrap();
-        let set = |setting: &str, value: &str| {
-            let path = dir.path().join("proc/sys/net").join(setting);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, value).unwrap();
-        };
-        let both: Vec<IpNet> =
-            vec!["192.0.2.2/24".parse().unwrap(), "2001:db8::2/64".parse().unwrap()];
-        let settings = |addresses: &[IpNet]| -> Vec<String> {
-            overheard(dir.path(), "eth0", addresses).into_iter().map(|(_, s)| s).collect()
-        };
-        set("ipv4/conf/all/rp_filter", "0\n");
-        set("ipv4/conf/eth0/rp_filter", "2\n");
-        set("ipv6/conf/eth0/disable_ipv6", "0\n");
-        let (v4, v6) = ("net.ipv4.conf.eth0.rp_filter=1", "net.ipv6.conf.eth0.disable_ipv6=1");
-        assert_eq!(settings(&both), [v4, v6]);
-        assert_eq!(settings(&both[1..]), [v6]);
-        set("ipv4/conf/eth0/rp_filter", "1\n");
-        set("ipv6/conf/eth0/disable_ipv6", "1\n");
-        assert!(settings(&both).is_empty());
-        set("ipv4/conf/eth0/rp_filter", "0\n");
-        set("ipv4/conf/all/rp_filter", "1\n");
-        assert!(settings(&both).is_empty());
-        set("ipv4/conf/all/rp_filter", "2\n");
-        let loose = "net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=1";
-        assert_eq!(settings(&both), [loose]);
+        let conf = dir.path().join("proc/sys/net/ipv4/conf/all");
+        assert!(!loose_check_of_all(dir.path()));
+        fs::create_dir_all(&conf).unwrap();
+        for (value, loose) in [("0\n", false), ("1\n", false), ("2\n", true)] {
+            fs::write(conf.join("rp_filter"), value).unwrap();
+            assert_eq!(loose_check_of_all(dir.path()), loose, "{value}");
+        }
     }
 
     #[tokio::test]

@@ -1,18 +1,10 @@
 //! The frames that ask for a neighbor's MAC address: ARP requests (RFC 826) and neighbor
 //! solicitations (RFC 4861 section 4.3).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::datapath::snapshot::{Mac, PortId, Snapshot};
-
-const ETHER_TYPE_ARP: u16 = 0x0806;
-const ETHER_TYPE_IPV6: u16 = 0x86dd;
-const ARP_REQUEST: u16 = 1;
-const NEXT_HEADER_ICMPV6: u8 = 58;
-const NEIGHBOR_SOLICITATION: u8 = 135;
-const OPTION_SOURCE_LINK_ADDRESS: u8 = 1;
-/// The shortest Ethernet frame, without FCS.
-const MIN_FRAME: usize = 60;
+use crate::wire::{arp, ethernet, ndp};
 
 /// The frame that asks for the MAC address of `address` on `port`: to `unicast` when the host is
 /// known and only has to confirm, else to everyone (ARP) or to the solicited-node group (NDP).
@@ -26,89 +18,30 @@ pub fn probe_frame(
 ) -> Option<Vec<u8>> {
     let port = snapshot.ports.get(usize::from(port.0))?;
     Some(match address {
-        IpAddr::V4(target) => arp_request(port.mac, port.ipv4?, target, unicast),
-        IpAddr::V6(target) => neighbor_solicitation(port.mac, port.ipv6?, target, unicast),
+        IpAddr::V4(target) => {
+            let request = arp::Repr::request(port.mac, port.ipv4?, target);
+            request.frame(unicast.unwrap_or(ethernet::BROADCAST)).to_vec()
+        }
+        IpAddr::V6(target) => {
+            let source = port.ipv6?;
+            match unicast {
+                Some(mac) => ndp::Repr::unicast_solicitation(port.mac, source, target).frame(mac),
+                None => {
+                    let question = ndp::Repr::solicitation(port.mac, source, target);
+                    question.frame(ethernet::multicast_v6(question.dst))
+                }
+            }
+            .to_vec()
+        }
     })
-}
-
-fn arp_request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr, unicast: Option<Mac>) -> Vec<u8> {
-    let mut frame = ethernet(unicast.unwrap_or([0xff; 6]), mac, ETHER_TYPE_ARP);
-    frame.extend([0, 1, 0x08, 0, 6, 4]); // Ethernet, IPv4, lengths of their addresses
-    frame.extend(ARP_REQUEST.to_be_bytes());
-    frame.extend(mac);
-    frame.extend(sender.octets());
-    frame.extend([0; 6]);
-    frame.extend(target.octets());
-    frame.resize(MIN_FRAME, 0);
-    frame
-}
-
-fn neighbor_solicitation(
-    mac: Mac,
-    source: Ipv6Addr,
-    target: Ipv6Addr,
-    unicast: Option<Mac>,
-) -> Vec<u8> {
-    let group = solicited_node(target);
-    let (destination, destination_mac) = match unicast {
-        Some(mac) => (target, mac),
-        None => (group, multicast_mac(group)),
-    };
-    let mut message = vec![NEIGHBOR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
-    message.extend(target.octets());
-    message.extend([OPTION_SOURCE_LINK_ADDRESS, 1]); // length in units of 8 bytes
-    message.extend(mac);
-    let checksum = icmpv6_checksum(source, destination, &message);
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
-
-    let mut frame = ethernet(destination_mac, mac, ETHER_TYPE_IPV6);
-    frame.extend([0x60, 0, 0, 0]);
-    frame.extend((message.len() as u16).to_be_bytes());
-    frame.extend([NEXT_HEADER_ICMPV6, 255]); // a hop limit below 255 is ignored (section 7.1.1)
-    frame.extend(source.octets());
-    frame.extend(destination.octets());
-    frame.extend(message);
-    frame
-}
-
-fn ethernet(destination: Mac, source: Mac, ether_type: u16) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(96);
-    frame.extend(destination);
-    frame.extend(source);
-    frame.extend(ether_type.to_be_bytes());
-    frame
-}
-
-/// The solicited-node multicast address (RFC 4291 section 2.7.1).
-fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
-    let o = address.octets();
-    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15]])
-}
-
-/// The MAC address of an IPv6 multicast group (RFC 2464 section 7).
-fn multicast_mac(group: Ipv6Addr) -> Mac {
-    let o = group.octets();
-    [0x33, 0x33, o[12], o[13], o[14], o[15]]
-}
-
-/// The ICMPv6 checksum over the pseudo header (RFC 8200 section 8.1) and a message of even length.
-fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
-    let length = (message.len() as u16).to_be_bytes();
-    let pseudo = [source.octets(), destination.octets()].concat();
-    let mut sum = u32::from(NEXT_HEADER_ICMPV6) + u32::from(u16::from_be_bytes(length));
-    for word in pseudo.chunks_exact(2).chain(message.chunks_exact(2)) {
-        sum += u32::from(u16::from_be_bytes([word[0], word[1]]));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::manage::testing::snapshot;
+    use std::net::Ipv6Addr;
+
     use etherparse::{EtherType, LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 
     fn ethernet_of(packet: &SlicedPacket<'_>) -> (Mac, Mac, EtherType) {
@@ -129,8 +62,7 @@ mod tests {
             2, 0, 0, 0, 0, 1, 10, 0, 0, 1,
             0, 0, 0, 0, 0, 0, 10, 0, 0, 11,
         ];
-        assert_eq!(frame[..42], expected);
-        assert_eq!(frame[42..], [0; 18]);
+        assert_eq!(frame, expected);
         let again = probe_frame(&s, PortId(1), "10.0.0.11".parse().unwrap(), Some([4; 6])).unwrap();
         assert_eq!(again[..6], [4; 6]);
         assert_eq!(again[6..], frame[6..]);

@@ -44,6 +44,8 @@ pub enum ManageError {
 pub struct Manager {
     /// The configuration.
     pub config: Config,
+    /// Where `config.api.socket` says. It is removed when the manager has run.
+    pub socket: api::ControlSocket,
     /// What the workers use at the start; best after [`super::await_first_check`].
     pub snapshot: Arc<Snapshot>,
     /// The workers, by number. The first must have a transmit queue on every port.
@@ -60,22 +62,13 @@ impl Manager {
     /// the servers and resolves their next hops.
     ///
     /// # Errors
-    /// See [`ManageError`]. The control socket is removed in any case.
+    /// See [`ManageError`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ManageError> {
-        let Manager { config, snapshot, workers, ports } = self;
-        let socket = config.api.socket.clone();
-        let listener = api::bind(&socket)?;
-        let result = async {
-            let _quiet = Quiet::interfaces(&config);
-            exception::set_up_all(&config, &snapshot).await?;
-            info!("control socket {}", socket.display());
-            manage(State::new(config, snapshot, workers, ports), listener, shutdown).await
-        }
-        .await;
-        if let Err(e) = std::fs::remove_file(&socket) {
-            error!("cannot remove {}: {e}", socket.display());
-        }
-        result
+        let Manager { config, socket, snapshot, workers, ports } = self;
+        let _quiet = Quiet::interfaces(&config);
+        exception::set_up_all(&config, &snapshot).await?;
+        info!("control socket {}", socket.path().display());
+        manage(State::new(config, snapshot, workers, ports), socket.listener()?, shutdown).await
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use log::{error, info, warn};
+use log::{info, warn};
 
 use crate::datapath::snapshot::{PortRole, Snapshot};
 use crate::manage::config::{Config, Health, HealthCheck};
 use crate::manage::health::{CheckResult, HealthState, Target};
-use crate::session::{ServerId, ServiceId};
+use crate::session::ServerId;
 
 /// The checks of one server.
 #[derive(Debug)]
@@ -91,6 +91,30 @@ impl Checks {
         }
         Some(Verdict { server: result.server, up })
     }
+
+    /// What the service of a server that has just gone down lost with it: its last server, or the
+    /// last of that address family. Nothing is lost as long as others wait for their first check.
+    pub(super) fn lost(&self, snapshot: &Snapshot, down: ServerId) -> Option<String> {
+        let server = snapshot.servers.get(usize::from(down.0))?;
+        let service = snapshot.services.get(usize::from(server.service.0))?;
+        if service.servers.iter().any(|&id| self.of(id).is_some_and(|c| !c.state.is_decided())) {
+            return None;
+        }
+        let mut left =
+            service.servers.iter().filter(|&&id| takes_sessions(snapshot, id)).peekable();
+        let name = &service.name;
+        if left.peek().is_none() {
+            return Some(format!("service {name} has no server left: new connections are dropped"));
+        }
+        let v4 = server.address.is_ipv4();
+        let same = |id: &ServerId| snapshot.servers[usize::from(id.0)].address.is_ipv4() == v4;
+        let family = if v4 { "IPv4" } else { "IPv6" };
+        (!left.any(same)).then(|| {
+            format!(
+                "service {name} has no {family} server left: new {family} connections are dropped"
+            )
+        })
+    }
 }
 
 /// Takes the servers that have a check down, until their first check has passed. For the snapshot
@@ -102,14 +126,6 @@ pub fn await_first_check(config: &Config, snapshot: &mut Snapshot) -> bool {
         changed |= std::mem::replace(up, false);
     }
     changed
-}
-
-/// Logs when a service has just lost its last server.
-pub(super) fn log_if_lost(snapshot: &Snapshot, service: ServiceId) {
-    let Some(service) = snapshot.services.get(usize::from(service.0)) else { return };
-    if !service.servers.iter().any(|&id| takes_sessions(snapshot, id)) {
-        error!("service {} has no server left: new connections are dropped", service.name);
-    }
 }
 
 /// Whether a server gets new sessions.
@@ -201,5 +217,23 @@ mod tests {
         assert_eq!(checks.of(server).unwrap().error, None);
         let unknown = CheckResult { server: ServerId(99), outcome: Err(String::new()) };
         assert_eq!(checks.record(60, &snapshot, &unknown), None);
+    }
+
+    #[test]
+    fn what_a_service_loses() {
+        let (config, mut snapshot) = (testing::config(), testing::snapshot());
+        let (mut checks, _) = Checks::new(0, &config, &snapshot);
+        await_first_check(&config, &mut snapshot);
+        let bad = |n| CheckResult { server: ServerId(n), outcome: Err("refused".into()) };
+        checks.record(1, &snapshot, &bad(0));
+        assert_eq!(checks.lost(&snapshot, ServerId(0)), None, "the other was not checked yet");
+        checks.record(2, &snapshot, &bad(1));
+        let all = "service web has no server left: new connections are dropped";
+        assert_eq!(checks.lost(&snapshot, ServerId(1)).as_deref(), Some(all));
+        snapshot.servers[0].up = true;
+        assert_eq!(checks.lost(&snapshot, ServerId(1)), None);
+        snapshot.servers[1].address = "2001:db8::12".parse().unwrap();
+        let family = "service web has no IPv6 server left: new IPv6 connections are dropped";
+        assert_eq!(checks.lost(&snapshot, ServerId(1)).as_deref(), Some(family));
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use log::{debug, warn};
+use log::{debug, error, warn};
 
 use super::config::Config;
 use super::health::{CheckResult, Target};
@@ -123,11 +123,11 @@ impl State {
     pub(super) fn checked(&mut self, result: &CheckResult) {
         let Some(verdict) = self.checks.record(self.now_ms, &self.snapshot, result) else { return };
         let next = self.changed.get_or_insert_with(|| Snapshot::clone(&self.snapshot));
-        let server = &mut next.servers[usize::from(verdict.server.0)];
-        let service = server.service;
-        server.up = verdict.up;
-        if !verdict.up {
-            servers::log_if_lost(next, service);
+        next.servers[usize::from(verdict.server.0)].up = verdict.up;
+        if !verdict.up
+            && let Some(lost) = self.checks.lost(next, verdict.server)
+        {
+            error!("{lost}");
         }
     }
 

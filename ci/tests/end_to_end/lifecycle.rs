@@ -77,6 +77,55 @@ fn start_up_problems_say_the_mend() {
     refused(&rig, &memory, &["memory_mb", "vm.nr_hugepages", "hugepages = false"]);
 }
 
+/// A second process with the configuration of a running one, or with its taps, touches nothing.
+#[test]
+fn a_second_shunt_leaves_the_first_alone() {
+    let rig = Rig::start(Plan::new(Mode::Nat, 1));
+    let good = rig.config();
+    let taps = || rig.lb.ip("-oneline address show");
+    let before = taps();
+    let second = |config: &str, words: &[&str]| {
+        let path = rig.write_config("second.toml", config);
+        let mut command = rig.lb.command("timeout");
+        let output = command.args(["20", SHUNT, "run", "--config"]).arg(&path).output();
+        let output = output.expect("the binary starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let sentence = error.trim_end().lines().last().unwrap_or_default();
+        assert!(words.iter().all(|word| sentence.contains(word)), "{words:?}: {error}");
+        assert_eq!(taps(), before);
+    };
+    second(&good, &["another shunt runs on", "shunt.sock"]);
+    second(&changed(&good, "shunt.sock", "other.sock"), &["sl-front", "already"]);
+    for family in Family::BOTH {
+        requests(&rig, family, 10);
+    }
+    assert!(rig.servers_view().iter().all(|s| s.up));
+    rig.finish();
+}
+
+/// On a host that forwards, and has no route to the clients, the kernel would tell the servers that
+/// they cannot be reached.
+#[test]
+fn a_kernel_that_forwards_is_kept_out() {
+    const FORWARDING: [&str; 2] =
+        ["net.ipv4.conf.front.forwarding", "net.ipv4.conf.back.forwarding"];
+    let mut rig = Rig::without_shunt(Plan::new(Mode::Nat, 1));
+    for key in FORWARDING {
+        rig.lb.sysctl(key, "1");
+    }
+    let config = changed(&rig.config(), "exception = \"sl-front\"", "exception = \"\"");
+    let config = rig.write_config("shunt.toml", &config);
+    rig.run_shunt(&config);
+    requests(&rig, Family::V4, 100);
+    rig.stop_shunt();
+    for key in FORWARDING {
+        let output = rig.lb.command("sysctl").args(["-n", key]).output().expect("sysctl starts");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "1", "{key} is as it was");
+    }
+    rig.assert_no_taps();
+}
+
 /// Mistakes in the file are all reported, each with its line and key; `check` says the same.
 #[test]
 fn a_wrong_file_changes_nothing() {

@@ -1,7 +1,6 @@
 //! Findings about what the configuration asks of the machine: cores, memory, PCI devices, the
 //! control socket.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,15 +8,11 @@ use std::path::Path;
 use super::{Finding, Machine};
 use crate::cli::format::{bytes, count};
 use crate::manage::config::{Config, Idle};
-
-/// Bytes of table for one IPv4 session, index included.
-const SESSION_V4_BYTES: u64 = 81;
-/// The same for IPv6.
-const SESSION_V6_BYTES: u64 = 145;
+use crate::manage::memory;
 
 pub(super) fn findings(machine: &Machine, config: &Config) -> Vec<Finding> {
     let mut found = cores(machine, config);
-    found.push(memory(machine, config));
+    found.push(memory_finding(machine, config));
     found.extend(config.dpdk.allow.iter().map(|address| pci(machine, address)));
     found.push(socket(&config.api.socket));
     found
@@ -77,46 +72,32 @@ fn core_list(text: &str) -> Vec<usize> {
 }
 
 /// Session tables, and the packet buffers when they do not lie on hugepages.
-fn memory(machine: &Machine, config: &Config) -> Finding {
+fn memory_finding(machine: &Machine, config: &Config) -> Finding {
     const SUBJECT: &str = "memory";
-    let family = |v6: bool| {
-        let listens = |at: &SocketAddr| at.is_ipv6() == v6;
-        config.services.iter().any(|s| s.listen.iter().any(listens))
-    };
     let sessions = config.node.sessions as u64;
-    let mut needed = 0;
-    let mut parts = Vec::new();
-    for (v6, name, size) in [(false, "IPv4", SESSION_V4_BYTES), (true, "IPv6", SESSION_V6_BYTES)] {
-        if family(v6) {
-            needed += sessions * size;
-            parts.push(format!("{} for {name}", bytes(sessions * size)));
-        }
-    }
+    let (v4, v6) = memory::session_tables(config);
+    let mut parts: Vec<String> = [("IPv4", v4), ("IPv6", v6)]
+        .into_iter()
+        .filter(|&(_, table)| table > 0)
+        .map(|(name, table)| format!("{} for {name}", bytes(table)))
+        .collect();
     if parts.is_empty() {
         parts.push("no service".into());
     }
     let mut text = format!("{} sessions: {}", count(sessions), parts.join(", "));
-    if !config.dpdk.hugepages {
-        let buffers = config.dpdk.memory_mb as u64 * 1024 * 1024;
-        needed += buffers;
+    let buffers = memory::buffers(config);
+    if buffers > 0 {
         text.push_str(&format!("; packet buffers: {}", bytes(buffers)));
     }
-    let Some(available) = available_memory(machine) else {
+    let Some(available) = memory::available(&machine.root) else {
         return Finding::ok(SUBJECT, text);
     };
     text.push_str(&format!("; available: {}", bytes(available)));
-    if needed > available {
+    if memory::check(&machine.root, config).is_err() {
         Finding::bad(SUBJECT, text, "lower node.sessions or dpdk.memory_mb")
     } else {
         Finding::ok(SUBJECT, text)
     }
-}
-
-fn available_memory(machine: &Machine) -> Option<u64> {
-    let text = machine.read("proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 fn pci(machine: &Machine, address: &str) -> Finding {
@@ -215,7 +196,7 @@ mod tests {
         let (_dir, m) = machine(&[("proc/meminfo", "MemFree: 5 kB\nMemAvailable:  300000 kB\n")]);
         let mut config = testing::config();
         assert_eq!(
-            lines(&[memory(&m, &config)]),
+            lines(&[memory_finding(&m, &config)]),
             [
                 "Ok memory: 100.0 k sessions: 7.7 MiB for IPv4; packet buffers: 256.0 MiB; available: \
               293.0 MiB"
@@ -225,7 +206,7 @@ mod tests {
         config.node.sessions = 4_000_000;
         config.dpdk.hugepages = true;
         assert_eq!(
-            lines(&[memory(&m, &config)]),
+            lines(&[memory_finding(&m, &config)]),
             ["Bad memory: 4.0 M sessions: 309.0 MiB for IPv4, 553.1 MiB for IPv6; available: \
               293.0 MiB [lower node.sessions or dpdk.memory_mb]"]
         );

@@ -4,6 +4,7 @@
 use super::{Finding, Machine};
 use crate::manage::config::{Config, Port};
 use crate::manage::exception::loose_check_of_all;
+use crate::manage::quiet::wanted;
 
 /// The offloads of an interface that are on, by name; `None` when they cannot be read.
 pub(super) type Features<'a> = &'a dyn Fn(&str) -> Option<Vec<String>>;
@@ -22,7 +23,7 @@ pub(super) fn findings(machine: &Machine, config: &Config, features: Features<'_
         let Some(interface) = interface_of(vdev) else { continue };
         let device = vdev.split(',').next().unwrap_or(vdev);
         let port = config.ports.iter().find(|p| p.device == device);
-        found.extend(interface_findings(machine, interface, port, features));
+        found.extend(interface_findings(machine, interface, (config, port), features));
     }
     found
 }
@@ -38,7 +39,7 @@ fn interface_of(vdev: &str) -> Option<&str> {
 fn interface_findings(
     machine: &Machine,
     name: &str,
-    port: Option<&Port>,
+    (config, port): (&Config, Option<&Port>),
     features: Features<'_>,
 ) -> Vec<Finding> {
     let subject = format!("interface {name}");
@@ -62,17 +63,22 @@ fn interface_findings(
         let text = format!("its mtu is {mtu}, that of port {} is {}", port.name, port.mtu);
         bad(text, format!("ip link set {name} mtu {}", port.mtu));
     }
-    if machine.read(&format!("proc/sys/net/ipv4/conf/{name}/forwarding")).as_deref() == Some("1") {
-        let text = "the kernel forwards IPv4 packets from it too: they would arrive twice";
-        bad(text.into(), format!("sysctl -w net.ipv4.conf.{name}.forwarding=0"));
+    for setting in port.map_or(Vec::new(), |port| wanted(&machine.root, config, port)) {
+        // Else `shunt run` sets it.
+        if !machine.writable(&format!("proc/sys/{}", setting.key)) {
+            let text = "the kernel would handle packets that Shunt handles, and this process cannot \
+                        forbid it";
+            bad(text.into(), format!("sysctl -w {}={}", setting.key, setting.value));
+        }
     }
-    if machine.read("proc/sys/net/ipv6/conf/all/forwarding").as_deref() == Some("1") {
+    // `shunt run` switches IPv6 off on the interface of a port with a tap.
+    let deaf = |port: &Port| port.exception.is_some() && port.device.starts_with("net_af_packet");
+    let ipv6 = port.is_some_and(|p| !deaf(p) && p.addresses.iter().any(|a| a.addr().is_ipv6()));
+    if ipv6 && machine.read("proc/sys/net/ipv6/conf/all/forwarding").as_deref() == Some("1") {
         let text = "the kernel forwards IPv6 packets from it too: they would arrive twice";
         bad(text.into(), "sysctl -w net.ipv6.conf.all.forwarding=0".into());
     }
-    let overhears =
-        port.is_some_and(|p| p.exception.is_some() && p.device.starts_with("net_af_packet"));
-    if overhears && loose_check_of_all(&machine.root) {
+    if port.is_some_and(deaf) && loose_check_of_all(&machine.root) {
         // The strict check on the interface itself is set by `shunt run`.
         let text = "net.ipv4.conf.all.rp_filter is loose: the kernel would receive packets from it \
                     besides the tap and reset connections";
@@ -204,14 +210,14 @@ mod tests {
             ("proc/sys/net/ipv4/conf/eth0/forwarding", "1\n"),
             ("proc/sys/net/ipv6/conf/all/forwarding", "1\n"),
         ];
+        let mut config = config();
+        config.ports[0].addresses.push("2001:db8::2/64".parse().unwrap());
         assert_eq!(
-            found(&files, &config(), &[("eth0", "rx-gro")]),
+            found(&files, &config, &[("eth0", "rx-gro")]),
             [
                 "Bad interface eth0: it is down [ip link set eth0 up]",
                 "Bad interface eth0: its mtu is 1400, that of port front is 1500 [ip link set eth0 \
                  mtu 1500]",
-                "Bad interface eth0: the kernel forwards IPv4 packets from it too: they would \
-                 arrive twice [sysctl -w net.ipv4.conf.eth0.forwarding=0]",
                 "Bad interface eth0: the kernel forwards IPv6 packets from it too: they would \
                  arrive twice [sysctl -w net.ipv6.conf.all.forwarding=0]",
                 "Bad interface eth0: rx-gro on: received frames may be longer than the mtu [ethtool \
@@ -236,6 +242,20 @@ mod tests {
             ["Bad interface eth0: net.ipv4.conf.all.rp_filter is loose: the kernel would receive \
               packets from it besides the tap and reset connections [sysctl -w \
               net.ipv4.conf.all.rp_filter=0]"]
+        );
+    }
+
+    #[test]
+    fn a_setting_that_may_not_be_written() {
+        let (dir, m) = machine(&[&ETH0[..4], &PEER[..]].concat());
+        let conf = dir.path().join("proc/sys/net/ipv4/conf/eth0");
+        std::fs::create_dir_all(&conf).unwrap();
+        // Not even root may write this one.
+        std::os::unix::fs::symlink("/proc/sys/kernel/ostype", conf.join("forwarding")).unwrap();
+        assert_eq!(
+            lines(&findings(&m, &config(), &|_| None)),
+            ["Bad interface eth0: the kernel would handle packets that Shunt handles, and this \
+                 process cannot forbid it [sysctl -w net/ipv4/conf/eth0/forwarding=0]"]
         );
     }
 

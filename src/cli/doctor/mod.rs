@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-use super::{Hooks, output};
+use super::output;
+use crate::manage::config;
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -76,6 +77,11 @@ impl Machine {
         fs::read_to_string(self.path(path)).ok().map(|text| text.trim().to_string())
     }
 
+    /// Whether this process may write a file. It is opened, nothing more.
+    fn writable(&self, path: &str) -> bool {
+        fs::OpenOptions::new().write(true).open(self.path(path)).is_ok()
+    }
+
     fn number(&self, path: &str) -> Option<u64> {
         self.read(path)?.parse().ok()
     }
@@ -97,9 +103,9 @@ impl Machine {
 }
 
 /// Looks at the machine and prints what was found. Exit status 1 when something is bad.
-pub(super) fn run(config: Option<&Path>, json: bool, hooks: &Hooks) -> Result<ExitCode> {
+pub(super) fn run(config: Option<&Path>, json: bool) -> Result<ExitCode> {
     let config = match config {
-        Some(file) => Some((hooks.load)(file).map_err(|errors| {
+        Some(file) => Some(config::load(file).map_err(|errors| {
             anyhow!("the configuration is not valid; see \"shunt check\":\n{errors}")
         })?),
         None => None,

@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-pub use socket::{SocketError, bind};
+pub use socket::{ControlSocket, SocketError};
 
 use super::state::State;
 use types::{API_VERSION, ErrorBody, SessionParameters, Sessions, Versioned};

@@ -1,13 +1,13 @@
-//! The control socket's file.
+//! The control socket and its file.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio::net::UnixListener;
+use log::error;
 
 /// Owner and group may talk to it.
 const PERMISSIONS: u32 = 0o660;
@@ -31,27 +31,64 @@ pub enum SocketError {
     },
 }
 
-/// Listens on `path`. The socket that a dead process left there is replaced.
+/// The control socket, which listens. Its file goes away with it.
 ///
-/// The socket gets its permissions and listens under another name before it gets this one, so a
-/// socket that refuses connections under this name is dead, not just being made.
-///
-/// # Errors
-/// See [`SocketError`].
-pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    static SERIAL: AtomicU32 = AtomicU32::new(0);
-    let failed = |cause| SocketError::Create { path: path.to_path_buf(), cause };
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.{serial}", std::process::id()));
-    let draft = PathBuf::from(draft);
+/// It is also what tells two processes with one configuration apart: whoever has it may touch the
+/// ports and the taps.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
 
-    let listener = UnixListener::bind(&draft).map_err(failed)?;
-    let named = fs::set_permissions(&draft, fs::Permissions::from_mode(PERMISSIONS))
-        .map_err(failed)
-        .and_then(|()| name(&draft, path));
-    let removed = fs::remove_file(&draft).map_err(failed);
-    named.and(removed).map(|()| listener)
+impl ControlSocket {
+    /// Listens on `path`. The socket that a dead process left there is replaced. A client that
+    /// connects waits until [`ControlSocket::listener`] is served.
+    ///
+    /// The socket gets its permissions and listens under another name before it gets this one, so a
+    /// socket that refuses connections under this name is dead, not just being made.
+    ///
+    /// # Errors
+    /// See [`SocketError`].
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let failed = |cause| SocketError::Create { path: path.to_path_buf(), cause };
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(format!(".{}.{serial}", std::process::id()));
+        let draft = PathBuf::from(draft);
+
+        let listener = UnixListener::bind(&draft).map_err(failed)?;
+        let named = fs::set_permissions(&draft, fs::Permissions::from_mode(PERMISSIONS))
+            .and_then(|()| listener.set_nonblocking(true))
+            .map_err(failed)
+            .and_then(|()| name(&draft, path));
+        let removed = fs::remove_file(&draft).map_err(failed);
+        named.and(removed).map(|()| ControlSocket { listener, path: path.to_path_buf() })
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The listener, for the runtime that this is called in.
+    ///
+    /// # Errors
+    /// [`SocketError::Create`], when the system has no more file descriptors.
+    pub fn listener(&self) -> Result<tokio::net::UnixListener, SocketError> {
+        let failed = |cause| SocketError::Create { path: self.path.clone(), cause };
+        let listener = self.listener.try_clone().map_err(failed)?;
+        tokio::net::UnixListener::from_std(listener).map_err(failed)
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_file(&self.path) {
+            error!("cannot remove {}: {e}", self.path.display());
+        }
+    }
 }
 
 /// Gives the socket `draft` the name `path` too, unless a live one has it.
@@ -81,31 +118,32 @@ fn name(draft: &Path, path: &Path) -> Result<(), SocketError> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shunt.sock");
-        let first = bind(&path).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a process that is killed leaves it behind");
+        let first = ControlSocket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        let error = bind(&path).unwrap_err();
+        let error = ControlSocket::bind(&path).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("another shunt runs on {}; stop it, or set another api.socket", path.display())
         );
-        drop(first);
-        assert!(path.exists(), "a process that is killed leaves it behind");
-        bind(&path).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+        drop(first);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
-    #[tokio::test]
-    async fn a_file_is_not_overwritten() {
+    #[test]
+    fn a_file_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shunt.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
+        assert!(matches!(ControlSocket::bind(&path), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         let missing = dir.path().join("no/shunt.sock");
-        assert!(matches!(bind(&missing), Err(SocketError::Create { .. })));
+        assert!(matches!(ControlSocket::bind(&missing), Err(SocketError::Create { .. })));
     }
 }

@@ -1,0 +1,91 @@
+//! How much memory a configuration takes, and whether the machine has it.
+
+use std::fs;
+use std::path::Path;
+
+use super::config::Config;
+
+/// Bytes of table for one IPv4 session, index included.
+const SESSION_V4: u64 = 81;
+/// The same for IPv6.
+const SESSION_V6: u64 = 145;
+const MIB: u64 = 1024 * 1024;
+
+/// More memory is asked for than there is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "node.sessions and dpdk.memory_mb ask for {needed_mib} MiB of memory and {available_mib} MiB are \
+     available: lower them"
+)]
+pub struct TooLittleMemory {
+    /// MiB asked for, without hugepages.
+    pub needed_mib: u64,
+    /// MiB that the kernel has to give.
+    pub available_mib: u64,
+}
+
+/// Bytes of the session tables for IPv4 and for IPv6; 0 for a family that no service listens on.
+pub fn session_tables(config: &Config) -> (u64, u64) {
+    let table = |v6: bool, bytes: u64| {
+        let used = config.services.iter().any(|s| s.listen.iter().any(|at| at.is_ipv6() == v6));
+        if used { config.node.sessions as u64 * bytes } else { 0 }
+    };
+    (table(false, SESSION_V4), table(true, SESSION_V6))
+}
+
+/// Bytes of the packet buffers when they do not lie on hugepages, else 0.
+pub fn buffers(config: &Config) -> u64 {
+    if config.dpdk.hugepages { 0 } else { config.dpdk.memory_mb as u64 * MIB }
+}
+
+/// Bytes that processes may still take. `root` is `/`.
+pub fn available(root: &Path) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Whether the machine has the memory that the configuration takes. `root` is `/`.
+///
+/// # Errors
+/// When it has not. Without this check EAL or a worker would fail late and in other words.
+pub fn check(root: &Path, config: &Config) -> Result<(), TooLittleMemory> {
+    let (v4, v6) = session_tables(config);
+    let needed = v4 + v6 + buffers(config);
+    match available(root) {
+        Some(available) if needed > available => Err(TooLittleMemory {
+            needed_mib: needed.div_ceil(MIB),
+            available_mib: available / MIB,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manage::testing;
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let mut config = testing::config();
+        config.dpdk.hugepages = false;
+        config.dpdk.memory_mb = 256;
+        config.node.sessions = 1_000_000;
+        assert_eq!(check(root.path(), &config), Ok(()), "not known");
+        fs::create_dir(root.path().join("proc")).unwrap();
+        let have = |text: &str| fs::write(root.path().join("proc/meminfo"), text).unwrap();
+        have("MemFree: 5 kB\nMemAvailable:  400000 kB\n");
+        assert_eq!(check(root.path(), &config), Ok(()));
+        have("MemFree: 5 kB\nMemAvailable:  300000 kB\n");
+        assert_eq!(
+            check(root.path(), &config).unwrap_err().to_string(),
+            "node.sessions and dpdk.memory_mb ask for 334 MiB of memory and 292 MiB are available: \
+             lower them"
+        );
+        config.dpdk.hugepages = true;
+        assert_eq!(check(root.path(), &config), Ok(()));
+    }
+}
