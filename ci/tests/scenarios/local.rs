@@ -229,6 +229,14 @@ fn other_neighbor_discovery() {
     rig.step("to the kernel too", FRONT, &frame, None, changes, &[(TAP, frame.clone())]);
     assert_eq!(seen(&mut rig), Some((FRONT, ip(address), HOST)));
 
+    // Linux leaves the option out when the question was put to it alone; unasked, that tells nothing.
+    let frame = ndp(136, (HOST, BACK_MAC), asker, "2001:db8:2::1", 0x40, asker, None);
+    rig.step("a short answer", BACK, &frame, None, Changes::none().consumed(), &[]);
+    assert_eq!(seen(&mut rig), Some((BACK, ip(asker), HOST)));
+    let frame = ndp(136, (HOST, BACK_MAC), asker, "2001:db8:2::1", 0x20, asker, None);
+    rig.step("tells nothing", BACK, &frame, None, Changes::none().consumed(), &[]);
+    assert_eq!(seen(&mut rig), None);
+
     let good = ndp(135, group, asker, "ff02::1:ff00:10", 0, "2001:db8:1::10", option);
     let mut forwarded = good.clone();
     forwarded[21] = 254;
