@@ -29,7 +29,7 @@ pub(super) fn open<A: Family, F: Frame>(
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
-        return without_service(shared, frame, item, now);
+        return without_service(shared, lane, frame, item, now);
     };
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
@@ -65,6 +65,7 @@ fn opens_connection(flags: u8) -> bool {
 /// A packet that is for no service: perhaps for an address of ours.
 fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
+    lane: &Lane<A>,
     frame: &mut F,
     item: &Item<A>,
     now: u32,
@@ -80,14 +81,11 @@ fn without_service<A: Family, F: Frame>(
             }
             shared.punt(frame.rx_port(), now)
         }
-        None if is_server(shared, key) => Verdict::Drop(DropReason::NoSession),
+        None if lane.servers.contains(&(key.src, key.sport)) => {
+            Verdict::Drop(DropReason::NoSession)
+        }
         None => Verdict::Drop(DropReason::NotLocal),
     }
-}
-
-fn is_server<A: Family, F: Frame>(shared: &Shared<F>, key: &FlowKey<A>) -> bool {
-    let source = key.src.into();
-    shared.snapshot.servers.iter().any(|s| s.address == source && s.port == key.sport)
 }
 
 /// Chooses a real server and makes the session.
