@@ -83,7 +83,7 @@ pub struct WorkerCounters {
     pub handed_off: Cell,
     /// Packets received and transmitted (to the wire or to the kernel).
     pub tx: Cell,
-    /// Of `tx`: those that went to the kernel by an exception tap.
+    /// Packets for the kernel, by an exception tap: in `tx`, or in the drops if the tap was full.
     pub punted: Cell,
     /// Packets that ended here on purpose: ARP, NDP and echo that was answered or learnt from.
     pub consumed: Cell,

@@ -168,7 +168,11 @@ fn neighbor_discovery<F: Frame>(
         if Ipv6Addr::local(&shared.snapshot, target).is_some() {
             return Verdict::Drop(DropReason::SpoofedLocal);
         }
-        if let Some(mac) = packet.target_mac() {
+        // The answer to a question that was put to one host may leave the address out (RFC 4861
+        // 7.2.4), and Linux does: then it is that of the frame.
+        let of_frame = || ethernet::Packet::new_unchecked(bytes).src();
+        let mac = packet.target_mac().or_else(|| packet.is_solicited().then(of_frame));
+        if let Some(mac) = mac.filter(ethernet::is_unicast) {
             shared.notify(Notice::Seen(port, target.into(), mac));
         }
         return to_kernel_too(shared, port, now);

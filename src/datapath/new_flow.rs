@@ -9,6 +9,7 @@ use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
+use crate::rewrite::transport_checksum;
 use crate::session::{
     Direction, InsertError, Mode, NewSession, ServiceId, SessionId, TcpState, tcp_state,
 };
@@ -28,7 +29,7 @@ pub(super) fn open<A: Family, F: Frame>(
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
-        return without_service(shared, frame, key, now);
+        return without_service(shared, lane, frame, item, now);
     };
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
@@ -64,22 +65,27 @@ fn opens_connection(flags: u8) -> bool {
 /// A packet that is for no service: perhaps for an address of ours.
 fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
-    frame: &F,
-    key: &FlowKey<A>,
+    lane: &Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
     now: u32,
 ) -> Verdict {
+    let key = &item.flow.key;
     match A::local(&shared.snapshot, key.dst) {
         Some(LocalAddress::Vip) => Verdict::Drop(DropReason::NoService),
         Some(LocalAddress::Lip(_)) => Verdict::Drop(DropReason::NoSession),
-        Some(LocalAddress::Port(_)) => shared.punt(frame.rx_port(), now),
-        None if is_server(shared, key) => Verdict::Drop(DropReason::NoSession),
+        Some(LocalAddress::Port(_)) => {
+            // The kernel drops what is not finished: the answers to health checks, for instance.
+            if item.fill_checksum {
+                transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
+            }
+            shared.punt(frame.rx_port(), now)
+        }
+        None if lane.servers.contains(&(key.src, key.sport)) => {
+            Verdict::Drop(DropReason::NoSession)
+        }
         None => Verdict::Drop(DropReason::NotLocal),
     }
-}
-
-fn is_server<A: Family, F: Frame>(shared: &Shared<F>, key: &FlowKey<A>) -> bool {
-    let source = key.src.into();
-    shared.snapshot.servers.iter().any(|s| s.address == source && s.port == key.sport)
 }
 
 /// Chooses a real server and makes the session.

@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use hashbrown::HashSet;
 
 use super::balancer::Balancer;
 use super::counters::WorkerCounters;
@@ -108,6 +109,8 @@ pub(super) struct Lane<A: Family> {
     pub(super) table: Table<A>,
     pub(super) balancer: Balancer,
     pub(super) local_ports: LocalPorts<A>,
+    /// Where real servers answer from: tells an answer to nobody from a stray packet.
+    pub(super) servers: HashSet<(A, u16)>,
 }
 
 /// The packets of a burst that are of one family.
@@ -130,12 +133,16 @@ impl<A: Family> Lane<A> {
             table: Table::with_advice(sessions, setup.seed, setup.advise),
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
+            servers: HashSet::new(),
         }
     }
 
     fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
         self.balancer.configure::<A>(snapshot);
         self.local_ports.configure(snapshot, toeplitz, worker);
+        let of_family =
+            snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
+        self.servers = of_family.collect();
     }
 
     /// Undoes what creating the session did outside the table.

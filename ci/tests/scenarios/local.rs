@@ -1,7 +1,9 @@
 //! What is for the switch itself: ARP, neighbor discovery, echo, and what goes to the kernel.
 
 use etherparse::{ArpOperation, PacketBuilder};
+use shunt::datapath::frame::RxChecksum;
 use shunt::datapath::snapshot::{LocalAddress, Mac, PortId};
+use shunt::io::memory::MemoryFrame;
 use shunt::session::Mode;
 use shunt::wire::DropReason;
 use shunt::worker::control::Event;
@@ -229,6 +231,14 @@ fn other_neighbor_discovery() {
     rig.step("to the kernel too", FRONT, &frame, None, changes, &[(TAP, frame.clone())]);
     assert_eq!(seen(&mut rig), Some((FRONT, ip(address), HOST)));
 
+    // Linux leaves the option out when the question was put to it alone; unasked, that tells nothing.
+    let frame = ndp(136, (HOST, BACK_MAC), asker, "2001:db8:2::1", 0x40, asker, None);
+    rig.step("a short answer", BACK, &frame, None, Changes::none().consumed(), &[]);
+    assert_eq!(seen(&mut rig), Some((BACK, ip(asker), HOST)));
+    let frame = ndp(136, (HOST, BACK_MAC), asker, "2001:db8:2::1", 0x20, asker, None);
+    rig.step("tells nothing", BACK, &frame, None, Changes::none().consumed(), &[]);
+    assert_eq!(seen(&mut rig), None);
+
     let good = ndp(135, group, asker, "ff02::1:ff00:10", 0, "2001:db8:1::10", option);
     let mut forwarded = good.clone();
     forwarded[21] = 254;
@@ -343,6 +353,27 @@ fn to_the_kernel_and_from_it() {
             let changes = Changes::none().tx(FRONT, &garbage);
             let out = [(FRONT, garbage.clone())];
             rig.step("anything from the kernel", TAP, &garbage, None, changes, &out);
+        }
+    }
+}
+
+#[test]
+fn the_kernel_gets_checksums_that_are_finished() {
+    for by_port in [true, false] {
+        for family in Family::BOTH {
+            let mut net = Net::two_armed(1).usual(Mode::Nat).with_tap();
+            net.snapshot.ports[0].full_checksums = by_port;
+            let mut rig = Rig::new(net);
+            let (server, own) =
+                (endpoint_of(family.client(), 80), endpoint_of(family.front(), 4000));
+            let whole = rig_packet(&rig, tcp(server, own, 0x12));
+            let at = if family == Family::V4 { 50 } else { 70 };
+            let mut partial = whole.clone();
+            partial[at..at + 2].copy_from_slice(&[0x12, 0x34]);
+            let said = RxChecksum { transport_partial: !by_port, ..RxChecksum::default() };
+            let frame = MemoryFrame::new(FRONT, &partial).with_checksum(said);
+            let changes = Changes::none().punted(TAP, &whole);
+            rig.step_frame("unfinished", frame, None, changes, &[(TAP, whole.clone())]);
         }
     }
 }
