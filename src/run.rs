@@ -55,26 +55,40 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     }
 
     let snapshot = Arc::new(first_snapshot(&config, &capabilities));
-    let stop = Arc::new(AtomicBool::new(false));
-    let (threads, workers) = start_workers(&eal, &config, &snapshot, ios, &stop)?;
-    let ports_view = port_views(&config, &ports, &capabilities);
-    let manager = Manager { config, socket, snapshot, workers, ports: ports_view };
+    let (threads, workers) = start_workers(&eal, &config, &snapshot, ios)?;
+    let port_views = port_views(&config, &ports, &capabilities);
+    let manager = Manager { config, socket, snapshot, workers, ports: port_views };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the management thread")?;
     let result = runtime.block_on(async { manager.run(stopped()?).await.map_err(|e| anyhow!(e)) });
 
-    // In the reverse order, on every way out: workers, ports, pool, EAL.
-    stop.store(true, Ordering::Relaxed);
+    // In the reverse order: workers, ports, pool, EAL.
     drop(runtime);
-    for thread in threads {
-        let _ = thread.join();
-    }
+    drop(threads);
     drop((ports, pool, eal));
     result?;
     info!("stopped");
     Ok(())
+}
+
+/// The worker threads. Dropping it, on whichever way out, stops them and waits for them: no worker
+/// may poll a port while the process ends.
+#[derive(Default)]
+struct WorkerThreads {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for WorkerThreads {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so, and management has ended because of it.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Completes at SIGINT or SIGTERM.
@@ -227,13 +241,12 @@ fn start_workers(
     config: &Config,
     snapshot: &Arc<Snapshot>,
     ios: Vec<DpdkIo>,
-    stop: &Arc<AtomicBool>,
-) -> anyhow::Result<(Vec<JoinHandle<()>>, Vec<WorkerHandle>)> {
+) -> anyhow::Result<(WorkerThreads, Vec<WorkerHandle>)> {
     let cores = &config.node.workers;
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
-    let mut threads = Vec::new();
+    let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
     for (index, ((&core, io), peers)) in
         cores.iter().zip(ios).zip(Peers::mesh(cores.len())).enumerate()
@@ -249,7 +262,7 @@ fn start_workers(
             advise: advise_huge_pages,
         };
         let (snapshot, stop, idle, eal) =
-            (snapshot.clone(), stop.clone(), config.node.idle, eal.clone());
+            (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());
         handles.push(WorkerHandle {
             commands: commands_to,
             events,
@@ -276,12 +289,12 @@ fn start_workers(
             .name(format!("worker{index}"))
             .spawn(body)
             .with_context(|| format!("cannot start worker {index}"))?;
-        threads.push(thread);
+        workers.threads.push(thread);
     }
     if config.node.idle == Idle::Spin {
         info!("workers poll cores {cores:?} for ever (node.idle = \"spin\")");
     }
-    Ok((threads, handles))
+    Ok((workers, handles))
 }
 
 fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> Vec<PortView> {

@@ -52,7 +52,7 @@ fn arp<F: Frame>(shared: &mut Shared<F>, frame: &mut F, now: u32) -> Verdict {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
     let for_us = answers_for(shared, port, packet.target_ip());
-    // A gratuitous packet tells of a move: the management thread heeds it if it knows the host.
+    // A gratuitous packet tells of a move.
     if (for_us || packet.is_gratuitous()) && !sender.is_unspecified() {
         shared.notify(Notice::Seen(port, sender.into(), sender_mac));
     }

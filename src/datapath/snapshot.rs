@@ -29,7 +29,8 @@ pub use crate::wire::ethernet::Mac;
 pub enum Side {
     /// Clients only: packets are steered by their source.
     Client,
-    /// Real servers only: packets are steered by their destination.
+    /// Real servers: packets are steered by their destination, but those that go to a VIP by their
+    /// source.
     Server,
     /// Both (one-armed).
     Both,

@@ -16,8 +16,8 @@ pub fn owner<A: Family>(
 ) -> u8 {
     let from_client = match role {
         PortRole::Wire { side: Side::Client, .. } => true,
-        PortRole::Wire { side: Side::Server, .. } => false,
-        PortRole::Wire { side: Side::Both, .. } | PortRole::Exception { .. } => {
+        // A real server may be the client of a service as well.
+        PortRole::Wire { side: Side::Server | Side::Both, .. } | PortRole::Exception { .. } => {
             A::local(snapshot, key.dst) == Some(LocalAddress::Vip)
         }
     };

@@ -1,4 +1,4 @@
-//! Ports as the worker loop sees them: [`BurstIo`], and implementations in memory and on pcap files.
+//! Ports as the worker loop sees them: [`BurstIo`], and an implementation in memory.
 //!
 //! DPDK's is in `crate::dpdk`. The worker is generic over the trait and monomorphised.
 #![forbid(unsafe_code)]

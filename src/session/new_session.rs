@@ -6,6 +6,7 @@ use crate::wire::flow::{Address, Protocol};
 
 /// The largest idle timeout, in milliseconds (12.4 days).
 pub const MAX_TIMEOUT: u32 = 1 << 30;
+
 /// A session to be: the fields of [`Entry`] that are not times of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewSession<A> {

@@ -1,5 +1,6 @@
 //! What the management thread and a worker say to each other, over two bounded single-producer
-//! queues. A worker never frees or allocates: what it is done with goes back in an event.
+//! queues. Between two snapshots a worker neither frees nor allocates: what it is done with goes back
+//! in an event.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -96,6 +96,27 @@ fn clients_of_bucket(net: &Net, wanted: usize, ip: std::net::IpAddr) -> Vec<Sock
 }
 
 #[test]
+fn a_real_server_may_be_a_client_of_another_service() {
+    for workers in [1, 2, 4] {
+        for family in Family::BOTH {
+            let mut rig = Rig::new(net(workers, 2, 1));
+            let vip = SocketAddr::new(family.vip(), 53);
+            for n in 0..40u16 {
+                let from = SocketAddr::new(family.server(15), 20_000 + n);
+                let query = rig.by_server(15, udp(from, vip)).bytes();
+                let sent = rig.send(BACK, &query);
+                assert_eq!(sent.len(), 1, "{workers} workers, {from}");
+                let (local, n) = local(&sent[0].1);
+                let server = SocketAddr::new(family.server(n), 5353);
+                let answer = rig.by_server(n, udp(server, local)).bytes();
+                let out = rig.to_server(15, udp(vip, from).ttl(63)).bytes();
+                assert_eq!(rig.send(BACK, &answer), [(BACK, out)], "{workers} workers, {from}");
+            }
+        }
+    }
+}
+
+#[test]
 fn ports_run_out_per_server_and_bucket_and_come_back() {
     for family in Family::BOTH {
         let net = net(1, 2, 1);
