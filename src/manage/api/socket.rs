@@ -22,13 +22,21 @@ pub enum SocketError {
     #[error("{0} exists and is not a socket; remove it, or set another api.socket")]
     NotASocket(PathBuf),
     /// The directory is missing or not writable.
-    #[error("cannot create the control socket {path}: {cause}")]
+    #[error("cannot create the control socket {path}: {cause}; {}", mend(cause))]
     Create {
         /// The path.
         path: PathBuf,
         /// What the system said.
         cause: io::Error,
     },
+}
+
+fn mend(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "run shunt as root, or set another api.socket",
+        io::ErrorKind::NotFound => "make its directory, or set another api.socket",
+        _ => "set another api.socket",
+    }
 }
 
 /// The control socket, which listens. Its file goes away with it.
@@ -144,6 +152,9 @@ mod tests {
         assert!(matches!(ControlSocket::bind(&path), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         let missing = dir.path().join("no/shunt.sock");
-        assert!(matches!(ControlSocket::bind(&missing), Err(SocketError::Create { .. })));
+        let error = ControlSocket::bind(&missing).unwrap_err().to_string();
+        let mend =
+            "No such file or directory (os error 2); make its directory, or set another api.socket";
+        assert!(error.ends_with(mend), "{error}");
     }
 }
