@@ -20,17 +20,16 @@ use shunt::dpdk::{
 use shunt::manage::api::ControlSocket;
 use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
 use shunt::manage::config::{self, Config};
+use shunt::manage::exception::TAP_MTU;
 use shunt::manage::memory;
 use shunt::manage::port_view::{HardwareStatistics, Link};
 use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
 use shunt::wire::toeplitz;
-use shunt::worker::{Idle, Peers, Worker, affinity};
+use shunt::worker::{HAND_OFF_PACKETS, Idle, Peers, Worker, affinity};
 
 /// Descriptors of a receive and of a transmit queue, on the wire and towards the kernel.
 const WIRE_DESC: u16 = 1024;
 const TAP_DESC: u16 = 256;
-/// The largest MTU that net_tap takes.
-const TAP_MTU: u16 = 1504;
 /// Commands and events that wait between the management thread and a worker.
 const CONTROL_QUEUE: usize = 4096;
 /// Sessions of a family that no service listens on: none is ever needed.
@@ -47,7 +46,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
 
     let eal = Eal::init(&eal_options(&config))?;
     info!("shunt {} with {}, node {}", env!("SHUNT_VERSION"), Eal::version(), config.node.name);
-    let worker_of = worker_of(config.node.workers.len());
+    let worker_of = compile::worker_of(config.node.workers.len());
     let (pool, ports, ios) = start_ports(&eal, &config, &worker_of)?;
     let capabilities: Vec<Capabilities> = ports.capabilities().map(|(_, c)| c.clone()).collect();
     for (use_, capabilities) in compile::port_uses(&config).iter().zip(&capabilities) {
@@ -165,11 +164,6 @@ fn tap_device(index: usize) -> String {
     format!("net_tap_exception{index}")
 }
 
-/// Spreads the steering buckets evenly.
-fn worker_of(workers: usize) -> [u8; BUCKETS] {
-    std::array::from_fn(|bucket| (bucket % workers) as u8)
-}
-
 fn port_name(config: &Config, use_: PortUse) -> &str {
     match use_ {
         PortUse::Wire { index } => &config.ports[index].name,
@@ -217,7 +211,9 @@ fn start_ports(
     let queues = (config.ports.len() * workers) as u32;
     let tap_queues = (configs.len() - config.ports.len()) * workers;
     let tap_buffers = (tap_queues * 2 * usize::from(TAP_DESC)) as u32;
-    let waiting = (MAX_HELD * workers) as u32 + tap_buffers + preloaded(&config.dpdk.vdevs);
+    let waiting = ((MAX_HELD + HAND_OFF_PACKETS) * workers) as u32
+        + tap_buffers
+        + preloaded(&config.dpdk.vdevs);
     let pool = Mempool::create(
         eal,
         PoolOptions::for_ports(queues, WIRE_DESC, WIRE_DESC, workers as u32, waiting, mtu),

@@ -91,7 +91,10 @@ pub(super) fn act<A: Family, F: Frame>(
 /// Holds a packet until its next hop is known.
 #[cold]
 fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
-    if let Some((port, address)) = shared.hops.should_ask(hop_ref, now) {
+    // Asked is asked for a second: not while the question would be lost.
+    if !shared.notices.is_full()
+        && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
+    {
         shared.notify(Notice::Wanted(port, address));
     }
     Verdict::Hold(hop_ref)

@@ -124,7 +124,7 @@ pub fn compile(
 
 /// The worker of each steering bucket: in turn, as the redirection table of a NIC does it unless
 /// told otherwise. Shares differ by at most one bucket.
-fn worker_of(workers: usize) -> [u8; BUCKETS] {
+pub fn worker_of(workers: usize) -> [u8; BUCKETS] {
     std::array::from_fn(|bucket| (bucket % workers) as u8)
 }
 

@@ -26,6 +26,9 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use super::config::Config;
 use crate::datapath::snapshot::{Mac, Snapshot};
 
+/// The largest MTU that DPDK's net_tap takes, in bytes.
+pub const TAP_MTU: u16 = 1504;
+
 /// The metric of the routes by a tap: larger than what hosts give their own.
 const METRIC: u32 = 20_000;
 
@@ -144,7 +147,7 @@ fn taps(config: &Config, snapshot: &Snapshot) -> Vec<Tap> {
             port: port.name.clone(),
             name,
             mac: compiled.mac,
-            mtu: port.mtu,
+            mtu: port.mtu.min(TAP_MTU),
             addresses: port.addresses.clone(),
             routes,
         })

@@ -6,15 +6,7 @@
 //! the server has not agreed to: that takes the server's SYN-ACK and the client's ACK to it.
 
 use super::entry::{Direction, Mode, TcpState};
-
-/// FIN: no more data from the sender (RFC 9293 section 3.1).
-const FIN: u8 = 0x01;
-/// SYN: synchronise sequence numbers.
-const SYN: u8 = 0x02;
-/// RST: reset the connection.
-const RST: u8 = 0x04;
-/// ACK: the acknowledgment field is significant.
-const ACK: u8 = 0x10;
+use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
 /// Idle times after which a session ends, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

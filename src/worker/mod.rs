@@ -23,9 +23,12 @@ use crate::datapath::snapshot::PortId;
 use crate::io::{Burst, BurstIo};
 use crate::wire::DropReason;
 
-/// Packets a ring between two workers holds.
-pub const HAND_OFF_RING: usize = 2048;
-/// Sessions looked at for expiry per turn and family.
+/// Packets that may be on their way to one worker, in the rings of all others together.
+pub const HAND_OFF_PACKETS: usize = 2048;
+/// The least that a ring between two workers holds.
+const HAND_OFF_RING: usize = 128;
+/// Sessions looked at for expiry per turn and family, at the least. After a busy turn it is twice as
+/// many as packets came, so that sessions end faster than a flood can open them.
 const EXPIRY_BUDGET: usize = 64;
 /// Entries looked at for a session list per turn.
 const LIST_BUDGET: usize = 256;
@@ -53,6 +56,7 @@ pub struct Peers<F> {
 impl<F> Peers<F> {
     /// One ring for each ordered pair of that many workers.
     pub fn mesh(workers: usize) -> Vec<Self> {
+        let room = (HAND_OFF_PACKETS / workers.saturating_sub(1).max(1)).max(HAND_OFF_RING);
         let mut peers: Vec<Self> =
             (0..workers).map(|_| Peers { inbound: Vec::new(), outbound: Vec::new() }).collect();
         for from in 0..workers {
@@ -60,7 +64,7 @@ impl<F> Peers<F> {
                 if from == to {
                     peers[from].outbound.push(None);
                 } else {
-                    let (producer, consumer) = RingBuffer::new(HAND_OFF_RING);
+                    let (producer, consumer) = RingBuffer::new(room);
                     peers[from].outbound.push(Some(producer));
                     peers[to].inbound.push(consumer);
                 }
@@ -145,7 +149,7 @@ impl<Io: BurstIo> Worker<Io> {
         for peer in 0..self.peers.inbound.len() {
             received += self.poll_peer(peer, now);
         }
-        self.pipeline.expire(now, EXPIRY_BUDGET);
+        self.pipeline.expire(now, EXPIRY_BUDGET.max(2 * received));
         self.turn = self.turn.wrapping_add(1);
         if received == 0 || self.turn.is_multiple_of(COMMAND_INTERVAL) {
             self.control(now);

@@ -7,7 +7,7 @@ use shunt::io::memory::MemoryFrame;
 use shunt::session::{Mode, ServerId, ServiceId};
 use shunt::wire::DropReason::{HandOffFull, TxRefused};
 use shunt::wire::flow::Protocol;
-use shunt::worker::HAND_OFF_RING;
+use shunt::worker::HAND_OFF_PACKETS;
 use shunt::worker::control::{Command, Event, SessionFilter, SessionQuery, SessionRow};
 
 use crate::changes::Changes;
@@ -113,7 +113,7 @@ fn a_full_ring_between_workers_is_a_drop() {
     let mut rig = Rig::new(Net::two_armed(2).usual(Mode::Nat));
     let foreign = (1..).map(client).find(|client| rig.net.owner(*client) == 1).unwrap();
     let frame = rig.by_client(udp(foreign, endpoint("192.0.2.10:53"))).bytes();
-    for _ in 0..HAND_OFF_RING + 5 {
+    for _ in 0..HAND_OFF_PACKETS + 5 {
         rig.workers[0].io().arrive(FRONT, &frame);
     }
     // Worker 1 does not get its turn.
@@ -121,12 +121,12 @@ fn a_full_ring_between_workers_is_a_drop() {
     while rig.workers[0].poll(now) != 0 {}
     rig.assert_balanced();
     let counters = &rig.counters[0];
-    assert_eq!(counters.handed_off.get(), HAND_OFF_RING as u64);
+    assert_eq!(counters.handed_off.get(), HAND_OFF_PACKETS as u64);
     assert_eq!(counters.drops_of(HandOffFull).get(), 5);
     assert_eq!(counters.dropped(), 5);
     rig.settle();
-    assert_eq!(rig.sent().len(), HAND_OFF_RING);
-    assert_eq!(rig.counters[1].handed_in.get(), HAND_OFF_RING as u64);
+    assert_eq!(rig.sent().len(), HAND_OFF_PACKETS);
+    assert_eq!(rig.counters[1].handed_in.get(), HAND_OFF_PACKETS as u64);
 }
 
 #[test]
