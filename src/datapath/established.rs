@@ -6,14 +6,15 @@ use super::hops::{Hop, Hops};
 use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
-use super::snapshot::{Server, Snapshot};
+use super::snapshot::{PortId, Server, Snapshot};
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
 use crate::wire::DropReason;
-use crate::wire::flow::{Protocol, tcp_flags};
+use crate::wire::ethernet::HEADER_LEN as ETHERNET;
+use crate::wire::flow::{Flow, Protocol, tcp_flags};
 
 /// Acts on a packet whose session is known.
 #[inline(always)]
@@ -54,6 +55,11 @@ pub(super) fn act<A: Family, F: Frame>(
         },
     };
 
+    if flow.frame_len > shared.fits_all_ports
+        && let Some(mtu) = exceeded_mtu(shared, hop.port, flow)
+    {
+        return icmp::packet_too_big(shared, frame, flow, mtu, now);
+    }
     if entry.mode != Mode::Dr {
         let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
         match direction {
@@ -86,6 +92,17 @@ pub(super) fn act<A: Family, F: Frame>(
     }
     ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
     Verdict::Forward(hop.port)
+}
+
+/// The MTU of the port if the packet is longer.
+#[cold]
+fn exceeded_mtu<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    port: PortId,
+    flow: &Flow<A>,
+) -> Option<u16> {
+    let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
+    (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }
 
 /// Holds a packet until its next hop is known.

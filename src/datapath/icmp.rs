@@ -4,7 +4,7 @@
 //! An answer goes back to the MAC address its question came from, by the same port, so it needs no
 //! next hop.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::family::Family;
 use super::frame::Frame;
@@ -18,6 +18,13 @@ use crate::wire::{DropReason, icmpv4, icmpv6, ip_protocol, ipv4, ipv6};
 /// TTL and hop limit of packets that Shunt makes (RFC 1700's recommendation).
 const HOP_LIMIT: u8 = 64;
 
+/// An error of both families.
+#[derive(Clone, Copy)]
+enum Error {
+    TimeExceeded,
+    PacketTooBig { mtu: u16 },
+}
+
 /// Drops a packet whose hop limit has run out and tells its sender, as often as the limit for ICMP
 /// errors allows.
 #[cold]
@@ -27,31 +34,61 @@ pub(super) fn time_exceeded<A: Family, F: Frame>(
     flow: &Flow<A>,
     now: u32,
 ) -> Verdict {
-    const REASON: DropReason = DropReason::HopLimitExceeded;
+    refuse(shared, frame, flow, DropReason::HopLimitExceeded, Error::TimeExceeded, now)
+}
+
+/// Drops a packet that is longer than the port it would leave by takes. Its sender is told, unless
+/// it is IPv4 and may be fragmented: Shunt does not fragment, and RFC 1191 has no error for that.
+#[cold]
+pub(super) fn packet_too_big<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    mtu: u16,
+    now: u32,
+) -> Verdict {
+    let reason = DropReason::PacketTooBig;
+    if !A::V6 && !ipv4::Packet::new_unchecked(&frame.bytes()[ETHERNET..]).dont_fragment() {
+        return Verdict::Drop(reason);
+    }
+    refuse(shared, frame, flow, reason, Error::PacketTooBig { mtu }, now)
+}
+
+/// Drops a packet and makes of its frame the error to its sender.
+fn refuse<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    reason: DropReason,
+    error: Error,
+    now: u32,
+) -> Verdict {
     let port = frame.rx_port();
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
-    let Some(own) = A::of_port(&shared.snapshot, port) else { return Verdict::Drop(REASON) };
+    let Some(own) = A::of_port(&shared.snapshot, port) else { return Verdict::Drop(reason) };
     if !shared.icmp_errors.take(now) {
-        return Verdict::Drop(REASON);
+        return Verdict::Drop(reason);
     }
     let made = match (own.into(), flow.key.src.into()) {
-        (std::net::IpAddr::V4(own), std::net::IpAddr::V4(to)) => {
-            error_v4(frame, flow.frame_len, own, to)
-        }
-        (std::net::IpAddr::V6(own), std::net::IpAddr::V6(to)) => {
-            error_v6(frame, flow.frame_len, own, to)
-        }
+        (IpAddr::V4(own), IpAddr::V4(to)) => error_v4(frame, flow.frame_len, own, to, error),
+        (IpAddr::V6(own), IpAddr::V6(to)) => error_v6(frame, flow.frame_len, own, to, error),
         _ => false,
     };
     if !made {
-        return Verdict::Drop(REASON);
+        return Verdict::Drop(reason);
     }
     turn_round(frame.bytes_mut(), &own_mac);
-    Verdict::Refuse(REASON, port)
+    Verdict::Refuse(reason, port)
 }
 
 /// Makes of the frame the error about itself. The Ethernet header stays as it came.
-fn error_v4<F: Frame>(frame: &mut F, frame_len: u16, own: Ipv4Addr, to: Ipv4Addr) -> bool {
+fn error_v4<F: Frame>(
+    frame: &mut F,
+    frame_len: u16,
+    own: Ipv4Addr,
+    to: Ipv4Addr,
+    error: Error,
+) -> bool {
     let packet_len = usize::from(frame_len) - ETHERNET;
     let message_len = icmpv4::error_len(packet_len);
     let mut quote = [0; icmpv4::error_len(usize::MAX)];
@@ -71,11 +108,21 @@ fn error_v4<F: Frame>(frame: &mut F, frame_len: u16, own: Ipv4Addr, to: Ipv4Addr
         payload_len: message_len as u16,
     }
     .emit(packet);
-    icmpv4::Error::TimeExceeded.emit(&quote[..quoted], &mut packet[ipv4::HEADER_LEN..]);
+    let error = match error {
+        Error::TimeExceeded => icmpv4::Error::TimeExceeded,
+        Error::PacketTooBig { mtu } => icmpv4::Error::FragmentationNeeded { mtu },
+    };
+    error.emit(&quote[..quoted], &mut packet[ipv4::HEADER_LEN..]);
     true
 }
 
-fn error_v6<F: Frame>(frame: &mut F, frame_len: u16, own: Ipv6Addr, to: Ipv6Addr) -> bool {
+fn error_v6<F: Frame>(
+    frame: &mut F,
+    frame_len: u16,
+    own: Ipv6Addr,
+    to: Ipv6Addr,
+    error: Error,
+) -> bool {
     let packet_len = usize::from(frame_len) - ETHERNET;
     let message_len = icmpv6::error_len(packet_len);
     let mut quote = [0; icmpv6::error_len(usize::MAX)];
@@ -93,7 +140,11 @@ fn error_v6<F: Frame>(frame: &mut F, frame_len: u16, own: Ipv6Addr, to: Ipv6Addr
         payload_len: message_len as u16,
     }
     .emit(packet);
-    icmpv6::Error::TimeExceeded.emit(&quote[..quoted], own, to, &mut packet[ipv6::HEADER_LEN..]);
+    let error = match error {
+        Error::TimeExceeded => icmpv6::Error::TimeExceeded,
+        Error::PacketTooBig { mtu } => icmpv6::Error::PacketTooBig { mtu: u32::from(mtu) },
+    };
+    error.emit(&quote[..quoted], own, to, &mut packet[ipv6::HEADER_LEN..]);
     true
 }
 

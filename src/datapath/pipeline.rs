@@ -34,6 +34,7 @@ use super::steer;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
 use crate::session::{Direction, Entry, ServerId, SessionId, Table};
+use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
 use crate::wire::{DropReason, flow::Address};
@@ -76,6 +77,8 @@ pub(super) struct Shared<F> {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) worker: u8,
     pub(super) several_workers: bool,
+    /// A frame (without FCS) of this length fits through every port.
+    pub(super) fits_all_ports: u16,
     pub(super) toeplitz: &'static Toeplitz,
     pub(super) hops: Hops<F>,
     pub(super) counters: Arc<WorkerCounters>,
@@ -216,6 +219,7 @@ impl<F: Frame> Pipeline<F> {
                 snapshot: snapshot.clone(),
                 worker: setup.worker,
                 several_workers: false,
+                fits_all_ports: 0,
                 toeplitz: &STEERING,
                 hops: Hops::new(),
                 counters,
@@ -238,6 +242,8 @@ impl<F: Frame> Pipeline<F> {
         let old = std::mem::replace(&mut self.shared.snapshot, snapshot);
         let snapshot = &self.shared.snapshot;
         self.shared.several_workers = snapshot.worker_of.iter().any(|w| *w != self.shared.worker);
+        let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
+        self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {

@@ -53,6 +53,7 @@ drop_reasons! {
     Land, "land", "Source and destination are the same address and port.";
     SpoofedLocal, "spoofed_local", "The source is one of our own addresses.";
     HopLimitExceeded, "hop_limit_exceeded", "TTL or hop limit ran out here; Time Exceeded was sent.";
+    PacketTooBig, "packet_too_big", "Longer than the mtu of the port it would leave by; the sender was told if it may not be fragmented.";
     // Transport headers.
     BadTcpHeader, "bad_tcp_header", "The TCP header is cut short or its data offset is wrong.";
     BadTcpFlags, "bad_tcp_flags", "A combination of TCP flags that no stack sends (null, Xmas, SYN with FIN or RST).";
