@@ -8,7 +8,8 @@ use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
 use crate::frames::{
-    ACK, FIN_ACK, PSH_ACK, Packet, SYN, SYN_ACK, source_port, tcp, time_exceeded, udp,
+    ACK, FIN_ACK, PSH_ACK, Packet, SYN, SYN_ACK, packet_too_big, source_port, tcp, time_exceeded,
+    udp,
 };
 use crate::net::{FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::Rig;
@@ -290,6 +291,48 @@ fn time_exceeded_is_rate_limited_and_quotes_no_more_than_it_may() {
         rig.now = rig.now.wrapping_add(1);
         assert_eq!(rig.send(FRONT, &bytes).len(), 1);
         assert_eq!(rig.send(FRONT, &bytes).len(), 0);
+    }
+}
+
+/// A packet that the port it would leave by cannot take is not given to the port: the sender is told,
+/// or, if it let the packet be fragmented, it is only dropped.
+#[test]
+fn a_packet_longer_than_the_way_out() {
+    use shunt::wire::DropReason::PacketTooBig;
+    for mode in [Mode::Nat, Mode::FullNat, Mode::Dr] {
+        for family in Family::BOTH {
+            let mut net = Net::two_armed(1).usual(mode);
+            let back = usize::from(net.server_side().0);
+            net.snapshot.ports[back].mtu = 1400;
+            let mut rig = Rig::new(net);
+            let mut talk = Talk::new(family, Protocol::Udp, mode, 50_000);
+            talk.forward(&mut rig, 0, b"", true);
+            let headers = if family == Family::V4 { 28 } else { 48 };
+            let fits = vec![7; 1400 - headers];
+            talk.forward(&mut rig, 0, &fits, false);
+
+            let too_long = vec![7; 1400 - headers + 1];
+            let packet = rig.by_client(talk.packet(talk.client, talk.vip, 0, &too_long));
+            let mut bytes = packet.bytes();
+            let quoted = if family == Family::V4 { 576 - 28 } else { 1280 - 48 };
+            let (own, to) = (family.front(), family.client());
+            let macs = (FRONT_MAC, ROUTER_MAC);
+            let error = packet_too_big(macs, own, to, &bytes[..14 + quoted], 1400);
+            let changes = Changes::none().dropped(PacketTooBig).originated(FRONT, &error);
+            let out = [(FRONT, error)];
+            rig.step("too long", FRONT, &bytes, Some(talk.client), changes, &out);
+
+            if family == Family::V4 {
+                // Don't Fragment taken away, and 0x4000 from the sum of the header's words.
+                assert_eq!(bytes[20] & 0x40, 0x40);
+                bytes[20] &= !0x40;
+                let checksum = u32::from(u16::from_be_bytes([bytes[24], bytes[25]])) + 0x4000;
+                let checksum = ((checksum >> 16) + (checksum & 0xffff)) as u16;
+                bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
+                let changes = Changes::none().dropped(PacketTooBig);
+                rig.step("may be fragmented", FRONT, &bytes, Some(talk.client), changes, &[]);
+            }
+        }
     }
 }
 
