@@ -205,9 +205,10 @@ mod tests {
                         udp.checksum(),
                         udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap(),
                     ),
-                    Some(TransportSlice::Tcp(tcp)) => {
-                        (tcp.checksum(), tcp.calc_checksum_ipv4(&header).unwrap())
-                    }
+                    Some(TransportSlice::Tcp(tcp)) => (
+                        tcp.checksum(),
+                        tcp.calc_checksum_ipv4(header.source, header.destination).unwrap(),
+                    ),
                     _ => panic!(),
                 };
                 assert_eq!(got, right, "{kind:?} {flow} {len}");

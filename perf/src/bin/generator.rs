@@ -77,6 +77,9 @@ struct Arguments {
     /// Frames per second of the warm-up.
     #[arg(long, default_value_t = 1_000_000)]
     warm_up_pps: u32,
+    /// Turns of a pause that follows a burst which was not taken in full.
+    #[arg(long, default_value_t = 0)]
+    pause: u32,
     /// Seconds at full speed before the measurement.
     #[arg(long, default_value_t = 0.5)]
     settle: f64,
@@ -291,8 +294,13 @@ impl<'a> Generator<'a> {
         let mut settled = false;
         loop {
             for _ in 0..CLOCK_INTERVAL {
-                self.receive::<ECHO>();
-                self.send();
+                let got = self.receive::<ECHO>();
+                let sent = self.send();
+                if got.min(sent) < BURST {
+                    for _ in 0..self.arguments.pause {
+                        std::hint::spin_loop();
+                    }
+                }
             }
             let now = Instant::now();
             if now < end {
@@ -316,14 +324,14 @@ impl<'a> Generator<'a> {
 
     /// Receives a burst and counts it.
     #[inline(always)]
-    fn receive<const ECHO: bool>(&mut self) {
+    fn receive<const ECHO: bool>(&mut self) -> usize {
         if ECHO && !self.echo.is_empty() {
             self.counts.sent += self.io.transmit(PORT, &mut self.echo) as u64;
             if !self.echo.is_empty() {
-                return;
+                return 0;
             }
         }
-        self.io.receive(PORT, &mut self.rx);
+        let n = self.io.receive(PORT, &mut self.rx);
         for mut frame in self.rx.drain(..) {
             let to = destination(frame.bytes());
             let to_server = to == mac(&SERVER_MAC);
@@ -344,11 +352,12 @@ impl<'a> Generator<'a> {
         if ECHO && !self.echo.is_empty() {
             self.counts.sent += self.io.transmit(PORT, &mut self.echo) as u64;
         }
+        n
     }
 
     /// Sends a burst; what the port does not take goes first next time.
     #[inline(always)]
-    fn send(&mut self) {
+    fn send(&mut self) -> usize {
         while self.tx.len() < BURST {
             let head = self.heads[self.next];
             let Some(frame) = self.frame(&head) else { break };
@@ -358,7 +367,9 @@ impl<'a> Generator<'a> {
                 self.next = 0;
             }
         }
-        self.counts.sent += self.io.transmit(PORT, &mut self.tx) as u64;
+        let sent = self.io.transmit(PORT, &mut self.tx);
+        self.counts.sent += sent as u64;
+        sent
     }
 
     /// A frame with this head, from the stock or the pool.

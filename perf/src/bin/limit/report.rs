@@ -51,15 +51,14 @@ pub(crate) fn table(rows: &[Row], results: &[Vec<Measured>]) -> String {
         let _ = writeln!(text, "{title}\n");
         let _ = writeln!(
             text,
-            "{:<24} {:>8} {:>9} {:>7} {:>13} {:>10} {:>7}  {}",
+            "{:<24} {:>8} {:>9} {:>7} {:>13} {:>10} {:>7}  target",
             "device under test",
             "flows",
             "direction",
             "Mpps",
             "min … max",
             format!("÷ {yardstick}"),
-            "lost %",
-            "target"
+            "lost %"
         );
         for (row, measured) in rows.iter().zip(results).filter(|(row, _)| row.rig == rig) {
             text += &line(row, measured, rows, results);

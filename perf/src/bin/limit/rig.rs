@@ -208,12 +208,19 @@ impl Bench {
         let mut device = self.start_device(row, &vdev, "net_pcap0")?;
         match row.device {
             Device::Testpmd(_) => {
-                // The first figures are those of the start.
-                std::thread::sleep(Duration::from_secs(u64::from(self.seconds) + 3));
-                device.check_running()?;
-                let rates = testpmd_rates(&device.output()?);
-                let Some(rates) = rates.get(2..).filter(|rates| !rates.is_empty()) else {
-                    bail!("testpmd prints no rates");
+                // The first two figures are those of the start.
+                let enough = 2 + self.seconds as usize;
+                let start = Instant::now();
+                let rates = loop {
+                    std::thread::sleep(Duration::from_millis(50));
+                    device.check_running()?;
+                    let rates = testpmd_rates(&device.output()?);
+                    if rates.len() >= enough {
+                        break rates[2..enough].to_vec();
+                    }
+                    if start.elapsed() > START + Duration::from_secs(u64::from(self.seconds)) {
+                        bail!("testpmd prints no rates");
+                    }
                 };
                 let mean = rates.iter().sum::<f64>() / rates.len() as f64;
                 Ok(Measured { mpps: mean / 1e6, loss_percent: None, problem: None })
