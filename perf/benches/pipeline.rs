@@ -36,7 +36,10 @@ fn established(c: &mut Criterion) {
 }
 
 /// Opens a session for each frame in a scattered order, then gives the frames in their own.
-fn repeat<'a, const N: usize>(rig: &mut Rig, frames: &'a [[u8; N]]) -> impl FnMut() -> &'a [u8] {
+fn repeat<'a, const N: usize>(
+    rig: &mut Rig,
+    frames: &'a [[u8; N]],
+) -> impl FnMut() -> &'a [u8] + use<'a, N> {
     let order = traffic::shuffled(frames.len() as u32, 1);
     let mut opening = order.iter().map(|&i| &frames[i as usize][..]);
     for _ in 0..frames.len() / BURST {
