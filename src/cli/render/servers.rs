@@ -37,10 +37,24 @@ pub(in crate::cli) fn text(answer: &Servers) -> String {
             rate(s.traffic.sessions_per_second),
             rate(s.traffic.forward_pps),
             rate(s.traffic.reply_pps),
-            health.and_then(|h| h.error.clone()).unwrap_or_default(),
+            problem(s),
         ]);
     }
     table.text()
+}
+
+/// Why it is down, or what will go wrong next.
+fn problem(server: &Server) -> String {
+    let down = server.health.as_ref().and_then(|h| h.error.clone());
+    let scarce = server.local_ports.filter(|ports| ports.are_scarce() && ports.total > 0);
+    down.or_else(|| {
+        let percent = scarce.map(|ports| ports.used * 100 / ports.total)?;
+        Some(format!(
+            "{percent} % of its local ports are used: add local_addresses to port {}",
+            server.port
+        ))
+    })
+    .unwrap_or_default()
 }
 
 fn state(server: &Server) -> &'static str {
@@ -54,7 +68,7 @@ fn state(server: &Server) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manage::api::types::Traffic;
+    use crate::manage::api::types::{LocalPorts, Traffic};
 
     #[test]
     fn exact_text() {
@@ -72,6 +86,7 @@ mod tests {
                 latency_ms: Some(0.42),
                 error: None,
             }),
+            local_ports: None,
             traffic: Traffic { sessions_active: 3, sessions_created: 999, ..Traffic::default() },
         };
         let down = Server {
@@ -96,14 +111,17 @@ mod tests {
             ..up.clone()
         };
         let unchecked = Server { service: "dns".into(), health: None, ..up.clone() };
+        let scarce = LocalPorts { used: 24_192, total: 32_256 };
+        let scarce = Server { local_ports: Some(scarce), ..unchecked.clone() };
         assert_eq!(
-            text(&Servers { servers: vec![up, down, new, unchecked] }),
+            text(&Servers { servers: vec![up, down, new, unchecked, scarce] }),
             "\
 SERVICE  SERVER          WEIGHT  STATE    SINCE  CHECK   ms  SESSIONS  TOTAL  NEW/s  IN p/s  OUT p/s  PROBLEM
 web      10.0.0.11:8080      10  up       1m59s  http   0.4         3    999      0       0        0
 web      10.0.0.12:8080      10  DOWN     900ms  http   0.4         3    999      0       0        0  connection refused
 web      10.0.0.11:8080      10  unknown   10ms  http     -         0      0      0       0        0
 dns      10.0.0.11:8080      10  up           -  -        -         3    999      0       0        0
+dns      10.0.0.11:8080      10  up           -  -        -         3    999      0       0        0  75 % of its local ports are used: add local_addresses to port back
 "
         );
     }

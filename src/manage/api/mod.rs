@@ -5,6 +5,7 @@
 //! which alone has the state, and waits for its answer.
 
 mod filter;
+mod local_ports;
 mod names;
 mod socket;
 pub mod types;

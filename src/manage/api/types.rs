@@ -199,9 +199,29 @@ pub struct Server {
     pub up: bool,
     /// Its check; `null` when it has none.
     pub health: Option<Health>,
+    /// The local ports towards it, in FullNAT; `null` in other modes.
+    pub local_ports: Option<LocalPorts>,
     /// What went through it.
     #[serde(flatten)]
     pub traffic: Traffic,
+}
+
+/// How many local ports of FullNAT there are towards a real server. When all are used, new sessions
+/// to it are dropped (`local_ports_exhausted`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPorts {
+    /// In use, by all services that have this real server.
+    pub used: u64,
+    /// On all LIPs of the port by which it is reached.
+    pub total: u64,
+}
+
+impl LocalPorts {
+    /// Whether it is time for more LIPs: three quarters are used. Clients do not spread evenly over
+    /// the steering buckets, so the first new session may be dropped well before all are.
+    pub fn are_scarce(&self) -> bool {
+        self.used * 4 >= self.total * 3
+    }
 }
 
 /// The health check of a server.

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::local_ports;
 use super::names::{mac_text, mode_name, scheduler_name, state_name};
 use super::types::{
-    Drop, DropCount, Drops, Health, Neighbor, Neighbors, Port, Ports, Server, Servers, Service,
-    Services, Session, Sessions, Status, Traffic, Worker, WorkerBalance, Workers,
+    Drop, DropCount, Drops, Health, LocalPorts, Neighbor, Neighbors, Port, Ports, Server, Servers,
+    Service, Services, Session, Sessions, Status, Traffic, Worker, WorkerBalance, Workers,
 };
 use crate::datapath::counters::{Cell, WorkerCounters};
 use crate::datapath::snapshot::{PortRole, Side};
@@ -98,10 +99,11 @@ impl State {
     /// `GET /v1/servers`
     pub(super) fn servers(&self) -> Servers {
         let ids = self.snapshot.services.iter().flat_map(|s| s.servers.iter().copied());
-        Servers { servers: ids.map(|id| self.server(id)).collect() }
+        let local_ports = local_ports::usage(&self.snapshot, |id| self.active(id));
+        Servers { servers: ids.map(|id| self.server(id, local_ports[usize::from(id.0)])).collect() }
     }
 
-    fn server(&self, id: ServerId) -> Server {
+    fn server(&self, id: ServerId, local_ports: Option<LocalPorts>) -> Server {
         let server = &self.snapshot.servers[usize::from(id.0)];
         let health = self.checks.of(id).map(|checked| Health {
             check: checked.kind.into(),
@@ -118,6 +120,7 @@ impl State {
             weight: server.weight,
             up: server.up,
             health,
+            local_ports,
             traffic: self.traffic(id),
         }
     }
@@ -260,11 +263,9 @@ impl State {
 
     fn traffic(&self, id: ServerId) -> Traffic {
         let rate = |at: usize| self.rates.servers.get(usize::from(id.0) * SERVER_RATES + at);
-        let created = self.sum(|c| &c.server(id).created);
         Traffic {
-            // A session that begins between the two reads must not make it negative.
-            sessions_active: created.saturating_sub(self.sum(|c| &c.server(id).ended)),
-            sessions_created: created,
+            sessions_active: self.active(id),
+            sessions_created: self.sum(|c| &c.server(id).created),
             sessions_per_second: rate(0),
             forward_packets: self.sum(|c| &c.server(id).forward_packets),
             forward_bytes: self.sum(|c| &c.server(id).forward_bytes),
@@ -275,6 +276,12 @@ impl State {
             reply_pps: rate(3),
             reply_bps: rate(4) * 8,
         }
+    }
+
+    /// The open sessions of a server.
+    fn active(&self, id: ServerId) -> u64 {
+        // A session that begins between the two reads must not make it negative.
+        self.sum(|c| &c.server(id).created).saturating_sub(self.sum(|c| &c.server(id).ended))
     }
 
     /// The sum of a counter over all workers.
