@@ -15,9 +15,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::wire::flow::{Address, Protocol};
+use crate::wire::toeplitz::BUCKETS;
 
-/// The number of steering buckets; the same on every node.
-const BUCKETS: usize = 128;
 /// The lowest local port that is given out.
 pub const FIRST_PORT: u16 = 1024;
 /// No position.

@@ -17,9 +17,9 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::drop_reason::DropReason;
+pub use super::tcp::flags as tcp_flags;
 
-/// Length of an untagged Ethernet header.
-const ETHERNET: usize = 14;
+use super::ethernet::HEADER_LEN as ETHERNET;
 
 /// An IP address of one family: [`Ipv4Addr`] or [`Ipv6Addr`]. The data path is generic over it, so
 /// each family has its own compact session table and its own machine code.
@@ -144,22 +144,6 @@ impl<A: Address> fmt::Display for FlowKey<A> {
             std::net::SocketAddr::new(dst, self.dport)
         )
     }
-}
-
-/// The TCP flags of RFC 9293, as they stand in byte 13 of the header.
-pub mod tcp_flags {
-    /// No more data from the sender.
-    pub const FIN: u8 = 0x01;
-    /// Synchronise sequence numbers.
-    pub const SYN: u8 = 0x02;
-    /// Reset the connection.
-    pub const RST: u8 = 0x04;
-    /// Push.
-    pub const PSH: u8 = 0x08;
-    /// The acknowledgment field is significant.
-    pub const ACK: u8 = 0x10;
-    /// The urgent pointer is significant.
-    pub const URG: u8 = 0x20;
 }
 
 /// A TCP or UDP packet that passed every check of [`parse`].
