@@ -154,7 +154,7 @@ impl Rig {
 
     /// Ends sessions whose time has come.
     pub fn expire(&mut self, now: u32) {
-        self.pipeline.expire(now, 64);
+        self.pipeline.expire(now, 64, &mut self.out);
     }
 
     /// How many sessions there are.

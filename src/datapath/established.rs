@@ -1,5 +1,6 @@
 //! The established path: the packet of a known session, rewritten as the session says.
 
+use super::extras;
 use super::family::{self, Family};
 use super::frame::Frame;
 use super::hops::{Hop, Hops};
@@ -11,7 +12,7 @@ use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
+use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, Protocol, tcp_flags};
@@ -30,7 +31,7 @@ pub(super) fn act<A: Family, F: Frame>(
     let flow = &item.flow;
     let entry = lane.table.get_mut(id);
     // First of all: a packet that ends here moves nothing of its session.
-    if entry.mode != Mode::Dr && flow.hop_limit <= 1 {
+    if entry.mode.translates() && flow.hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, flow, now);
     }
     if entry.protocol == Protocol::Tcp
@@ -60,7 +61,14 @@ pub(super) fn act<A: Family, F: Frame>(
     {
         return icmp::packet_too_big(shared, frame, flow, mtu, now);
     }
-    if entry.mode != Mode::Dr {
+    if !entry.extras.is_empty()
+        && let Some(verdict) =
+            extras::apply(shared, &mut lane.table, frame, item, id, direction, now)
+    {
+        return verdict;
+    }
+    let entry = lane.table.get(id);
+    if entry.mode.translates() {
         let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
         match direction {
             Direction::Forward => {

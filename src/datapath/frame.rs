@@ -37,6 +37,13 @@ pub trait Frame {
     fn set_len(&mut self, len: usize) -> bool;
     /// The port the frame was received on.
     fn rx_port(&self) -> PortId;
+    /// Says that the frame came by another port: the VLAN of the device it was received on.
+    fn set_rx_port(&mut self, port: PortId);
+    /// What one worker tells the next with a packet it hands over (see [`super::note`]). Undefined
+    /// on a frame that was just received.
+    fn note(&self) -> u64;
+    /// Sets the note.
+    fn set_note(&mut self, note: u64);
     /// What the receiving port said about the checksums.
     fn rx_checksum(&self) -> RxChecksum;
     /// Hints that the frame's metadata is read soon.

@@ -7,6 +7,7 @@
 pub mod balancer;
 pub mod counters;
 mod established;
+mod extras;
 pub mod family;
 pub mod frame;
 pub mod hops;
@@ -15,6 +16,7 @@ pub mod limiter;
 mod local;
 pub mod local_ports;
 mod new_flow;
+pub mod note;
 pub mod outbox;
 pub mod pipeline;
 pub mod snapshot;

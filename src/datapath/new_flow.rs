@@ -11,7 +11,7 @@ use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, InsertError, Mode, NewSession, ServiceId, SessionId, TcpState, tcp_state,
+    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
 };
 use crate::wire::DropReason;
 use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
@@ -96,17 +96,29 @@ fn create<A: Family, F: Frame>(
     service_id: ServiceId,
     now: u32,
 ) -> Result<SessionId, DropReason> {
-    let Shared { snapshot, hops, toeplitz, counters, .. } = shared;
-    let snapshot: &Snapshot = snapshot;
-    let service = &snapshot.services[usize::from(service_id.0)];
-    let key = &item.flow.key;
-    if service.mode != Mode::Dr && item.flow.hop_limit <= 1 {
+    let service = &shared.snapshot.services[usize::from(service_id.0)];
+    if service.mode.translates() && item.flow.hop_limit <= 1 {
         return Err(DropReason::HopLimitExceeded);
     }
     if lane.table.len() == lane.table.capacity() {
         return Err(DropReason::SessionTableFull);
     }
     let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
+    create_with(shared, lane, &item.flow.key, service_id, server_id, now)
+}
+
+/// Makes the session of the client's packet with this key, towards that server.
+pub(super) fn create_with<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    key: &FlowKey<A>,
+    service_id: ServiceId,
+    server_id: ServerId,
+    now: u32,
+) -> Result<SessionId, DropReason> {
+    let Shared { snapshot, hops, toeplitz, counters, .. } = shared;
+    let snapshot: &Snapshot = snapshot;
+    let service = &snapshot.services[usize::from(service_id.0)];
     let server = &snapshot.servers[usize::from(server_id.0)];
     let server_address = A::from_ip(server.address).ok_or(DropReason::NoServer)?;
     let forward_hop = hop_to_server(hops, snapshot, server)?;

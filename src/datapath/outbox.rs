@@ -1,21 +1,16 @@
-//! Where a burst goes: one queue for each port and each other worker, emptied after every burst.
-
-use arrayvec::ArrayVec;
+//! Where a burst goes: one queue for each port and each worker, emptied after every burst.
 
 use super::frame::Frame;
 use super::snapshot::PortId;
-
-/// How many packets a queue takes: as many as a burst has, since each packet that comes in leaves
-/// at most once and the queues are emptied after each burst.
-pub const ROOM: usize = 32;
+use crate::io::Queue;
 
 /// Frames on their way to one port.
 #[derive(Debug)]
 pub struct PortQueue<F> {
     /// The frames, oldest first.
-    pub frames: ArrayVec<F, ROOM>,
+    pub frames: Queue<F>,
     /// Bit i: frame i was made by Shunt, it is not a packet passed on.
-    pub originated: u32,
+    pub originated: u64,
     /// Bytes of all frames.
     pub bytes: usize,
 }
@@ -25,8 +20,8 @@ pub struct PortQueue<F> {
 pub struct Outbox<F> {
     /// By [`PortId`].
     pub ports: Vec<PortQueue<F>>,
-    /// By worker.
-    pub workers: Vec<ArrayVec<F, ROOM>>,
+    /// By worker. What a worker puts into its own queue goes through its pipeline once more.
+    pub workers: Vec<Queue<F>>,
 }
 
 impl<F: Frame> Outbox<F> {
@@ -34,17 +29,18 @@ impl<F: Frame> Outbox<F> {
     pub fn new(ports: usize, workers: usize) -> Self {
         Outbox {
             ports: (0..ports)
-                .map(|_| PortQueue { frames: ArrayVec::new(), originated: 0, bytes: 0 })
+                .map(|_| PortQueue { frames: Queue::new(), originated: 0, bytes: 0 })
                 .collect(),
-            workers: (0..workers).map(|_| ArrayVec::new()).collect(),
+            workers: (0..workers).map(|_| Queue::new()).collect(),
         }
     }
 
-    /// Queues a frame for a port. There is room: see [`ROOM`].
+    /// Queues a frame for a port. There is room: of a burst each packet leaves at most once, and the
+    /// pipeline makes no more frames of its own than that.
     #[inline(always)]
     pub fn to_port(&mut self, port: PortId, frame: F, originated: bool) {
         let queue = &mut self.ports[usize::from(port.0)];
-        queue.originated |= u32::from(originated) << queue.frames.len();
+        queue.originated |= u64::from(originated) << queue.frames.len();
         queue.bytes += frame.bytes().len();
         queue.frames.push(frame);
     }

@@ -28,12 +28,13 @@ use super::hops::{Hops, Released};
 use super::limiter::TokenBucket;
 use super::local;
 use super::local_ports::LocalPorts;
+use super::note::Note;
 use super::outbox::Outbox;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
-use crate::session::{Direction, Entry, ServerId, SessionId, Table};
+use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
@@ -85,9 +86,36 @@ pub(super) struct Shared<F> {
     pub(super) notices: ArrayVec<Notice, NOTICES>,
     pub(super) icmp_errors: TokenBucket,
     pub(super) punts: TokenBucket,
+    /// Empty frames for what Shunt sends without having received it; the worker restocks them.
+    spare: Burst<F>,
+    /// Such frames, complete, with the ports they leave by.
+    made: ArrayVec<(PortId, F), BURST>,
 }
 
 impl<F: Frame> Shared<F> {
+    /// A spare frame of `len` bytes (content undefined), to be filled and given to
+    /// [`Shared::originate`]. `None` when there is none left or it has no such room.
+    pub(super) fn take_spare(&mut self, len: usize) -> Option<F> {
+        if self.made.is_full() {
+            return None;
+        }
+        let mut frame = self.spare.pop()?;
+        frame.set_len(len).then_some(frame)
+    }
+
+    /// Sends a frame made of a spare one; it is counted as originated.
+    pub(super) fn originate(&mut self, port: PortId, frame: F) {
+        // There is room when it was taken, and frames are taken one at a time.
+        let _ = self.made.try_push((port, frame));
+    }
+
+    /// Queues what was made.
+    fn flush(&mut self, out: &mut Outbox<F>) {
+        for (port, frame) in self.made.drain(..) {
+            out.to_port(port, frame, true);
+        }
+    }
+
     /// Tells the management thread; counts what it cannot be told.
     pub(super) fn notify(&mut self, notice: Notice) {
         if self.notices.try_push(notice).is_err() {
@@ -160,9 +188,10 @@ impl<A: Family> Lane<A> {
         counters.server(entry.server_id).ended.add(1);
     }
 
-    fn expire(&mut self, now: u32, budget: usize, counters: &WorkerCounters) {
+    fn expire<F>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        table.expire(now, budget, |entry| {
+        let counters = &shared.counters;
+        table.expire(now, budget, |entry: &Entry<A>, _: &Aside| {
             Self::closed(entry, balancer, local_ports, counters);
             counters.expired.add(1);
         });
@@ -226,6 +255,8 @@ impl<F: Frame> Pipeline<F> {
                 notices: ArrayVec::new(),
                 icmp_errors: ICMP_ERRORS,
                 punts: PUNTS,
+                spare: Burst::new(),
+                made: ArrayVec::new(),
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
@@ -302,6 +333,7 @@ impl<F: Frame> Pipeline<F> {
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
+        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
@@ -339,11 +371,14 @@ impl<F: Frame> Pipeline<F> {
 
     /// Stage 7.
     #[inline(always)]
-    fn queue(&mut self, frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
+    fn queue(&mut self, mut frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
         let counters = &self.shared.counters;
         match verdict {
             Verdict::Forward(port) => out.to_port(port, frame, false),
-            Verdict::HandOff(worker) => out.to_worker(worker, frame),
+            Verdict::HandOff(worker, note) => {
+                frame.set_note(note.encode());
+                out.to_worker(worker, frame);
+            }
             Verdict::Drop(reason) => counters.drops_of(reason).add(1),
             Verdict::Punt(tap) => {
                 counters.punted.add(1);
@@ -398,11 +433,27 @@ impl<F: Frame> Pipeline<F> {
     }
 
     /// Ends sessions whose time has come: a bounded amount of work, `budget` entries per family.
-    pub fn expire(&mut self, now: u32, budget: usize) {
-        self.v4.expire(now, budget, &self.shared.counters);
-        self.v6.expire(now, budget, &self.shared.counters);
+    /// The queues of `out` must be empty.
+    /// Returns whether it queued something.
+    pub fn expire(&mut self, now: u32, budget: usize, out: &mut Outbox<F>) -> bool {
+        self.v4.expire(&mut self.shared, now, budget);
+        self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
+        let made = !self.shared.made.is_empty();
+        self.shared.flush(out);
+        made
+    }
+
+    /// How many empty frames the pipeline could take: see [`Pipeline::restock`].
+    #[inline]
+    pub fn wants_frames(&self) -> usize {
+        self.shared.spare.remaining_capacity()
+    }
+
+    /// Gives the pipeline an empty frame, for what Shunt sends without having received it.
+    pub fn restock(&mut self, frame: F) {
+        let _ = self.shared.spare.try_push(frame);
     }
 
     /// Takes the next notice for the management thread.
@@ -425,7 +476,7 @@ fn enter<A: Family, F>(
     if steer {
         let owner = steer::owner(&shared.snapshot, shared.toeplitz, role, &flow.key);
         if owner != shared.worker {
-            return Some(Verdict::HandOff(owner));
+            return Some(Verdict::HandOff(owner, Note::None));
         }
     }
     batch.push(Item { slot, flow, fill_checksum, hash: 0, candidate: None });

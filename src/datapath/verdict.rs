@@ -1,5 +1,6 @@
 //! What becomes of a packet. Each packet that comes in gets exactly one verdict.
 
+use super::note::Note;
 use super::snapshot::PortId;
 use crate::session::HopRef;
 use crate::wire::DropReason;
@@ -11,8 +12,9 @@ pub enum Verdict {
     Forward(PortId),
     /// Goes to the kernel by this exception tap.
     Punt(PortId),
-    /// Belongs to this worker.
-    HandOff(u8),
+    /// Belongs to this worker, which is told so much about it. Given to oneself, it goes through
+    /// the pipeline once more.
+    HandOff(u8, Note),
     /// Waits for its next hop.
     Hold(HopRef),
     /// Ends here: what it said was taken in.

@@ -8,7 +8,7 @@ use super::port::PortsInner;
 use crate::datapath::counters::MAX_PORTS;
 use crate::datapath::frame::Frame;
 use crate::datapath::snapshot::PortId;
-use crate::io::{Burst, BurstIo};
+use crate::io::{Burst, BurstIo, Queue};
 use std::sync::Arc;
 
 /// The queues of a port that belong to one worker.
@@ -64,13 +64,13 @@ impl BurstIo for DpdkIo {
         // SAFETY: the driver wrote `got` ≤ `room` pointers to mbufs that are ours now.
         unsafe { into.set_len(old + got) };
         for mbuf in &mut into[old..] {
-            mbuf.set_rx_port(port);
+            Frame::set_rx_port(mbuf, port);
         }
         got
     }
 
     #[inline]
-    fn transmit(&mut self, port: PortId, frames: &mut Burst<Mbuf>) -> usize {
+    fn transmit(&mut self, port: PortId, frames: &mut Queue<Mbuf>) -> usize {
         let Some(Some(queues)) = self.queues.get(usize::from(port.0)) else { return 0 };
         let len = frames.len();
         if len == 0 {

@@ -51,12 +51,6 @@ impl Mbuf {
         unsafe { mbuf.buf_addr.cast::<u8>().add(usize::from(mbuf.data_off)) }
     }
 
-    /// Says which port the frame came from; [`super::DpdkIo`] does it on receive.
-    #[inline(always)]
-    pub(super) fn set_rx_port(&mut self, port: PortId) {
-        self.get_mut().port = u16::from(port.0);
-    }
-
     /// Bytes of room in front.
     #[inline(always)]
     pub fn headroom(&self) -> usize {
@@ -138,6 +132,25 @@ impl Frame for Mbuf {
     #[inline(always)]
     fn rx_port(&self) -> PortId {
         PortId(self.get().port as u8)
+    }
+
+    #[inline(always)]
+    fn set_rx_port(&mut self, port: PortId) {
+        self.get_mut().port = u16::from(port.0);
+    }
+
+    /// In the last words of the dynamic fields, which nobody has registered.
+    #[inline(always)]
+    fn note(&self) -> u64 {
+        let words = &self.get().dynfield1;
+        u64::from(words[7]) << 32 | u64::from(words[8])
+    }
+
+    #[inline(always)]
+    fn set_note(&mut self, note: u64) {
+        let words = &mut self.get_mut().dynfield1;
+        words[7] = (note >> 32) as u32;
+        words[8] = note as u32;
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Burst, BurstIo};
+use super::{Burst, BurstIo, Queue};
 use crate::datapath::frame::{Frame, RxChecksum};
 use crate::datapath::snapshot::PortId;
 
@@ -18,6 +18,7 @@ pub struct MemoryFrame {
     start: usize,
     len: usize,
     port: PortId,
+    note: u64,
     checksum: RxChecksum,
     segmented: bool,
 }
@@ -32,6 +33,7 @@ impl MemoryFrame {
             start: HEADROOM,
             len: bytes.len(),
             port,
+            note: 0,
             checksum: RxChecksum::default(),
             segmented: false,
         }
@@ -96,6 +98,15 @@ impl Frame for MemoryFrame {
     fn rx_port(&self) -> PortId {
         self.port
     }
+    fn set_rx_port(&mut self, port: PortId) {
+        self.port = port;
+    }
+    fn note(&self) -> u64 {
+        self.note
+    }
+    fn set_note(&mut self, note: u64) {
+        self.note = note;
+    }
     fn rx_checksum(&self) -> RxChecksum {
         self.checksum
     }
@@ -143,7 +154,7 @@ impl BurstIo for MemoryIo {
         n
     }
 
-    fn transmit(&mut self, port: PortId, frames: &mut Burst<MemoryFrame>) -> usize {
+    fn transmit(&mut self, port: PortId, frames: &mut Queue<MemoryFrame>) -> usize {
         let port = usize::from(port.0);
         let n = frames.len().min(self.tx_room[port].unwrap_or(usize::MAX));
         if let Some(room) = &mut self.tx_room[port] {
@@ -166,7 +177,7 @@ mod tests {
     fn a_refused_frame_stays_in_the_burst() {
         let mut io = MemoryIo::new(1);
         io.tx_room[0] = Some(1);
-        let mut burst = Burst::new();
+        let mut burst = Queue::new();
         burst.push(MemoryFrame::new(PortId(0), b"one"));
         burst.push(MemoryFrame::new(PortId(0), b"two"));
         assert_eq!(io.transmit(PortId(0), &mut burst), 1);

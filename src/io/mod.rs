@@ -15,6 +15,13 @@ pub const BURST: usize = 32;
 /// A burst of frames.
 pub type Burst<F> = ArrayVec<F, BURST>;
 
+/// How many frames may wait for one port or worker after a burst: each packet of it leaves at most
+/// once, and as many again may be made on the way (copies for a sensor, resets).
+pub const QUEUE: usize = 2 * BURST;
+
+/// Frames on their way to one port or worker.
+pub type Queue<F> = ArrayVec<F, QUEUE>;
+
 /// One worker's queues of every port: it receives from its own rx queues and transmits on its own
 /// tx queues, and shares neither.
 pub trait BurstIo {
@@ -27,7 +34,7 @@ pub trait BurstIo {
 
     /// Transmits frames from the front of `frames` on this worker's queue of `port` and removes
     /// those that the port took. Returns how many; what remains was refused.
-    fn transmit(&mut self, port: PortId, frames: &mut Burst<Self::Frame>) -> usize;
+    fn transmit(&mut self, port: PortId, frames: &mut Queue<Self::Frame>) -> usize;
 
     /// A new frame of length 0 with headroom, for packets that Shunt makes itself.
     fn allocate(&mut self) -> Option<Self::Frame>;

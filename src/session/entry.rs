@@ -5,6 +5,7 @@
 //! | client, vip | the outer pair: source and destination of a packet from the client |
 //! | local, server | the inner pair: source and destination of that packet towards the server |
 //! | | (`nat`, `dr`: local = client; `dr`: server = the real server's address, never written) |
+//! | end | TCP: how far the stream of each side has come |
 //! | delta | one's-complement difference the forward rewrite makes to the checksums |
 
 use crate::wire::flow::{Address, FlowKey, Protocol};
@@ -37,6 +38,62 @@ pub enum Mode {
     FullNat,
     /// Direct server return: only the Ethernet header changes.
     Dr,
+}
+
+impl Mode {
+    /// Whether addresses and ports are rewritten, and replies come back through Shunt.
+    #[inline(always)]
+    pub const fn translates(self) -> bool {
+        matches!(self, Mode::Nat | Mode::FullNat)
+    }
+
+    /// Whether servers answer clients directly, so that Shunt sees one direction only.
+    #[inline(always)]
+    pub const fn one_way(self) -> bool {
+        !self.translates()
+    }
+}
+
+/// What is done to a session's packets beyond its rewrite: a set of bits, empty for most sessions,
+/// so that the established path has one test for all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Extras(u16);
+
+impl Extras {
+    /// Nothing.
+    pub const NONE: Extras = Extras(0);
+    /// Its packets are counted against a rate limit.
+    pub const POLICED: Extras = Extras(1);
+    /// Its packets are copied to a sensor's port.
+    pub const MIRRORED: Extras = Extras(2);
+    /// Sequence numbers differ between its two sides by [`super::Aside::forward_shift`] and
+    /// [`super::Aside::reply_shift`].
+    pub const SHIFTED: Extras = Extras(4);
+    /// The client's address is still to be told to the server in the stream or in an option.
+    pub const INTRODUCED: Extras = Extras(8);
+    /// Its packets are marked (DSCP).
+    pub const MARKED: Extras = Extras(16);
+
+    /// Whether there is nothing to do.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// Whether one of `those` is in the set.
+    #[inline(always)]
+    pub const fn has(self, those: Extras) -> bool {
+        self.0 & those.0 != 0
+    }
+    /// The set with `those`.
+    #[must_use]
+    pub const fn with(self, those: Extras) -> Extras {
+        Extras(self.0 | those.0)
+    }
+    /// The set without `those`.
+    #[must_use]
+    pub const fn without(self, those: Extras) -> Extras {
+        Extras(self.0 & !those.0)
+    }
 }
 
 /// Which way a packet of a session goes.
@@ -102,8 +159,8 @@ pub struct Entry<A> {
     pub last_seen: u32,
     /// Idle time after which the session ends, in milliseconds.
     pub timeout: u32,
-    /// When the session was created, in milliseconds (wrapping).
-    pub created: u32,
+    /// TCP: the sequence number after the last byte that came from the client, as the client counts.
+    pub forward_end: u32,
     /// The service.
     pub service: ServiceId,
     /// The real server.
@@ -116,10 +173,10 @@ pub struct Entry<A> {
     pub delta_ip: u16,
     /// Checksum difference of the forward rewrite, TCP/UDP (includes the pseudo header).
     pub delta_transport: u16,
-    /// Timing wheel: the next entry of the slot (or of the free list), or NIL.
-    pub(super) next: u32,
-    /// Timing wheel: the previous entry, or the slot when this is its first.
-    pub(super) prev: u32,
+    /// TCP: the sequence number after the last byte that came from the server, as the server counts.
+    pub reply_end: u32,
+    /// What is done to the session's packets beyond the rewrite.
+    pub extras: Extras,
 }
 
 const _: () = assert!(size_of::<Entry<std::net::Ipv4Addr>>() == 64);

@@ -3,6 +3,7 @@
 //! Imports only [`crate::wire`] (and the [`crate::prefetch`] hint). Time is an argument.
 #![forbid(unsafe_code)]
 
+pub mod aside;
 pub mod entry;
 pub mod index;
 pub mod key;
@@ -12,7 +13,8 @@ pub mod table;
 pub mod tcp_state;
 pub mod wheel;
 
-pub use entry::{Direction, Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
+pub use aside::Aside;
+pub use entry::{Direction, Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
 pub use new_session::NewSession;
 pub use table::{InsertError, SessionId, Table};
 pub use tcp_state::Timeouts;

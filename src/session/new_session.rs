@@ -1,7 +1,6 @@
 //! What a session is made of before it has an entry in a table.
 
-use super::entry::{Entry, HopRef, Mode, ServerId, ServiceId, TcpState};
-use super::wheel::NIL;
+use super::entry::{Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
 use crate::wire::flow::{Address, Protocol};
 
 /// The largest idle timeout, in milliseconds (12.4 days).
@@ -66,15 +65,15 @@ impl<A: Address> NewSession<A> {
             live: true,
             last_seen: now,
             timeout: self.timeout.min(MAX_TIMEOUT),
-            created: now,
+            forward_end: 0,
             service: self.service,
             server_id: self.server_id,
             forward_hop: self.forward_hop,
             reply_hop: self.reply_hop,
             delta_ip: self.delta_ip,
             delta_transport: self.delta_transport,
-            next: NIL,
-            prev: NIL,
+            reply_end: 0,
+            extras: Extras::NONE,
         }
     }
 }

@@ -15,7 +15,8 @@
 
 use std::hint::select_unpredictable;
 
-use super::entry::{Direction, Entry, Mode, TcpState};
+use super::aside::Aside;
+use super::entry::{Direction, Entry, TcpState};
 use super::index::{Index, Ref};
 use super::key::KeyHasher;
 use super::new_session::{MAX_TIMEOUT, NewSession, unused_entry};
@@ -52,6 +53,8 @@ pub struct Table<A> {
     hasher: KeyHasher,
     index: Index,
     slab: Box<[Entry<A>]>,
+    /// The other half of each entry.
+    asides: Box<[Aside]>,
     wheel: Wheel,
     /// First of the entries that were used and are free, linked by `next`.
     free: u32,
@@ -77,10 +80,15 @@ impl<A: Address> Table<A> {
         let spare = slab.spare_capacity_mut();
         advise(spare.as_ptr().addr(), size_of_val(spare));
         slab.resize(capacity, unused_entry());
+        let mut asides = Vec::with_capacity(capacity);
+        let spare = asides.spare_capacity_mut();
+        advise(spare.as_ptr().addr(), size_of_val(spare));
+        asides.resize(capacity, Aside::new(0));
         Table {
             hasher: KeyHasher::new(seed),
             index,
             slab: slab.into_boxed_slice(),
+            asides: asides.into_boxed_slice(),
             wheel: Wheel::new(),
             free: NIL,
             fresh: 0,
@@ -154,7 +162,22 @@ impl<A: Address> Table<A> {
         entry
     }
 
-    /// Adds a session. The reply key is indexed unless the mode is [`Mode::Dr`].
+    /// The other half of a session.
+    #[inline]
+    pub fn aside(&self, id: SessionId) -> &Aside {
+        debug_assert!(self.slab[id.0 as usize].live, "no session {}", id.0);
+        &self.asides[id.0 as usize]
+    }
+
+    /// The other half of a session, writable.
+    #[inline]
+    pub fn aside_mut(&mut self, id: SessionId) -> &mut Aside {
+        debug_assert!(self.slab[id.0 as usize].live, "no session {}", id.0);
+        &mut self.asides[id.0 as usize]
+    }
+
+    /// Adds a session. The reply key is indexed unless the mode is
+    /// [one-way](super::Mode::one_way).
     pub fn insert(&mut self, new: NewSession<A>, now: u32) -> Result<SessionId, InsertError> {
         let Some(index) = self.free_entry() else {
             return Err(InsertError::Full);
@@ -175,7 +198,6 @@ impl<A: Address> Table<A> {
 
         let forward = Ref::new(index, Direction::Forward);
         let (slab, hasher) = (&mut self.slab, &self.hasher);
-        // The entry's own links are still those of the free list; the index reads only keys.
         let hash_of = |slab: &[Entry<A>], r: Ref| {
             hasher.hash(&key_of(&slab[r.index() as usize], r.direction()))
         };
@@ -183,8 +205,7 @@ impl<A: Address> Table<A> {
             return Err(InsertError::IndexFull);
         }
         // The reply key may have to move the forward key: its entry must say what that is.
-        let next_free = slab[index as usize].next;
-        slab[index as usize] = Entry { next: next_free, ..entry };
+        slab[index as usize] = entry;
         let reply = Ref::new(index, Direction::Reply);
         if replies && !self.index.insert(reply_hash, reply, |r| hash_of(slab, r)) {
             self.slab[index as usize].live = false;
@@ -192,19 +213,20 @@ impl<A: Address> Table<A> {
             return Err(InsertError::IndexFull);
         }
 
-        self.use_entry(index, next_free);
+        self.use_entry(index);
+        self.asides[index as usize] = Aside::new(now);
         if self.live == 0 {
             self.wheel.restart(now);
         }
         self.live += 1;
-        self.wheel.file(&mut *self.slab, index, now.wrapping_add(entry.timeout));
+        self.wheel.file(&mut *self.asides, index, now.wrapping_add(entry.timeout));
         Ok(SessionId(index))
     }
 
     /// Ends a session.
     pub fn remove(&mut self, id: SessionId) -> Entry<A> {
         assert!(self.slab[id.0 as usize].live, "no session {}", id.0);
-        self.wheel.unlink(&mut *self.slab, id.0);
+        self.wheel.unlink(&mut *self.asides, id.0);
         self.release(id.0)
     }
 
@@ -221,8 +243,8 @@ impl<A: Address> Table<A> {
         entry.timeout = timeout;
         entry.last_seen = now;
         if earlier {
-            self.wheel.unlink(&mut *self.slab, id.0);
-            self.wheel.file(&mut *self.slab, id.0, now.wrapping_add(timeout));
+            self.wheel.unlink(&mut *self.asides, id.0);
+            self.wheel.file(&mut *self.asides, id.0, now.wrapping_add(timeout));
         }
     }
 
@@ -232,7 +254,12 @@ impl<A: Address> Table<A> {
     ///
     /// A session never ends early; it ends at most 128 ms late, plus the time until the call that
     /// reaches it.
-    pub fn expire(&mut self, now: u32, budget: usize, mut expired: impl FnMut(&Entry<A>)) -> usize {
+    pub fn expire(
+        &mut self,
+        now: u32,
+        budget: usize,
+        mut expired: impl FnMut(&Entry<A>, &Aside),
+    ) -> usize {
         if self.live == 0 {
             self.wheel.restart(now);
             return 0;
@@ -240,15 +267,16 @@ impl<A: Address> Table<A> {
         let mut ticks = TICKS_PER_CALL;
         let mut ended = 0;
         for _ in 0..budget {
-            let Some(index) = self.wheel.next_due(&mut *self.slab, now, &mut ticks) else {
+            let Some(index) = self.wheel.next_due(&mut *self.asides, now, &mut ticks) else {
                 break;
             };
             let entry = &self.slab[index as usize];
             let deadline = entry.last_seen.wrapping_add(entry.timeout);
             if deadline.wrapping_sub(now) as i32 > 0 {
-                self.wheel.file(&mut *self.slab, index, deadline);
+                self.wheel.file(&mut *self.asides, index, deadline);
             } else {
-                expired(&self.release(index));
+                let aside = self.asides[index as usize];
+                expired(&self.release(index), &aside);
                 ended += 1;
             }
         }
@@ -300,9 +328,14 @@ impl<A: Address> Table<A> {
             + Wheel::MEMORY_BYTES
     }
 
-    /// Address and length in bytes of its large blocks of memory: index and slab.
-    pub fn memory_blocks(&self) -> [(usize, usize); 2] {
-        [self.index.memory(), (self.slab.as_ptr().addr(), size_of_val(&*self.slab))]
+    /// Address and length in bytes of its large blocks of memory: index and both
+    /// halves of the slab.
+    pub fn memory_blocks(&self) -> [(usize, usize); 3] {
+        [
+            self.index.memory(),
+            (self.slab.as_ptr().addr(), size_of_val(&*self.slab)),
+            (self.asides.as_ptr().addr(), size_of_val(&*self.asides)),
+        ]
     }
 
     /// The entry that the next session will have; [`Table::use_entry`] takes it.
@@ -316,9 +349,9 @@ impl<A: Address> Table<A> {
         }
     }
 
-    fn use_entry(&mut self, index: u32, next_free: u32) {
+    fn use_entry(&mut self, index: u32) {
         if index == self.free {
-            self.free = next_free;
+            self.free = self.asides[index as usize].next;
         } else {
             self.fresh += 1;
         }
@@ -339,8 +372,9 @@ impl<A: Address> Table<A> {
         debug_assert!(indexed, "session {index} was not in the index");
         let slot = &mut self.slab[index as usize];
         slot.live = false;
-        slot.next = self.free;
-        slot.prev = NIL;
+        let aside = &mut self.asides[index as usize];
+        aside.next = self.free;
+        aside.prev = NIL;
         self.free = index;
         self.live -= 1;
         entry
@@ -351,7 +385,7 @@ impl<A: Address> Table<A> {
 /// turned round: Shunt does not see it.
 #[inline(always)]
 fn has_reply_key<A>(entry: &Entry<A>) -> bool {
-    entry.mode != Mode::Dr
+    !entry.mode.one_way()
 }
 
 #[inline(always)]
@@ -375,7 +409,7 @@ fn difference<A: Address>(a: &FlowKey<A>, b: &FlowKey<A>) -> u64 {
     address(a.src, b.src) | address(a.dst, b.dst) | (rest(a) ^ rest(b))
 }
 
-impl<A: Address> Links for [Entry<A>] {
+impl Links for [Aside] {
     #[inline(always)]
     fn next(&self, index: u32) -> u32 {
         self[index as usize].next
@@ -394,7 +428,7 @@ impl<A: Address> Links for [Entry<A>] {
     }
     #[inline(always)]
     fn prefetch(&self, index: u32) {
-        prefetch::read(&self[index as usize].last_seen);
+        prefetch::read(&self[index as usize].next);
     }
 }
 

@@ -54,7 +54,7 @@ pub fn next(mode: Mode, state: TcpState, direction: Direction, flags: u8) -> Tcp
     if flags & RST != 0 {
         return Closed;
     }
-    let one_way = mode == Mode::Dr;
+    let one_way = mode.one_way();
     match (state, direction, flags & (SYN | ACK | FIN)) {
         (FinBoth | Closed, Forward, SYN) => SynSent,
         (FinBoth | Closed, ..) => state,

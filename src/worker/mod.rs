@@ -20,7 +20,7 @@ use crate::datapath::frame::Frame;
 use crate::datapath::outbox::Outbox;
 use crate::datapath::pipeline::{Notice, Pipeline};
 use crate::datapath::snapshot::PortId;
-use crate::io::{Burst, BurstIo};
+use crate::io::{Burst, BurstIo, Queue};
 use crate::wire::DropReason;
 
 /// Packets that may be on their way to one worker, in the rings of all others together.
@@ -82,6 +82,8 @@ pub struct Worker<Io: BurstIo> {
     ports: usize,
     peers: Peers<Io::Frame>,
     burst: Burst<Io::Frame>,
+    /// Packets that go through the pipeline once more.
+    again: Queue<Io::Frame>,
     outbox: Outbox<Io::Frame>,
     commands: Consumer<Command>,
     events: Producer<Event>,
@@ -108,6 +110,7 @@ impl<Io: BurstIo> Worker<Io> {
             pipeline,
             peers,
             burst: Burst::new(),
+            again: Queue::new(),
             commands,
             events,
             query: None,
@@ -149,7 +152,13 @@ impl<Io: BurstIo> Worker<Io> {
         for peer in 0..self.peers.inbound.len() {
             received += self.poll_peer(peer, now);
         }
-        self.pipeline.expire(now, EXPIRY_BUDGET.max(2 * received));
+        if !self.again.is_empty() {
+            self.poll_again(now);
+        }
+        if self.pipeline.expire(now, EXPIRY_BUDGET.max(2 * received), &mut self.outbox) {
+            self.flush();
+        }
+        self.restock();
         self.turn = self.turn.wrapping_add(1);
         if received == 0 || self.turn.is_multiple_of(COMMAND_INTERVAL) {
             self.control(now);
@@ -191,6 +200,25 @@ impl<Io: BurstIo> Worker<Io> {
         n
     }
 
+    /// Takes what this worker gave itself through the pipeline.
+    #[cold]
+    fn poll_again(&mut self, now: u32) {
+        let n = self.again.len().min(self.burst.remaining_capacity());
+        self.burst.extend(self.again.drain(..n));
+        self.counters.handed_in.add(n as u64);
+        self.pipeline.process(&mut self.burst, true, now, &mut self.outbox);
+        self.flush();
+    }
+
+    /// Gives the pipeline empty frames in place of those it has used.
+    #[inline]
+    fn restock(&mut self) {
+        for _ in 0..self.pipeline.wants_frames() {
+            let Some(frame) = self.io.allocate() else { break };
+            self.pipeline.restock(frame);
+        }
+    }
+
     /// Empties the outbox. What a port or ring does not take is dropped and counted.
     #[inline(always)]
     fn flush(&mut self) {
@@ -203,7 +231,7 @@ impl<Io: BurstIo> Worker<Io> {
             let mut bytes = queue.bytes;
             let sent = self.io.transmit(port, &mut queue.frames);
             let port_counters = self.counters.port(port);
-            let sent_mask = ((1u64 << sent) - 1) as u32;
+            let sent_mask = ((1u128 << sent) - 1) as u64;
             let originated = (queue.originated & sent_mask).count_ones() as usize;
             if sent < queued {
                 bytes -= queue.frames.iter().map(|frame| frame.bytes().len()).sum::<usize>();
@@ -223,10 +251,17 @@ impl<Io: BurstIo> Worker<Io> {
             queue.bytes = 0;
         }
         for (queue, ring) in self.outbox.workers.iter_mut().zip(&mut self.peers.outbound) {
-            let Some(ring) = ring else { continue };
             if queue.is_empty() {
                 continue;
             }
+            let Some(ring) = ring else {
+                let n = queue.len().min(self.again.remaining_capacity());
+                self.again.extend(queue.drain(..n));
+                self.counters.handed_off.add(n as u64);
+                self.counters.drops_of(DropReason::HandOffFull).add(queue.len() as u64);
+                queue.clear();
+                continue;
+            };
             let n = ring.slots().min(queue.len());
             if let Ok(chunk) = ring.write_chunk_uninit(n) {
                 chunk.fill_from_iter(queue.drain(..n));

@@ -37,12 +37,12 @@ fn walk<A: Address>(
     budget: usize,
     now: u32,
 ) -> bool {
-    table.walk(cursor, budget, |_, entry| {
+    table.walk(cursor, budget, |id, entry| {
         if matches(&query.filter, entry) {
             query.matching += 1;
             // The rows came with their capacity; a worker does not allocate.
             if query.rows.len() < query.rows.capacity() {
-                query.rows.push(row(entry, now));
+                query.rows.push(row(entry, now.wrapping_sub(table.aside(id).created), now));
             }
         }
     })
@@ -55,7 +55,7 @@ fn matches<A: Address>(filter: &SessionFilter, entry: &Entry<A>) -> bool {
         && filter.client.is_none_or(|network| network.contains(&client))
 }
 
-fn row<A: Address>(entry: &Entry<A>, now: u32) -> SessionRow {
+fn row<A: Address>(entry: &Entry<A>, age_ms: u32, now: u32) -> SessionRow {
     let idle_ms = now.wrapping_sub(entry.last_seen);
     SessionRow {
         protocol: entry.protocol,
@@ -67,7 +67,7 @@ fn row<A: Address>(entry: &Entry<A>, now: u32) -> SessionRow {
         mode: entry.mode,
         service: entry.service,
         server_id: entry.server_id,
-        age_ms: now.wrapping_sub(entry.created),
+        age_ms,
         idle_ms,
         expires_ms: entry.timeout.saturating_sub(idle_ms),
     }
