@@ -327,6 +327,9 @@ fn a_change_of_health_does_not_list_local_ports_again() {
             snapshot.local_v4.insert(lip, LocalAddress::Lip(BACK));
         }
         let mut rig = Rig::new(snapshot.clone(), 1, 64);
+        // The first turn stocks spare frames.
+        rig.turn();
+        allocations();
         snapshot.servers[0].up = false;
         rig.commands[0].push(Command::Snapshot(Arc::new(snapshot))).unwrap();
         rig.turn();
