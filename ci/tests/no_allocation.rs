@@ -87,6 +87,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
         ipv4: Some(address.into()),
         ipv6: None,
         full_checksums: false,
+        ..Default::default()
     };
     let on_link = |port| RouteTarget { port, via: None };
     let route = |to: &str, port| Route { to: to.parse().unwrap(), target: on_link(port) };
@@ -109,6 +110,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
         local_v4: [(VIP, LocalAddress::Vip), (lip, LocalAddress::Lip(BACK))].into_iter().collect(),
         local_v6: Default::default(),
         worker_of: std::array::from_fn(|bucket| bucket as u8 % workers),
+        ..Default::default()
     };
     for (id, (protocol, port)) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)].into_iter().enumerate()
     {
@@ -127,6 +129,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
                 udp: 30_000,
             },
             servers: Vec::new(),
+            ..Default::default()
         };
         for n in 0..servers {
             service.servers.push(ServerId(snapshot.servers.len() as u16));
@@ -137,6 +140,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
                 weight: u16::from(n) + 1,
                 up: true,
                 route: on_link(BACK),
+                ..Default::default()
             });
         }
         snapshot.services.push(service);

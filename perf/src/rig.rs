@@ -69,6 +69,7 @@ pub fn snapshot(mode: Mode) -> Arc<Snapshot> {
             ipv4: None,
             ipv6: None,
             full_checksums: false,
+            ..Default::default()
         }],
         lips: vec![lips],
         routes_v4: vec![route("10.0.0.0/15", None), route("0.0.0.0/0", Some(GATEWAY.into()))],
@@ -86,6 +87,7 @@ pub fn snapshot(mode: Mode) -> Arc<Snapshot> {
                 udp: 900_000,
             },
             servers: (0..addresses.len()).map(|i| ServerId(i as u16)).collect(),
+            ..Default::default()
         }],
         servers: addresses
             .into_iter()
@@ -96,6 +98,7 @@ pub fn snapshot(mode: Mode) -> Arc<Snapshot> {
                 weight: 1,
                 up: true,
                 route: on_link,
+                ..Default::default()
             })
             .collect(),
         listeners_v4: HashMap::from_iter([((VIP, VIP_PORT, Protocol::Udp), ServiceId(0))]),
@@ -103,6 +106,7 @@ pub fn snapshot(mode: Mode) -> Arc<Snapshot> {
         local_v4,
         local_v6,
         worker_of: [0; BUCKETS],
+        ..Default::default()
     })
 }
 
@@ -220,6 +224,11 @@ impl Frame for BenchFrame {
     fn rx_port(&self) -> PortId {
         PORT
     }
+    fn set_rx_port(&mut self, _: PortId) {}
+    fn note(&self) -> u64 {
+        0
+    }
+    fn set_note(&mut self, _: u64) {}
     #[inline(always)]
     fn rx_checksum(&self) -> RxChecksum {
         RxChecksum::default()

@@ -177,3 +177,65 @@ pub struct Snapshot {
     /// The worker that owns each steering bucket.
     pub worker_of: [u8; BUCKETS],
 }
+
+/// A plain service without a name: what a test, or a key the file leaves out, does not say.
+impl Default for Service {
+    fn default() -> Self {
+        Service {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            listen: Vec::new(),
+            mode: Mode::Nat,
+            scheduler: SchedulerKind::Wrr,
+            timeouts: Timeouts::default(),
+            servers: Vec::new(),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            service: ServiceId(0),
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 0,
+            weight: 1,
+            up: true,
+            route: RouteTarget { port: PortId(0), via: None },
+        }
+    }
+}
+
+impl Default for Port {
+    fn default() -> Self {
+        Port {
+            name: String::new(),
+            mac: [0; 6],
+            mtu: 1500,
+            role: PortRole::Wire { side: Side::Both, exception: None },
+            ipv4: None,
+            ipv6: None,
+            full_checksums: false,
+        }
+    }
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Snapshot {
+            generation: 0,
+            node_id: 0,
+            ports: Vec::new(),
+            lips: Vec::new(),
+            routes_v4: Vec::new(),
+            routes_v6: Vec::new(),
+            services: Vec::new(),
+            servers: Vec::new(),
+            listeners_v4: HashMap::new(),
+            listeners_v6: HashMap::new(),
+            local_v4: HashMap::new(),
+            local_v6: HashMap::new(),
+            worker_of: [0; BUCKETS],
+        }
+    }
+}

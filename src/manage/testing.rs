@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::datapath::counters::WorkerCounters;
@@ -88,6 +87,7 @@ pub(crate) fn config() -> Config {
                     port: None,
                 }),
                 servers: vec![server("10.0.0.11:8080", 3), server("10.9.0.12:8080", 1)],
+                ..Default::default()
             },
             config::Service {
                 name: "dns".into(),
@@ -98,6 +98,7 @@ pub(crate) fn config() -> Config {
                 timeouts: TIMEOUTS,
                 health: None,
                 servers: vec![server("10.0.0.13:53", 1)],
+                ..Default::default()
             },
         ],
         api: config::Api { socket: "/run/shunt.sock".into() },
@@ -114,6 +115,7 @@ pub(crate) fn snapshot() -> Snapshot {
         ipv4: Some(v4.parse().unwrap()),
         ipv6: Some(v6.parse().unwrap()),
         full_checksums: false,
+        ..Default::default()
     };
     let back = PortId(1);
     let on_link = RouteTarget { port: back, via: None };
@@ -133,6 +135,7 @@ pub(crate) fn snapshot() -> Snapshot {
                 weight: server.weight,
                 up: true,
                 route: if near { on_link } else { by_gateway },
+                ..Default::default()
             });
         }
         services.push(snap::Service {
@@ -143,6 +146,7 @@ pub(crate) fn snapshot() -> Snapshot {
             scheduler: s.scheduler,
             timeouts: s.timeouts,
             servers: ids,
+            ..Default::default()
         });
     }
     Snapshot {
@@ -157,14 +161,10 @@ pub(crate) fn snapshot() -> Snapshot {
             Route { to: "10.0.0.0/24".parse().unwrap(), target: on_link },
             Route { to: "10.9.0.0/16".parse().unwrap(), target: by_gateway },
         ],
-        routes_v6: Vec::new(),
         services,
         servers,
-        listeners_v4: HashMap::new(),
-        listeners_v6: HashMap::new(),
-        local_v4: HashMap::new(),
-        local_v6: HashMap::new(),
         worker_of: [0; BUCKETS],
+        ..Default::default()
     }
 }
 

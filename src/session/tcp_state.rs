@@ -21,6 +21,13 @@ pub struct Timeouts {
     pub udp: u32,
 }
 
+impl Default for Timeouts {
+    /// What holds when the configuration says nothing.
+    fn default() -> Self {
+        Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 30_000 }
+    }
+}
+
 /// Whether a packet with these TCP flags leaves `state` as it is, for certain: an established
 /// connection without SYN, FIN or RST, or UDP (where `flags` is ignored).
 #[inline(always)]

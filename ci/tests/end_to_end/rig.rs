@@ -100,11 +100,30 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     /// One server each.
     pub(crate) weights: Vec<u16>,
+    /// Further keys of every `[[service]]`, each line ended.
+    pub(crate) service_keys: String,
+    /// Further keys of every `[[service.server]]`.
+    pub(crate) server_keys: String,
+    /// Further keys of the port towards clients.
+    pub(crate) front_keys: String,
+    /// Further keys of the port towards servers.
+    pub(crate) back_keys: String,
+    /// Further sections of the file.
+    pub(crate) sections: String,
 }
 
 impl Plan {
     pub(crate) fn new(mode: Mode, workers: usize) -> Self {
-        Plan { mode, workers, weights: vec![1, 1] }
+        Plan {
+            mode,
+            workers,
+            weights: vec![1, 1],
+            service_keys: String::new(),
+            server_keys: String::new(),
+            front_keys: String::new(),
+            back_keys: String::new(),
+            sections: String::new(),
+        }
     }
 
     pub(crate) fn weights(mut self, weights: &[u16]) -> Self {
@@ -244,16 +263,42 @@ impl Rig {
             self.socket().display(),
         );
         match mode {
-            Mode::Dr => text += &port("lan", 0, "both", "192.0.2.2/24", "2001:db8:1::2/64", ""),
+            Mode::Dr => {
+                text += &port(
+                    "lan",
+                    0,
+                    "both",
+                    "192.0.2.2/24",
+                    "2001:db8:1::2/64",
+                    "",
+                    &self.plan.front_keys,
+                )
+            }
             _ => {
-                text += &port("front", 0, "client", "192.0.2.2/24", "2001:db8:1::2/64", "");
+                text += &port(
+                    "front",
+                    0,
+                    "client",
+                    "192.0.2.2/24",
+                    "2001:db8:1::2/64",
+                    "",
+                    &self.plan.front_keys,
+                );
                 let lips = match mode {
                     Mode::FullNat => {
                         "\"10.0.0.201\", \"10.0.0.202\", \"2001:db8:2::201\", \"2001:db8:2::202\""
                     }
                     _ => "",
                 };
-                text += &port("back", 1, "server", "10.0.0.1/24", "2001:db8:2::1/64", lips);
+                text += &port(
+                    "back",
+                    1,
+                    "server",
+                    "10.0.0.1/24",
+                    "2001:db8:2::1/64",
+                    lips,
+                    &self.plan.back_keys,
+                );
             }
         }
         let all = self.plan.weights.len();
@@ -267,7 +312,7 @@ impl Rig {
         // iperf3 uses a TCP and a UDP connection that must meet the same server.
         text += &self.service("iperf", "tcp", IPERF, IPERF, "", 1);
         text += &self.service("iperf-udp", "udp", IPERF, IPERF, "", 1);
-        text
+        text + &self.plan.sections
     }
 
     fn service(
@@ -283,16 +328,19 @@ impl Rig {
             Family::BOTH.map(|family| format!("\"{}\"", SocketAddr::new(vip(family), port)));
         let mut text = format!(
             "[[service]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nlisten = [{}]\n\
-             mode = \"{}\"\nscheduler = \"wrr\"\n{health}",
+             mode = \"{}\"\n{}{health}",
             listen.join(", "),
             self.plan.mode.name(),
+            self.plan.service_keys,
         );
         for (n, weight) in self.plan.weights.iter().enumerate().take(servers) {
             for family in Family::BOTH {
                 let address = self.plan.mode.server_address(family, n + 1);
                 let address = SocketAddr::new(address, server_port);
-                text +=
-                    &format!("[[service.server]]\naddress = \"{address}\"\nweight = {weight}\n");
+                text += &format!(
+                    "[[service.server]]\naddress = \"{address}\"\nweight = {weight}\n{}",
+                    self.plan.server_keys
+                );
             }
         }
         text + "\n"
@@ -480,10 +528,10 @@ impl Drop for Rig {
 }
 
 /// `[[port]]`, with a tap to the kernel.
-fn port(name: &str, n: usize, side: &str, v4: &str, v6: &str, lips: &str) -> String {
+fn port(name: &str, n: usize, side: &str, v4: &str, v6: &str, lips: &str, keys: &str) -> String {
     format!(
         "[[port]]\nname = \"{name}\"\ndevice = \"net_af_packet{n}\"\nside = \"{side}\"\n\
-         addresses = [\"{v4}\", \"{v6}\"]\nlocal_addresses = [{lips}]\nexception = \"sl-{name}\"\n\n"
+         addresses = [\"{v4}\", \"{v6}\"]\nlocal_addresses = [{lips}]\nexception = \"sl-{name}\"\n{keys}\n"
     )
 }
 

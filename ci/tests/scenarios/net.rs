@@ -108,18 +108,8 @@ impl Net {
         Net {
             snapshot: Snapshot {
                 generation: 1,
-                node_id: 0,
-                ports: Vec::new(),
-                lips: Vec::new(),
-                routes_v4: Vec::new(),
-                routes_v6: Vec::new(),
-                services: Vec::new(),
-                servers: Vec::new(),
-                listeners_v4: HashMap::new(),
-                listeners_v6: HashMap::new(),
-                local_v4: HashMap::new(),
-                local_v6: HashMap::new(),
                 worker_of: std::array::from_fn(|bucket| (bucket % workers) as u8),
+                ..Default::default()
             },
         }
     }
@@ -139,6 +129,7 @@ impl Net {
             ipv4: Some(v4),
             ipv6: Some(v6),
             full_checksums: false,
+            ..Default::default()
         });
         self.snapshot.lips.push(LocalAddresses::default());
         self.local(v4.into(), LocalAddress::Port(id));
@@ -197,6 +188,7 @@ impl Net {
             scheduler: SchedulerKind::Wrr,
             timeouts: TIMEOUTS,
             servers: Vec::new(),
+            ..Default::default()
         });
         for at in listen {
             self.local(at.ip(), LocalAddress::Vip);
@@ -219,7 +211,15 @@ impl Net {
             IpAddr::V6(_) => &self.snapshot.routes_v6,
         };
         let route = routes.iter().find(|r| r.to.contains(&address)).unwrap().target;
-        self.snapshot.servers.push(Server { service, address, port, weight: 1, up: true, route });
+        self.snapshot.servers.push(Server {
+            service,
+            address,
+            port,
+            weight: 1,
+            up: true,
+            route,
+            ..Default::default()
+        });
         self.snapshot.services[usize::from(service.0)].servers.push(id);
         id
     }

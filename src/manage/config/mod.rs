@@ -240,3 +240,18 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
         _ => Err(ConfigErrors::new(errors)),
     }
 }
+
+impl Default for Service {
+    fn default() -> Self {
+        Service {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            listen: Vec::new(),
+            mode: Mode::Nat,
+            scheduler: SchedulerKind::Wrr,
+            timeouts: Timeouts::default(),
+            health: None,
+            servers: Vec::new(),
+        }
+    }
+}

@@ -33,7 +33,8 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
     let neighbors = file.tables("neighbor", "[[neighbor]]").0;
     let neighbors = neighbors.into_iter().map(read_neighbor).collect();
 
-    let timeouts = file.table("timeouts", "[timeouts]").and_then(|t| read_timeouts(t, DEFAULTS));
+    let timeouts =
+        file.table("timeouts", "[timeouts]").and_then(|t| read_timeouts(t, Timeouts::default()));
     let services = file.tables("service", "[[service]]").0;
     let services = services.into_iter().map(|s| service::read(s, timeouts)).collect();
     let api = read_api(file.table("api", "[api]"));
@@ -153,10 +154,6 @@ fn read_neighbor(mut s: Section<'_>) -> NeighborDraft {
     s.finish();
     draft
 }
-
-/// What holds when the file says nothing, in milliseconds.
-const DEFAULTS: Timeouts =
-    Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 30_000 };
 
 /// Reads `[timeouts]` or `[service.timeouts]`: whole seconds, at most a day each.
 pub(super) fn read_timeouts(mut s: Section<'_>, otherwise: Timeouts) -> Option<Timeouts> {

@@ -54,10 +54,9 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
-    let none = Timeouts { tcp_syn: 0, tcp_established: 0, tcp_fin: 0, udp: 0 };
     let own = s
         .table("timeouts", "[service.timeouts]")
-        .and_then(|t| read_timeouts(t, timeouts.unwrap_or(none)));
+        .and_then(|t| read_timeouts(t, timeouts.unwrap_or_default()));
     let health = match s.has("health") {
         true => s.table("health", "[service.health]").and_then(read_health).map(Some),
         false => {
