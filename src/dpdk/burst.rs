@@ -8,7 +8,8 @@ use super::port::PortsInner;
 use crate::datapath::counters::MAX_PORTS;
 use crate::datapath::frame::Frame;
 use crate::datapath::snapshot::PortId;
-use crate::io::{Burst, BurstIo, Queue};
+use crate::io::{Burst, BurstIo};
+use arrayvec::ArrayVec;
 use std::sync::Arc;
 
 /// The queues of a port that belong to one worker.
@@ -70,7 +71,7 @@ impl BurstIo for DpdkIo {
     }
 
     #[inline]
-    fn transmit(&mut self, port: PortId, frames: &mut Queue<Mbuf>) -> usize {
+    fn transmit<const N: usize>(&mut self, port: PortId, frames: &mut ArrayVec<Mbuf, N>) -> usize {
         let Some(Some(queues)) = self.queues.get(usize::from(port.0)) else { return 0 };
         let len = frames.len();
         if len == 0 {

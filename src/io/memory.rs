@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Burst, BurstIo, Queue};
+use arrayvec::ArrayVec;
+
+use super::{Burst, BurstIo};
 use crate::datapath::frame::{Frame, RxChecksum};
 use crate::datapath::snapshot::PortId;
 
@@ -154,7 +156,11 @@ impl BurstIo for MemoryIo {
         n
     }
 
-    fn transmit(&mut self, port: PortId, frames: &mut Queue<MemoryFrame>) -> usize {
+    fn transmit<const N: usize>(
+        &mut self,
+        port: PortId,
+        frames: &mut ArrayVec<MemoryFrame, N>,
+    ) -> usize {
         let port = usize::from(port.0);
         let n = frames.len().min(self.tx_room[port].unwrap_or(usize::MAX));
         if let Some(room) = &mut self.tx_room[port] {
@@ -177,7 +183,7 @@ mod tests {
     fn a_refused_frame_stays_in_the_burst() {
         let mut io = MemoryIo::new(1);
         io.tx_room[0] = Some(1);
-        let mut burst = Queue::new();
+        let mut burst = Burst::new();
         burst.push(MemoryFrame::new(PortId(0), b"one"));
         burst.push(MemoryFrame::new(PortId(0), b"two"));
         assert_eq!(io.transmit(PortId(0), &mut burst), 1);

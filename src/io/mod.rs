@@ -34,7 +34,11 @@ pub trait BurstIo {
 
     /// Transmits frames from the front of `frames` on this worker's queue of `port` and removes
     /// those that the port took. Returns how many; what remains was refused.
-    fn transmit(&mut self, port: PortId, frames: &mut Queue<Self::Frame>) -> usize;
+    fn transmit<const N: usize>(
+        &mut self,
+        port: PortId,
+        frames: &mut ArrayVec<Self::Frame, N>,
+    ) -> usize;
 
     /// A new frame of length 0 with headroom, for packets that Shunt makes itself.
     fn allocate(&mut self) -> Option<Self::Frame>;
