@@ -9,7 +9,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hashbrown::HashMap;
 use shunt::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Side, Snapshot, Timeouts,
