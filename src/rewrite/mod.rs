@@ -7,3 +7,4 @@
 pub mod ethernet;
 pub mod nat;
 pub mod transport_checksum;
+pub mod tunnel;
