@@ -10,6 +10,7 @@
 
 mod bulk;
 mod commands;
+mod decapsulate;
 mod failure;
 mod http;
 mod lifecycle;
@@ -18,4 +19,5 @@ mod reach;
 mod rig;
 mod rig_itself;
 mod servers;
+mod tunnels;
 mod view;
