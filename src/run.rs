@@ -13,6 +13,7 @@ use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::hops::MAX_HELD;
 use shunt::datapath::pipeline::{Pipeline, Setup};
 use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
+use shunt::datapath::vlan;
 use shunt::dpdk::{
     Capabilities, DpdkIo, Eal, EalOptions, Mempool, PoolOptions, PortConfig, Ports, Steering,
     advise_huge_pages, preloaded,
@@ -182,34 +183,26 @@ fn start_ports(
     let configs: Vec<PortConfig> = compile::port_uses(config)
         .into_iter()
         .enumerate()
-        .map(|(id, use_)| {
+        .filter_map(|(id, use_)| {
             let id = PortId(id as u8);
-            match use_ {
-                PortUse::Wire { index } => {
-                    let port = &config.ports[index];
-                    PortConfig {
-                        id,
-                        device: port.device.clone(),
-                        mtu: port.mtu,
-                        side: port.side,
-                        rx_desc: WIRE_DESC,
-                        tx_desc: WIRE_DESC,
-                    }
-                }
+            Some(match use_ {
+                PortUse::Wire { index } => device_config(config, id, index)?,
                 PortUse::Exception { index } => PortConfig {
                     id,
+                    aliases: Vec::new(),
                     device: tap_device(index),
                     mtu: config.ports[index].mtu.min(TAP_MTU),
                     side: Side::Both,
                     rx_desc: TAP_DESC,
                     tx_desc: TAP_DESC,
                 },
-            }
+            })
         })
         .collect();
-    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
-    let queues = (config.ports.len() * workers) as u32;
-    let tap_queues = (configs.len() - config.ports.len()) * workers;
+    let mtu = configs.iter().map(|port| port.mtu).max().unwrap_or(1500);
+    let taps = config.ports.iter().filter(|port| port.exception.is_some()).count();
+    let queues = ((configs.len() - taps) * workers) as u32;
+    let tap_queues = taps * workers;
     let tap_buffers = (tap_queues * 2 * usize::from(TAP_DESC)) as u32;
     let waiting = ((MAX_HELD + HAND_OFF_PACKETS) * workers) as u32
         + tap_buffers
@@ -221,6 +214,28 @@ fn start_ports(
     let steering = Steering { workers: workers as u16, worker_of, key: &toeplitz::KEY };
     let (ports, ios) = Ports::start(&pool, &configs, steering)?;
     Ok((pool, ports, ios))
+}
+
+/// How to start the device of the port at this place in the configuration; `None` when it is started
+/// with another port of the device.
+fn device_config(config: &Config, id: PortId, index: usize) -> Option<PortConfig> {
+    if compile::receiving_port(config, index) != id {
+        return None;
+    }
+    let first = &config.ports[index];
+    let of_device = || config.ports.iter().zip(0..).filter(|(port, _)| port.device == first.device);
+    let one_side = of_device().all(|(port, _)| port.side == first.side);
+    // Not every driver has room for a tag besides its mtu.
+    let tag = |port: &config::Port| if port.vlan == 0 { 0 } else { vlan::TAG_LEN as u16 };
+    Some(PortConfig {
+        id,
+        aliases: of_device().map(|(_, id)| PortId(id)).filter(|alias| *alias != id).collect(),
+        device: first.device.clone(),
+        mtu: of_device().map(|(port, _)| port.mtu + tag(port)).max().unwrap_or(first.mtu),
+        side: if one_side { first.side } else { Side::Both },
+        rx_desc: WIRE_DESC,
+        tx_desc: WIRE_DESC,
+    })
 }
 
 fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {
@@ -308,7 +323,10 @@ fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> 
                 device: capabilities.device.clone(),
                 driver: capabilities.driver.clone(),
                 mac: capabilities.mac,
-                mtu: capabilities.mtu,
+                mtu: match use_ {
+                    PortUse::Wire { index } => config.ports[index].mtu.min(capabilities.mtu),
+                    PortUse::Exception { .. } => capabilities.mtu,
+                },
                 capabilities_text: capabilities.to_string(),
                 capabilities: serde_json::to_value(capabilities).unwrap_or_default(),
                 link: Box::new(move || {

@@ -30,6 +30,7 @@ fn options(vdevs: &[&str]) -> EalOptions {
 fn port(id: PortId, device: &str) -> PortConfig {
     PortConfig {
         id,
+        aliases: Vec::new(),
         device: device.to_owned(),
         mtu: 1500,
         side: Side::Both,

@@ -25,3 +25,4 @@ pub mod snapshot;
 pub mod steer;
 mod tunnel;
 pub mod verdict;
+pub mod vlan;

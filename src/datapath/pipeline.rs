@@ -34,6 +34,7 @@ use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
+use super::vlan::{self, Trunks};
 use crate::io::{BURST, Burst};
 use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
@@ -88,6 +89,7 @@ pub(super) struct Shared<F> {
     pub(super) icmp_errors: TokenBucket,
     pub(super) punts: TokenBucket,
     pub(super) tunnels: Tunnels,
+    trunks: Trunks,
     /// Empty frames for what Shunt sends without having received it; the worker restocks them.
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
@@ -258,6 +260,7 @@ impl<F: Frame> Pipeline<F> {
                 icmp_errors: ICMP_ERRORS,
                 punts: PUNTS,
                 tunnels: Tunnels::new(setup.worker),
+                trunks: Trunks::default(),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
             },
@@ -279,6 +282,7 @@ impl<F: Frame> Pipeline<F> {
         let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
         self.shared.tunnels.configure(snapshot);
+        self.shared.trunks.configure(snapshot);
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
@@ -312,6 +316,18 @@ impl<F: Frame> Pipeline<F> {
         // A server has one family; in the other there are none.
         let (v4, v6) = (self.v4.local_ports.usage(server), self.v6.local_ports.usage(server));
         (v4.0 + v6.0, v4.1 + v6.1)
+    }
+
+    /// Whether frames that come in with this port belong to several ports ([`super::vlan`]).
+    #[inline(always)]
+    pub fn is_trunk(&self, port: PortId) -> bool {
+        self.shared.trunks.carry(port)
+    }
+
+    /// Gives the frames that came in with the port of a trunk to their ports and counts them there.
+    /// Those without a port are dropped and leave the burst.
+    pub fn sort_vlans(&mut self, trunk: PortId, burst: &mut Burst<F>) {
+        self.shared.trunks.sort(trunk, burst, &self.shared.counters);
     }
 
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
@@ -369,8 +385,24 @@ impl<F: Frame> Pipeline<F> {
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
             Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
+            Err(DropReason::VlanTagged) if vlan::strip_priority(frame) => {
+                self.classify_stripped(slot, frame, steer, now)
+            }
             Err(reason) => Some(Verdict::Drop(reason)),
         }
+    }
+
+    /// Once more, without the tag that said nothing but a priority. There is no second one.
+    #[cold]
+    #[inline(never)]
+    fn classify_stripped(
+        &mut self,
+        slot: u8,
+        frame: &mut F,
+        steer: bool,
+        now: u32,
+    ) -> Option<Verdict> {
+        self.classify(slot, frame, steer, now)
     }
 
     /// Stage 7.

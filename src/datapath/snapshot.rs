@@ -71,6 +71,11 @@ pub struct Port {
     /// Recompute TCP/UDP checksums in full instead of updating them, since senders on this port
     /// leave them unfinished.
     pub full_checksums: bool,
+    /// The VLAN whose tag its frames carry on the wire; 0 for none.
+    pub vlan: u16,
+    /// When VLANs share its device: the port with whose id frames of the device come in, which is
+    /// the untagged one or else the first. `None` for a port with a device of its own and no VLAN.
+    pub trunk: Option<PortId>,
 }
 
 /// An address of ours.
@@ -225,6 +230,8 @@ impl Default for Port {
             ipv4: None,
             ipv6: None,
             full_checksums: false,
+            vlan: 0,
+            trunk: None,
         }
     }
 }

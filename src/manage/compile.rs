@@ -66,6 +66,22 @@ pub fn port_uses(config: &Config) -> Vec<PortUse> {
     wires.chain(taps.map(|(index, _)| PortUse::Exception { index })).collect()
 }
 
+/// The port with whose id the frames of a port's device come in: that of the device's untagged
+/// port, or else of its first.
+pub fn receiving_port(config: &Config, index: usize) -> PortId {
+    let device = &config.ports[index].device;
+    let of_device = || config.ports.iter().zip(0..).filter(|(port, _)| port.device == *device);
+    let untagged = of_device().find(|(port, _)| port.vlan == 0);
+    PortId(untagged.or_else(|| of_device().next()).map_or(index as u8, |(_, id)| id))
+}
+
+/// As [`receiving_port`], if the device carries a VLAN.
+fn trunk(config: &Config, index: usize) -> Option<PortId> {
+    let device = &config.ports[index].device;
+    let tagged = |port: &config::Port| port.device == *device && port.vlan != 0;
+    config.ports.iter().any(tagged).then(|| receiving_port(config, index))
+}
+
 /// The id of a server: `config.services[service].servers[server]`.
 pub fn server_id(config: &Config, service: usize, server: usize) -> ServerId {
     let before: usize = config.services[..service].iter().map(|s| s.servers.len()).sum();
@@ -159,6 +175,8 @@ fn ports(config: &Config, uses: &[PortUse], facts: &[PortFacts]) -> Vec<Port> {
                     IpNet::V6(a) => Some(a.addr()),
                 }),
                 full_checksums: port.full_checksums,
+                vlan: port.vlan,
+                trunk: trunk(config, index),
             }
         }
         // The addresses are the kernel's there, and its packets pass unchanged.
@@ -170,6 +188,8 @@ fn ports(config: &Config, uses: &[PortUse], facts: &[PortFacts]) -> Vec<Port> {
             ipv4: None,
             ipv6: None,
             full_checksums: false,
+            vlan: 0,
+            trunk: None,
         },
     };
     uses.iter().zip(facts).map(port).collect()
@@ -482,6 +502,27 @@ weight = 7
                 ("2001:db8::2".to_owned(), LocalAddress::Port(PortId(0))),
             ]
         );
+    }
+
+    #[test]
+    fn ports_that_share_a_device() {
+        let of = |front: u16, back: u16, device: &str| {
+            let text = CONFIG
+                .replace("side = \"client\"", &format!("side = \"client\"\nvlan = {front}"))
+                .replace("\"net_tap1\"\nside", &format!("\"{device}\"\nvlan = {back}\nside"));
+            let config = config::parse(&text, "test").unwrap();
+            let facts = [facts(0, 9000); 4];
+            let snapshot = compile(&config, &facts, &[ServerState::UP; 4], 1);
+            let ports: Vec<_> = snapshot.ports[..2].iter().map(|p| (p.vlan, p.trunk)).collect();
+            assert_eq!(snapshot.ports[2].trunk, None, "a tap is a device of its own");
+            ports
+        };
+        let (first, second) = (Some(PortId(0)), Some(PortId(1)));
+        assert_eq!(of(0, 0, "net_tap1"), [(0, None), (0, None)]);
+        assert_eq!(of(7, 0, "net_tap1"), [(7, first), (0, None)]);
+        assert_eq!(of(7, 8, "net_tap0"), [(7, first), (8, first)]);
+        assert_eq!(of(0, 8, "net_tap0"), [(0, first), (8, first)]);
+        assert_eq!(of(7, 0, "net_tap0"), [(7, second), (0, second)]);
     }
 
     #[test]

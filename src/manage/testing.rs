@@ -43,6 +43,7 @@ pub(crate) fn config() -> Config {
         mtu: 1500,
         exception: None,
         full_checksums: false,
+        vlan: 0,
     };
     let server = |address: &str, weight| config::Server {
         address: addr(address),

@@ -37,6 +37,8 @@ drop_reasons! {
     FrameTooLong, "frame_too_long", "The frame came in several buffers: it is longer than the port's mtu.";
     NotOurMac, "not_our_mac", "The destination MAC address is not this port's.";
     VlanTagged, "vlan_tagged", "The frame carries a VLAN tag and the port is untagged.";
+    VlanUnknown, "vlan_unknown", "The frame carries a VLAN that no port of its device has.";
+    VlanMissing, "vlan_missing", "The frame carries no VLAN tag and every port of its device has a VLAN.";
     UnknownEtherType, "unknown_ether_type", "Neither IPv4, IPv6 nor ARP, and the port has no exception path.";
     BadArp, "bad_arp", "An ARP packet with wrong lengths, types or addresses.";
     BadNdp, "bad_ndp", "A neighbor discovery packet that RFC 4861 says to ignore.";

@@ -102,9 +102,11 @@ impl<Io: BurstIo> Worker<Io> {
         events: Producer<Event>,
     ) -> Self {
         let ports = pipeline.snapshot().ports.len();
+        let mut outbox = Outbox::new(ports, peers.outbound.len());
+        outbox.configure(pipeline.snapshot());
         Worker {
             counters: pipeline.counters().clone(),
-            outbox: Outbox::new(ports, peers.outbound.len()),
+            outbox,
             ports,
             io,
             pipeline,
@@ -176,11 +178,15 @@ impl<Io: BurstIo> Worker<Io> {
         if n == 0 {
             return 0;
         }
-        let bytes: usize = self.burst.iter().map(|frame| frame.bytes().len()).sum();
-        let counters = self.counters.port(port);
-        counters.rx_packets.add(n as u64);
-        counters.rx_bytes.add(bytes as u64);
         self.counters.rx.add(n as u64);
+        if self.pipeline.is_trunk(port) {
+            self.pipeline.sort_vlans(port, &mut self.burst);
+        } else {
+            let bytes: usize = self.burst.iter().map(|frame| frame.bytes().len()).sum();
+            let counters = self.counters.port(port);
+            counters.rx_packets.add(n as u64);
+            counters.rx_bytes.add(bytes as u64);
+        }
         self.pipeline.process(&mut self.burst, false, now, &mut self.outbox);
         self.flush();
         n
@@ -223,10 +229,13 @@ impl<Io: BurstIo> Worker<Io> {
     #[inline(always)]
     fn flush(&mut self) {
         for (port, queue) in self.outbox.ports.iter_mut().enumerate() {
-            let queued = queue.frames.len();
-            if queued == 0 {
+            if queue.frames.is_empty() {
                 continue;
             }
+            if queue.vlan != 0 {
+                self.counters.drops_of(DropReason::NoBuffer).add(queue.tag());
+            }
+            let queued = queue.frames.len();
             let port = PortId(port as u8);
             let mut bytes = queue.bytes;
             let sent = self.io.transmit(port, &mut queue.frames);
@@ -290,6 +299,7 @@ impl<Io: BurstIo> Worker<Io> {
         match command {
             Command::Snapshot(snapshot) => {
                 let old = self.pipeline.configure(snapshot);
+                self.outbox.configure(self.pipeline.snapshot());
                 self.event(Event::Retired(old));
             }
             Command::Neighbor { port, address, update } => {

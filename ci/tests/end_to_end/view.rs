@@ -27,6 +27,23 @@ pub(crate) struct Health {
     pub(crate) latency_ms: Option<f64>,
 }
 
+/// `shunt ports --json`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ports {
+    pub(crate) ports: Vec<Port>,
+}
+
+/// A port.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) device: String,
+    pub(crate) vlan: u16,
+    pub(crate) mtu_bytes: u16,
+    pub(crate) rx_packets: u64,
+    pub(crate) tx_packets: u64,
+}
+
 /// `shunt services --json`
 #[derive(Debug, Deserialize)]
 pub(crate) struct Services {

@@ -16,3 +16,4 @@ mod parsing;
 mod random;
 mod rig;
 mod tunnels;
+mod vlans;

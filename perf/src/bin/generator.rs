@@ -180,6 +180,7 @@ fn main() -> anyhow::Result<()> {
     let pool = Mempool::create(&eal, PoolOptions { packets: 4095, cache: 512, mtu: 1500 })?;
     let config = PortConfig {
         id: PORT,
+        aliases: Vec::new(),
         device: arguments.device.clone(),
         mtu: 1500,
         side: Side::Both,

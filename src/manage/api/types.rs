@@ -355,6 +355,8 @@ pub struct Port {
     pub tx_refused_packets: u64,
     /// What the device itself counted.
     pub hardware: HardwareStatistics,
+    /// The VLAN of its frames; 0 for none.
+    pub vlan: u16,
 }
 
 /// What a device counted.

@@ -158,8 +158,10 @@ impl State {
         let port = |(index, view): (usize, &crate::manage::PortView)| {
             let rate = |at: usize| self.rates.ports.get(index * PORT_RATES + at);
             let link = (view.link)();
-            let role = self.snapshot.ports.get(usize::from(view.id.0)).map(|p| p.role);
+            let port = self.snapshot.ports.get(usize::from(view.id.0));
+            let role = port.map(|p| p.role);
             Port {
+                vlan: port.map_or(0, |p| p.vlan),
                 name: view.name.clone(),
                 device: view.device.clone(),
                 driver: view.driver.clone(),

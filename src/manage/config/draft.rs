@@ -54,6 +54,7 @@ pub(super) struct PortDraft {
     pub(super) mtu: Option<At<u16>>,
     pub(super) exception: Option<At<Option<String>>>,
     pub(super) full_checksums: Option<bool>,
+    pub(super) vlan: Option<At<u16>>,
 }
 
 /// `[[route]]`
@@ -153,6 +154,7 @@ impl PortDraft {
             mtu: self.mtu?.value,
             exception: self.exception?.value,
             full_checksums: self.full_checksums?,
+            vlan: self.vlan?.value,
         })
     }
 }

@@ -105,6 +105,8 @@ pub struct Port {
     pub exception: Option<String>,
     /// Compute TCP/UDP checksums in full (key `full_checksums`, default false).
     pub full_checksums: bool,
+    /// The VLAN of its frames; 0 for none.
+    pub vlan: u16,
 }
 
 /// `[[route]]`

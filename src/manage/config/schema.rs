@@ -123,8 +123,8 @@ fn read_port(mut s: Section<'_>) -> PortDraft {
         mtu: s.optional("mtu", integer(576..=9_216), 1_500),
         exception: s.optional("exception", string(interface), None),
         full_checksums: value(s.optional("full_checksums", boolean, false)),
+        vlan: s.optional("vlan", integer(0..=4_094_u16), 0),
     };
-    s.not_yet_but("vlan", "vlan = 0", |v| integer(0..=0)(v).is_ok());
     s.finish();
     draft
 }

@@ -85,9 +85,15 @@ fn devices(draft: &Draft, report: &Report<'_>) {
     for port in &draft.ports {
         let Some(At { value: device, line }) = &port.device else { continue };
         let pci = canonical_pci(device);
-        if let Some(first) = once.repeated(pci.clone().unwrap_or_else(|| device.clone()), *line) {
-            let message =
-                format!("{device:?} is another port's device (line {first}); give each its own");
+        if let Some(vlan) = &port.vlan
+            && let key = (pci.clone().unwrap_or_else(|| device.clone()), vlan.value)
+            && let Some(first) = once.repeated(key, *line)
+        {
+            let whose = match vlan.value {
+                0 => format!("{device:?} is another port's device (line {first})"),
+                n => format!("{device:?} with vlan {n} is another port's (line {first})"),
+            };
+            let message = whose + "; give each a device or a vlan of its own";
             report.error(*line, "[[port]]", "device", message);
         }
         // Extra arguments may bring devices that cannot be seen here.

@@ -21,7 +21,20 @@ fn names_and_devices_stand_once() {
     one(
         "device = \"net_tap1\"",
         "device = \"net_tap0\"",
-        "f.toml:13: [[port]] device: \"net_tap0\" is another port's device (line 7); give each its own",
+        "f.toml:13: [[port]] device: \"net_tap0\" is another port's device (line 7); give each a device or a vlan of its own",
+    );
+    let same = ("device = \"net_tap1\"", "device = \"net_tap0\"\nvlan = 7");
+    expect(&[same], &[]);
+    expect(
+        &[same, ("side = \"client\"", "side = \"client\"\nvlan = 7")],
+        &[
+            "f.toml:14: [[port]] device: \"net_tap0\" with vlan 7 is another port's (line 7); give each a device or a vlan of its own",
+        ],
+    );
+    one(
+        "side = \"client\"",
+        "side = \"client\"\nvlan = 4095",
+        "f.toml:9: [[port]] vlan: 4095 is out of range; expected 0 to 4094",
     );
     one(
         "side = \"server\"",
