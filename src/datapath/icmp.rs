@@ -9,20 +9,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::Shared;
+use super::segment::HOP_LIMIT;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet::turn_round;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Address, Flow};
 use crate::wire::{DropReason, icmpv4, icmpv6, ip_protocol, ipv4, ipv6};
 
-/// TTL and hop limit of packets that Shunt makes (RFC 1700's recommendation).
-const HOP_LIMIT: u8 = 64;
-
 /// An error of both families.
 #[derive(Clone, Copy)]
 enum Error {
     TimeExceeded,
     PacketTooBig { mtu: u16 },
+    PortUnreachable,
 }
 
 /// Drops a packet whose hop limit has run out and tells its sender, as often as the limit for ICMP
@@ -54,6 +53,18 @@ pub(super) fn packet_too_big<A: Family, F: Frame>(
     refuse(shared, frame, flow, reason, Error::PacketTooBig { mtu }, now)
 }
 
+/// Drops a datagram that its destination does not take, and tells its sender so in the name of the
+/// destination.
+pub(super) fn port_unreachable<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    reason: DropReason,
+    now: u32,
+) -> Verdict {
+    refuse(shared, frame, flow, reason, Error::PortUnreachable, now)
+}
+
 /// Drops a packet and makes of its frame the error to its sender.
 fn refuse<A: Family, F: Frame>(
     shared: &mut Shared<F>,
@@ -65,7 +76,13 @@ fn refuse<A: Family, F: Frame>(
 ) -> Verdict {
     let port = frame.rx_port();
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
-    let Some(own) = A::of_port(&shared.snapshot, port) else { return Verdict::Drop(reason) };
+    let own = match error {
+        Error::PortUnreachable => flow.key.dst,
+        _ => match A::of_port(&shared.snapshot, port) {
+            Some(own) => own,
+            None => return Verdict::Drop(reason),
+        },
+    };
     if !shared.icmp_errors.take(now) {
         return Verdict::Drop(reason);
     }
@@ -111,6 +128,7 @@ fn error_v4<F: Frame>(
     let error = match error {
         Error::TimeExceeded => icmpv4::Error::TimeExceeded,
         Error::PacketTooBig { mtu } => icmpv4::Error::FragmentationNeeded { mtu },
+        Error::PortUnreachable => icmpv4::Error::PortUnreachable,
     };
     error.emit(&quote[..quoted], &mut packet[ipv4::HEADER_LEN..]);
     true
@@ -143,6 +161,7 @@ fn error_v6<F: Frame>(
     let error = match error {
         Error::TimeExceeded => icmpv6::Error::TimeExceeded,
         Error::PacketTooBig { mtu } => icmpv6::Error::PacketTooBig { mtu: u32::from(mtu) },
+        Error::PortUnreachable => icmpv6::Error::PortUnreachable,
     };
     error.emit(&quote[..quoted], own, to, &mut packet[ipv6::HEADER_LEN..]);
     true

@@ -19,6 +19,8 @@ mod new_flow;
 pub mod note;
 pub mod outbox;
 pub mod pipeline;
+mod refuse;
+mod segment;
 pub mod snapshot;
 pub mod steer;
 pub mod verdict;

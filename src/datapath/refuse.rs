@@ -1,0 +1,59 @@
+//! A packet that is dropped and whose sender is told at once: a TCP segment is answered with a
+//! reset, a UDP datagram with an ICMP error. The frame becomes its answer and goes back to the MAC
+//! address it came from, by the same port.
+
+use super::family::Family;
+use super::frame::Frame;
+use super::icmp;
+use super::pipeline::Shared;
+use super::segment;
+use super::verdict::Verdict;
+use crate::rewrite::ethernet::turn_round;
+use crate::wire::flow::{Flow, Protocol, tcp_flags};
+use crate::wire::{DropReason, tcp};
+
+/// Drops the packet for `reason` and tells its sender, as often as the limit for errors allows.
+///
+/// The reset has numbers that the sender accepts: those of the segment it answers (RFC 9293
+/// 3.10.7.1). A reset is not answered.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    reason: DropReason,
+    now: u32,
+) -> Verdict {
+    match flow.key.protocol {
+        Protocol::Udp => icmp::port_unreachable(shared, frame, flow, reason, now),
+        Protocol::Tcp => reset(shared, frame, flow, reason, now),
+    }
+}
+
+fn reset<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    reason: DropReason,
+    now: u32,
+) -> Verdict {
+    use tcp_flags::{ACK, RST};
+    let port = frame.rx_port();
+    let segment =
+        tcp::Packet::new_unchecked(&frame.bytes()[A::TRANSPORT..usize::from(flow.frame_len)]);
+    if flow.tcp_flags & RST != 0 || !shared.icmp_errors.take(now) {
+        return Verdict::Drop(reason);
+    }
+    let (seq, ack, flags) = if flow.tcp_flags & ACK != 0 {
+        (segment.ack(), 0, RST)
+    } else {
+        (0, segment.seq().wrapping_add(segment.sequence_len()), RST | ACK)
+    };
+    if !frame.set_len(segment::frame_len::<A>(0)) {
+        return Verdict::Drop(reason);
+    }
+    segment::emit(frame.bytes_mut(), &flow.key.reversed(), seq, ack, flags, 0, 0);
+    turn_round(frame.bytes_mut(), &shared.snapshot.ports[usize::from(port.0)].mac);
+    Verdict::Refuse(reason, port)
+}
