@@ -8,11 +8,12 @@ use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
 use super::snapshot::{PortId, Server, Snapshot};
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
+use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, Protocol, tcp_flags};
@@ -57,7 +58,7 @@ pub(super) fn act<A: Family, F: Frame>(
     };
 
     if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop.port, flow)
+        && let Some(mtu) = exceeded_mtu(shared, hop.port, entry.mode, flow)
     {
         return icmp::packet_too_big(shared, frame, flow, mtu, now);
     }
@@ -78,6 +79,8 @@ pub(super) fn act<A: Family, F: Frame>(
                 A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
             }
         }
+    } else if entry.mode.tunnels() {
+        return tunnel::forward(shared, frame, item, entry.server_id, (hop_ref, hop), now);
     }
     if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), flow);
@@ -107,15 +110,20 @@ pub(super) fn act<A: Family, F: Frame>(
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
     port: PortId,
+    mode: Mode,
     flow: &Flow<A>,
 ) -> Option<u16> {
+    // With its outer headers it is longer still: judged there.
+    if mode.tunnels() {
+        return None;
+    }
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }
 
 /// Holds a packet until its next hop is known.
 #[cold]
-fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
     // Asked is asked for a second: not while the question would be lost.
     if !shared.notices.is_full()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
@@ -186,7 +194,9 @@ fn renew_hop<A: Family, F: Frame>(
         Direction::Forward => {
             let server = snapshot.servers.get(usize::from(entry.server_id.0));
             entry.forward_hop = match server {
-                Some(server) if server.address == entry.server.into() => {
+                Some(server)
+                    if A::from_ip(server.address).unwrap_or(A::UNSPECIFIED) == entry.server =>
+                {
                     hop_to_server(hops, snapshot, server)?
                 }
                 // The configuration does not have it any more.

@@ -23,4 +23,5 @@ mod refuse;
 mod segment;
 pub mod snapshot;
 pub mod steer;
+mod tunnel;
 pub mod verdict;

@@ -119,6 +119,10 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
 }
 
 /// A real server of one service.
@@ -136,6 +140,8 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -189,6 +195,8 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            tunnel_port: 0,
+            vni: 0,
         }
     }
 }
@@ -202,6 +210,7 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
         }
     }
 }
