@@ -104,8 +104,7 @@ fn a_valid_file_with_its_defaults() {
         exception: None,
         full_checksums: false,
     };
-    let timeouts =
-        Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 40_000 };
+    let timeouts = Timeouts { udp: 40_000, ..Timeouts::DEFAULT };
     let expected = Config {
         node: Node {
             name: "shunt".into(),
