@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod connection;
 pub mod counters;
 mod established;
 mod extras;

@@ -423,8 +423,7 @@ weight = 7
         assert_eq!((web.name.as_str(), web.protocol), ("web", Protocol::Tcp));
         assert_eq!((web.mode, web.scheduler), (Mode::Nat, SchedulerKind::Wlc));
         assert_eq!(web.listen, config().services[0].listen);
-        let timeouts =
-            Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 20_000, udp: 30_000 };
+        let timeouts = Timeouts { tcp_fin: 20_000, ..Timeouts::DEFAULT };
         assert_eq!(web.timeouts, timeouts);
         assert_eq!(web.servers, [ServerId(0), ServerId(1), ServerId(2)]);
         assert_eq!((dns.name.as_str(), dns.protocol), ("dns", Protocol::Udp));

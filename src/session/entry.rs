@@ -9,6 +9,7 @@
 //! | end | TCP: how far the stream of each side has come |
 //! | delta | one's-complement difference the forward rewrite makes to the checksums |
 
+use super::sequence::Scales;
 use crate::wire::flow::{Address, FlowKey, Protocol};
 
 /// Index of a service in the snapshot; stable while the service exists.
@@ -139,8 +140,12 @@ pub enum TcpState {
     FinServer,
     /// Both have sent FIN.
     FinBoth,
-    /// RST was seen.
+    /// RST was seen that its receiver accepts.
     Closed,
+    /// Both have sent FIN, and the last one was acknowledged.
+    TimeWait,
+    /// Established, and RST was seen that is perhaps not its sender's.
+    Contested,
 }
 
 /// One session. 64 bytes for IPv4, 128 for IPv6.
@@ -193,6 +198,8 @@ pub struct Entry<A> {
     pub reply_end: u32,
     /// What is done to the session's packets beyond the rewrite.
     pub extras: Extras,
+    /// TCP: the window scales, and whether the marks say something.
+    pub scales: Scales,
 }
 
 const _: () = assert!(size_of::<Entry<std::net::Ipv4Addr>>() == 64);

@@ -38,6 +38,8 @@ pub(super) const fn state_name(state: TcpState) -> &'static str {
         TcpState::FinServer => "fin_server",
         TcpState::FinBoth => "fin_both",
         TcpState::Closed => "closed",
+        TcpState::TimeWait => "time_wait",
+        TcpState::Contested => "contested",
     }
 }
 
