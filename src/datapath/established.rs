@@ -115,7 +115,7 @@ fn exceeded_mtu<A: Family, F: Frame>(
 
 /// Holds a packet until its next hop is known.
 #[cold]
-fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
     // Asked is asked for a second: not while the question would be lost.
     if !shared.notices.is_full()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
@@ -172,6 +172,23 @@ fn follow_tcp<A: Family, F: Frame>(
         lane.table.set_state(id, state, timeout, now);
     }
     true
+}
+
+/// The next hop of a session's packets in this direction.
+#[cold]
+pub(super) fn next_hop<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &mut Entry<A>,
+    direction: Direction,
+) -> Result<(HopRef, Hop), DropReason> {
+    let hop_ref = match direction {
+        Direction::Forward => entry.forward_hop,
+        Direction::Reply => entry.reply_hop,
+    };
+    match shared.hops.get(hop_ref) {
+        Some(hop) => Ok((hop_ref, *hop)),
+        None => renew_hop(shared, entry, direction),
+    }
 }
 
 /// Looks a session's next hop up again, since routes changed.

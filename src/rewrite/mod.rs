@@ -5,5 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
+pub mod icmp_error;
 pub mod nat;
 pub mod transport_checksum;
