@@ -7,4 +7,5 @@
 pub mod ethernet;
 pub mod icmp_error;
 pub mod nat;
+pub mod sequence;
 pub mod transport_checksum;
