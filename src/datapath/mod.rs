@@ -13,6 +13,7 @@ pub mod family;
 pub mod frame;
 pub mod hops;
 mod icmp;
+mod icmp_error;
 pub mod limiter;
 mod local;
 pub mod local_ports;
