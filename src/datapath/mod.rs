@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod choose;
 pub mod counters;
 mod established;
 mod extras;
@@ -21,6 +22,7 @@ pub mod outbox;
 pub mod pipeline;
 mod refuse;
 mod segment;
+pub mod selection;
 pub mod snapshot;
 pub mod steer;
 pub mod verdict;
