@@ -6,6 +6,7 @@
 
 pub mod balancer;
 mod connection;
+mod choose;
 pub mod counters;
 mod established;
 mod extras;
@@ -23,6 +24,7 @@ pub mod outbox;
 pub mod pipeline;
 mod refuse;
 mod segment;
+pub mod selection;
 pub mod snapshot;
 pub mod steer;
 mod tunnel;

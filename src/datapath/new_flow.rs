@@ -1,6 +1,7 @@
 //! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
 //! dropped and the reason says why.
 
+use super::choose;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
@@ -103,7 +104,7 @@ fn create<A: Family, F: Frame>(
     if lane.table.len() == lane.table.capacity() {
         return Err(DropReason::SessionTableFull);
     }
-    let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
+    let server_id = choose::server(shared, lane, item, service_id)?;
     create_with(shared, lane, &item.flow.key, service_id, server_id, now)
 }
 

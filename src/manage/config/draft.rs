@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -85,6 +85,7 @@ pub(super) struct ServiceDraft {
     pub(super) servers_whole: bool,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
+    pub(super) hash_on: Option<HashOn>,
 }
 
 /// `[[service.server]]`
@@ -93,6 +94,7 @@ pub(super) struct ServerDraft {
     pub(super) weight: Option<u16>,
     /// `Some(None)`: not given.
     pub(super) inner_mac: Option<Option<Mac>>,
+    pub(super) backup: Option<bool>,
 }
 
 impl Draft {
@@ -186,6 +188,7 @@ impl ServiceDraft {
                 .collect::<Option<_>>()?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
+            hash_on: self.hash_on?,
         })
     }
 }
@@ -196,6 +199,7 @@ impl ServerDraft {
             address: self.address?.value,
             weight: self.weight?,
             inner_mac: self.inner_mac?,
+            backup: self.backup?,
         })
     }
 }
