@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
-mod connection;
 mod choose;
+mod connection;
 pub mod counters;
 mod established;
 mod extras;

@@ -254,12 +254,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
 
 impl Default for Server {
     fn default() -> Self {
-        Server {
-            address: SocketAddr::from(([0; 4], 0)),
-            weight: 1,
-            inner_mac: None,
-            backup: false,
-        }
+        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
     }
 }
 

@@ -166,6 +166,162 @@ fn a_valid_file_with_its_defaults() {
                     fall: 3,
                     port: None,
                 }),
+                servers: vec![server("10.0.0.11:8080", 10), server("10.9.0.12:8080", 1)],
+                ..Default::default()
+            },
+            Service {
+                name: "dns".into(),
+                protocol: Protocol::Udp,
+                listen: vec!["192.0.2.10:53".parse().unwrap()],
+                mode: Mode::FullNat,
+                scheduler: SchedulerKind::Wrr,
+                timeouts,
+                health: None,
+                servers: vec![server("10.0.0.11:53", 1)],
+                ..Default::default()
+            },
+        ],
+        api: Api { socket: "/run/test.sock".into() },
+    };
+    assert_eq!(parse(BASE, "f.toml"), Ok(expected));
+}
+
+#[test]
+fn five_errors_are_five() {
+    expect(
+        &[
+            ("[1, 2]", "[1, 2000]"),
+            ("side = \"client\"", "sides = \"client\""),
+            ("mac = \"02:00:00:00:00:12\"", "mac = \"02-00\""),
+            ("udp = 40", "udp = 0"),
+        ],
+        &[
+            "f.toml:2: [node] workers: 2000 is out of range; expected 0 to 1023",
+            "f.toml:5: [[port]] side: missing; give \"client\", \"server\" or \"both\"",
+            "f.toml:8: [[port]] sides: unknown key; did you mean \"side\"?",
+            "f.toml:25: [[neighbor]] mac: \"02-00\" is not a MAC address; expected one like 02:00:00:00:00:12",
+            "f.toml:28: [timeouts] udp: 0 is out of range; expected 1 to 86400",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_says_nothing() {
+    assert_eq!(
+        errors(""),
+        [
+            "f.toml:1: [node] workers: missing; give CPU cores, like [1]",
+            "f.toml:1: [[port]]: missing; give at least one port",
+        ]
+    );
+}
+
+#[test]
+fn syntax_errors() {
+    let list = errors("[node]\nworkers =\nname = \"x\nid = 0\nidle = yield\n");
+    assert_eq!(
+        list,
+        [
+            "f.toml:2: not TOML: string values must be quoted, expected literal string",
+            "f.toml:3: not TOML: invalid basic string, expected `\"`",
+            "f.toml:5: not TOML: string values must be quoted, expected literal string",
+        ]
+    );
+    one("udp = 40", "udp = 40\nudp = 50", "f.toml:29: not TOML: duplicate key");
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("none.toml");
+    let error = load(&path).unwrap_err().to_string();
+    let expected =
+        format!("{}: cannot be read: No such file or directory (os error 2)", path.display());
+    assert_eq!(error, expected);
+
+    std::fs::write(&path, b"[node]\nname = \"\xff\"\n").unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:2: not UTF-8; save the file in that encoding", path.display()));
+}
+
+#[test]
+fn sections_and_keys_that_are_unknown() {
+    one("[api]", "[apis]", "f.toml:50: [apis]: unknown section; did you mean \"api\"?");
+    one("[node]", "nodes = 1\n[node]", "f.toml:1: nodes: unknown section; did you mean \"node\"?");
+    one(
+        "[api]",
+        "[[zebra]]\n[api]",
+        "f.toml:50: [[zebra]]: unknown section; known here: node, dpdk, port, route, neighbor, timeouts, service, api",
+    );
+    one(
+        "path = \"/",
+        "paht = \"/",
+        "f.toml:37: [service.health] paht: unknown key; did you mean \"path\"?",
+    );
+    one(
+        "via = \"10.0.0.1\"",
+        "via = \"10.0.0.1\"\nmetric = 5",
+        "f.toml:23: [[route]] metric: unknown key; known here: to, via",
+    );
+}
+
+#[test]
+fn tables_of_another_kind() {
+    expect(
+        &[("[[neighbor]]", "[neighbor]")],
+        &["f.toml:23: [[neighbor]]: is a table; write [[neighbor]]"],
+    );
+    expect(
+        &[("[api]\nsocket = \"/run/test.sock\"", "[[api]]")],
+        &["f.toml:50: [api]: is a list; write [api]"],
+    );
+    expect(
+        &[
+            ("[node]\nworkers = [1, 2]", "node = 1\nport = [1]"),
+            (&BASE[BASE.find("[[port]]").unwrap()..BASE.find("[[route]]").unwrap()], ""),
+        ],
+        &[
+            "f.toml:1: [node]: is an integer; write [node]",
+            "f.toml:2: [[port]]: is an integer; write [[port]]",
+        ],
+    );
+}
+
+#[test]
+fn what_comes_later_is_not_supported_yet() {
+    let later = "not supported yet; leave it out";
+    for section in ["[ha]", "[[snat]]", "[[filter]]"] {
+        one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
+    }
+    for key in ["persistence", "mid_stream", "reset_on_expiry"] {
+        one(
+            "name = \"web\"",
+            &format!("name = \"web\"\n{key} = 1"),
+            &format!("f.toml:31: [[service]] {key}: {later}"),
+        );
+    }
+    for (off, given, at, place) in [
+        ("vlan = 0", "vlan = 7", "side = \"client\"", "9: [[port]] vlan"),
+        (
+            "listen = \"\"",
+            "listen = \"127.0.0.1:1\"",
+            "socket = \"/run/test.sock\"",
+            "52: [api] listen",
+        ),
+        (
+            "proxy_protocol = \"off\"",
+            "proxy_protocol = \"v1\"",
+            "name = \"web\"",
+            "31: [[service]] proxy_protocol",
+        ),
+    ] {
+        expect(&[(at, &format!("{at}\n{off}"))], &[]);
+        one(
+            at,
+            &format!("{at}\n{given}"),
+            &format!("f.toml:{place}: not supported yet; only {off} is accepted"),
+        );
+    }
     for kind in ["icmp", "udp", "https", "exec"] {
         one(
             "type = \"http\"",
