@@ -4,6 +4,7 @@
 
 mod changes;
 mod forwarding;
+mod fragments;
 mod frames;
 mod full_nat;
 mod icmp_errors;
