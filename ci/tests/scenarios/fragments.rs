@@ -325,7 +325,6 @@ fn fragments_that_are_dropped() {
             let mut rig = Rig::new(Net::two_armed(workers).usual(Mode::Nat));
             let talk = Talk::new(family, Mode::Nat);
             let rig = &mut rig;
-            let header = if family == Family::V4 { 34 } else { 62 };
             let pieces =
                 |rig: &Rig, ident| split(&talk.query(rig, &[9; 3000]).bytes(), ident, 1448);
 
