@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod choose;
+mod connection;
 pub mod counters;
 mod established;
 mod extras;
@@ -27,6 +29,8 @@ pub mod outbox;
 pub mod pipeline;
 mod refuse;
 mod segment;
+pub mod selection;
 pub mod snapshot;
 pub mod steer;
+mod tunnel;
 pub mod verdict;

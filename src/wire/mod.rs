@@ -26,6 +26,7 @@ pub mod ipv6;
 pub mod ndp;
 pub mod quoted;
 pub mod tcp;
+pub mod tcp_option;
 pub mod toeplitz;
 pub mod udp;
 

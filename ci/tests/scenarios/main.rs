@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
 
 mod changes;
+mod connections;
 mod forwarding;
 mod fragments;
 mod frames;
@@ -17,3 +18,4 @@ mod net;
 mod parsing;
 mod random;
 mod rig;
+mod tunnels;
