@@ -64,7 +64,7 @@ fn opens_connection(flags: u8) -> bool {
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &Lane<A>,
     frame: &mut F,
@@ -90,7 +90,7 @@ fn without_service<A: Family, F: Frame>(
 }
 
 /// Chooses a real server and makes the session.
-fn create<A: Family, F: Frame>(
+pub(super) fn create<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     item: &Item<A>,

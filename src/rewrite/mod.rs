@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp_error;
 pub mod nat;
 pub mod sequence;

@@ -14,6 +14,7 @@ mod failure;
 mod http;
 mod lifecycle;
 mod namespace;
+mod paths;
 mod reach;
 mod rig;
 mod rig_itself;

@@ -109,6 +109,8 @@ impl Changes {
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
             ("events_lost", &c.events_lost),
+            ("fragments", &c.fragments),
+            ("fragments_held", &c.fragments_held),
             ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);

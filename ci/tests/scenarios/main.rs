@@ -5,6 +5,7 @@
 mod changes;
 mod connections;
 mod forwarding;
+mod fragments;
 mod frames;
 mod full_nat;
 mod icmp_errors;
