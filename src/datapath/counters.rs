@@ -105,6 +105,8 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// Packets that went to the server without the TOA option for want of room.
+    pub toa_no_room: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
 }
@@ -134,6 +136,7 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            toa_no_room: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
         }

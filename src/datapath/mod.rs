@@ -12,6 +12,7 @@ pub mod family;
 pub mod frame;
 pub mod hops;
 mod icmp;
+mod introduce;
 pub mod limiter;
 mod local;
 pub mod local_ports;

@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
+pub mod insert;
 pub mod nat;
+pub mod proxy_protocol;
 pub mod sequence;
+pub mod toa;
 pub mod transport_checksum;

@@ -6,6 +6,7 @@ mod changes;
 mod forwarding;
 mod frames;
 mod full_nat;
+mod introduce;
 mod lifetimes;
 mod local;
 mod loops;

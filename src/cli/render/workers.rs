@@ -79,6 +79,7 @@ mod tests {
             sessions_expired: 6,
             busy_percent: 12.34,
             events_lost: 0,
+            toa_no_room: 0,
             commands_waiting: 0,
         };
         assert_eq!(

@@ -220,6 +220,7 @@ impl State {
                     polls => rate(3) as f64 * 100.0 / polls as f64,
                 },
                 events_lost: c.events_lost.get(),
+                toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
             }
         };

@@ -30,7 +30,8 @@ pub use schema::MAX_WORKERS;
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -145,6 +146,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
+    pub introduction: Introduction,
 }
 
 /// `[[service.server]]`
@@ -171,6 +174,8 @@ pub struct Health {
     pub fall: u32,
     /// Another port to ask than the one that serves (key `port`).
     pub port: Option<u16>,
+    /// The PROXY protocol header that the server expects of the check.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// How a health check asks.
@@ -252,6 +257,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            introduction: Introduction::None,
         }
     }
 }

@@ -3,9 +3,11 @@
 use super::draft::{ServerDraft, ServiceDraft};
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
-use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
+use super::values::{
+    boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
+};
 use super::{Health, HealthCheck};
-use crate::datapath::snapshot::Timeouts;
+use crate::datapath::snapshot::{Introduction, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -51,14 +53,17 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     s.not_yet("persistence");
     s.not_yet("mid_stream");
     s.not_yet("reset_on_expiry");
-    s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
+    let introduction = read_introduction(&mut s, mode.as_ref(), protocol.as_ref());
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
     let own = s
         .table("timeouts", "[service.timeouts]")
         .and_then(|t| read_timeouts(t, timeouts.unwrap_or_default()));
     let health = match s.has("health") {
-        true => s.table("health", "[service.health]").and_then(read_health).map(Some),
+        true => s
+            .table("health", "[service.health]")
+            .and_then(|h| read_health(h, introduction.unwrap_or_default()))
+            .map(Some),
         false => {
             s.accept("health");
             Some(None)
@@ -83,6 +88,50 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        introduction,
+    }
+}
+
+/// How servers are told the client's address: `proxy_protocol` or `toa`, of a fullnat tcp service.
+fn read_introduction(
+    s: &mut Section<'_>,
+    mode: Option<&At<Mode>>,
+    protocol: Option<&At<Protocol>>,
+) -> Option<Introduction> {
+    let proxy = value(s.optional(
+        "proxy_protocol",
+        choice(
+            &[
+                ("off", Introduction::None),
+                ("v1", Introduction::ProxyV1),
+                ("v2", Introduction::ProxyV2),
+            ],
+            &[],
+        ),
+        Introduction::None,
+    ));
+    let toa = value(s.optional("toa", boolean, false));
+    let given = [
+        ("proxy_protocol", "\"off\"", proxy.is_some_and(|p| p != Introduction::None)),
+        ("toa", "false", toa == Some(true)),
+    ];
+    for (key, off, _) in given.iter().filter(|(.., on)| *on) {
+        if mode.is_some_and(|m| m.value != Mode::FullNat) {
+            let message = format!(
+                "only in mode \"fullnat\", in the others servers see the client; \
+                 expected {key} = {off}"
+            );
+            s.error(key, message);
+        } else if protocol.is_some_and(|p| p.value != Protocol::Tcp) {
+            s.error(key, format!("only for protocol = \"tcp\"; expected {key} = {off}"));
+        }
+    }
+    if given.iter().all(|(.., on)| *on) {
+        s.error("toa", "not together with proxy_protocol; choose one of them");
+    }
+    match (proxy?, toa?) {
+        (Introduction::None, true) => Some(Introduction::Toa),
+        (proxy, _) => Some(proxy),
     }
 }
 
@@ -103,7 +152,9 @@ enum Kind {
     Http,
 }
 
-fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
+/// `introduction` is the service's: a server that expects a PROXY protocol header expects it of a
+/// check too, unless that asks another port.
+fn read_health(mut s: Section<'_>, introduction: Introduction) -> Option<At<Health>> {
     let kind = s.required(
         "type",
         choice(&[("tcp", Kind::Tcp), ("http", Kind::Http)], &["icmp", "udp", "https", "exec"]),
@@ -154,6 +205,7 @@ fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
         timeout_ms: timeout?.value,
         rise: rise?.value,
         fall: fall?.value,
+        proxy_protocol: if port_given { None } else { introduction.proxy_protocol() },
         port: value(port),
     };
     Some(At { value: health, line })

@@ -160,12 +160,14 @@ fn a_valid_file_with_its_defaults() {
                     timeout_ms: 500,
                     rise: 2,
                     fall: 3,
+                    proxy_protocol: None,
                     port: None,
                 }),
                 servers: vec![
                     Server { address: "10.0.0.11:8080".parse().unwrap(), weight: 10 },
                     Server { address: "10.9.0.12:8080".parse().unwrap(), weight: 1 },
                 ],
+                ..Default::default()
             },
             Service {
                 name: "dns".into(),
@@ -176,6 +178,7 @@ fn a_valid_file_with_its_defaults() {
                 timeouts,
                 health: None,
                 servers: vec![Server { address: "10.0.0.11:53".parse().unwrap(), weight: 1 }],
+                ..Default::default()
             },
         ],
         api: Api { socket: "/run/test.sock".into() },
@@ -305,12 +308,6 @@ fn what_comes_later_is_not_supported_yet() {
             "listen = \"127.0.0.1:1\"",
             "socket = \"/run/test.sock\"",
             "52: [api] listen",
-        ),
-        (
-            "proxy_protocol = \"off\"",
-            "proxy_protocol = \"v1\"",
-            "name = \"web\"",
-            "31: [[service]] proxy_protocol",
         ),
     ] {
         expect(&[(at, &format!("{at}\n{off}"))], &[]);
