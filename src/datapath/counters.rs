@@ -107,6 +107,8 @@ pub struct WorkerCounters {
     pub events_lost: Cell,
     /// Packets that went to the server without the TOA option for want of room.
     pub toa_no_room: Cell,
+    /// ICMP errors passed on to the end they concern; in `tx`.
+    pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
 }
@@ -137,6 +139,7 @@ impl WorkerCounters {
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
             toa_no_room: Cell::default(),
+            icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
         }

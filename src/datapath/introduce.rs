@@ -8,12 +8,15 @@
 //! (the last acknowledgment of the handshake, its first data, each retransmission of those,
 //! keep-alives and window probes) carries the header again, and the client is told of no byte
 //! acknowledged that the server does not have. A lost header thus looks to the client like its own
-//! loss. Data that does not fit behind the header follows in a segment of its own.
+//! loss. Data that would make a long packet with the header follows in a segment of its own: a
+//! packet that is longer than the path behind takes would be the client's fault in no way, and the
+//! client could not mend it.
 //!
 //! **TOA.** The option is on the SYN and on every segment from the client until the server has
-//! sent something other than its SYN-ACK. Where the header has no room for it, or the packet would
-//! exceed the MTU, it is left out and counted. The segment size the server announces is lowered
-//! such that the latter does not happen.
+//! sent something other than its SYN-ACK; on a long one only while no other had it, for the same
+//! reason. Where the header has no room for it, or the packet would exceed the MTU, it is left out
+//! and counted. The segment size the server announces is lowered such that the latter does not
+//! happen.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,7 +30,7 @@ use crate::rewrite::ethernet::set_addresses;
 use crate::rewrite::proxy_protocol::{self, Header, Version};
 use crate::rewrite::sequence::{self, Shifts};
 use crate::rewrite::{insert, toa};
-use crate::session::{Direction, Entry, Extras, SessionId, Table};
+use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::tcp_flags::{ACK, FIN, PSH, RST, SYN};
 use crate::wire::tcp;
@@ -64,7 +67,7 @@ pub(super) fn apply<A: Family, F: Frame>(
             proxy_forward(shared, table, frame, item, id, &header);
         }
         (Some(header), Direction::Reply) => proxy_reply(table, frame, item, id, header.len()),
-        (None, Direction::Forward) => toa_forward(shared, table.get(id), frame, item),
+        (None, Direction::Forward) => toa_forward(shared, table.get_mut(id), frame, item),
         (None, Direction::Reply) => toa_reply(table.get_mut(id), frame, item),
     }
 }
@@ -130,21 +133,18 @@ fn proxy_forward<A: Family, F: Frame>(
         sequence::shift::<A>(frame.bytes_mut(), Direction::Forward, up);
     }
     let bare = segment_of::<A, F>(frame).payload().is_empty();
-    let fits = fits(shared, table.get(id), frame, header.len());
-    if fits && frame.prepend(header.len()) {
+    if is_short::<A, F>(frame, header.len()) && frame.prepend(header.len()) {
         insert::data::<A>(frame.bytes_mut(), header);
         sequence::shift::<A>(frame.bytes_mut(), Direction::Forward, at_start);
         if bare && flags & FIN == 0 {
-            let entry = table.get_mut(id);
-            entry.extras = entry.extras.with(Extras::TOLD);
+            set_told(table.get_mut(id), true);
         }
         return;
     }
     // The first long segment comes right after the acknowledgment that brought the header; when it
     // comes again, that was perhaps lost.
-    let entry = table.get_mut(id);
-    if entry.extras.has(Extras::TOLD) {
-        entry.extras = entry.extras.without(Extras::TOLD);
+    if table.get(id).extras.has(Extras::TOLD) {
+        set_told(table.get_mut(id), false);
     } else {
         send_header(shared, table, frame, id, header);
     }
@@ -209,9 +209,22 @@ fn proxy_reply<A: Family, F: Frame>(
     }
 }
 
+/// What is added to the sequence number of a segment that an ICMP error quotes, so that the client
+/// finds it among its own.
+pub(super) fn quoted_shift<A: Family>(entry: &Entry<A>, aside: &Aside, quoted: u32) -> u32 {
+    let header = if entry.extras.has(Extras::INTRODUCED) { aside.forward_shift } else { 0 };
+    match quoted.wrapping_sub(aside.shift_at) as i32 {
+        // Its SYN.
+        before if before < 0 && header != 0 => 0,
+        // In the header: the client's first byte.
+        within if (within as u32) < header => (within as u32).wrapping_neg(),
+        _ => aside.forward_shift.wrapping_neg(),
+    }
+}
+
 fn toa_forward<A: Family, F: Frame>(
     shared: &mut Shared<F>,
-    entry: &Entry<A>,
+    entry: &mut Entry<A>,
     frame: &mut F,
     item: &Item<A>,
 ) {
@@ -222,11 +235,16 @@ fn toa_forward<A: Family, F: Frame>(
     toa::strip::<A>(frame.bytes_mut());
     let option = toa::of(endpoints(entry).0);
     let header_len = segment_of::<A, F>(frame).header_len();
+    let told = entry.extras.has(Extras::TOLD);
+    if told && !is_short::<A, F>(frame, option.len()) {
+        return;
+    }
     let fits = header_len + option.len() <= insert::MAX_TCP_HEADER
         && fits(shared, entry, frame, option.len());
     if fits && frame.prepend(option.len()) {
         insert::option::<A>(frame.bytes_mut(), &option);
-    } else {
+        set_told(entry, item.flow.tcp_flags & SYN == 0);
+    } else if !told {
         shared.counters.toa_no_room.add(1);
     }
 }
@@ -237,8 +255,19 @@ fn toa_reply<A: Family, F: Frame>(entry: &mut Entry<A>, frame: &mut F, item: &It
         let option = toa::of(endpoints(entry).0);
         toa::lower_mss::<A>(frame.bytes_mut(), option.len() as u16);
     } else if flags & RST == 0 {
-        entry.extras = entry.extras.without(Extras::INTRODUCED);
+        entry.extras = entry.extras.without(Extras::INTRODUCED.with(Extras::TOLD));
     }
+}
+
+fn set_told<A>(entry: &mut Entry<A>, told: bool) {
+    let without = entry.extras.without(Extras::TOLD);
+    entry.extras = if told { without.with(Extras::TOLD) } else { without };
+}
+
+/// Whether a frame (without Ethernet padding) with `n` bytes more is short enough for any path: every
+/// host takes 576 bytes of IPv4 (RFC 791 3.2), every link 1280 of IPv6 (RFC 8200 5).
+fn is_short<A: Family, F: Frame>(frame: &F, n: usize) -> bool {
+    frame.bytes().len() - ETHERNET + n <= if A::V6 { 1280 } else { 576 }
 }
 
 /// Whether a frame (without Ethernet padding) can grow by `n` bytes on its way to the server.

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod choose;
+mod connection;
 pub mod counters;
 mod established;
 mod extras;
@@ -12,6 +14,7 @@ pub mod family;
 pub mod frame;
 pub mod hops;
 mod icmp;
+mod icmp_error;
 mod introduce;
 pub mod limiter;
 mod local;
@@ -22,6 +25,8 @@ pub mod outbox;
 pub mod pipeline;
 mod refuse;
 mod segment;
+pub mod selection;
 pub mod snapshot;
 pub mod steer;
+mod tunnel;
 pub mod verdict;

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::selection::Selection;
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
@@ -122,6 +123,12 @@ pub struct Service {
     pub servers: Vec<ServerId>,
     /// How servers are told the client's address.
     pub introduction: Introduction,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
+    /// How it selects among them beyond the scheduler.
+    pub selection: Selection,
 }
 
 /// How the servers of a FullNAT service are told the client's address.
@@ -164,6 +171,10 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
+    /// Takes new sessions only when no other server of the service is up with weight.
+    pub backup: bool,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -218,6 +229,9 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             servers: Vec::new(),
             introduction: Introduction::None,
+            tunnel_port: 0,
+            vni: 0,
+            selection: Selection::default(),
         }
     }
 }
@@ -231,6 +245,8 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
+            backup: false,
         }
     }
 }

@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
+pub mod icmp_error;
 pub mod insert;
 pub mod nat;
 pub mod proxy_protocol;
 pub mod sequence;
 pub mod toa;
 pub mod transport_checksum;
+pub mod tunnel;

@@ -110,6 +110,7 @@ impl Changes {
             ("expired", &c.expired),
             ("events_lost", &c.events_lost),
             ("toa_no_room", &c.toa_no_room),
+            ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);
         }

@@ -293,7 +293,7 @@ fn data_that_does_not_fit_behind_the_header_follows_it() {
         let n = talk.n();
         talk.handshake();
         let stamps = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
-        let room = if talk.family == Family::V6 { 1440 } else { 1460 };
+        let (room, limit) = if talk.family == Family::V6 { (1440, 1280) } else { (1460, 576) };
         let data = vec![0x5a; room - stamps.len()];
         let first = talk.from_client(ACK, START, SERVER).options(&stamps).data(&data);
         let header = Segment {
@@ -305,12 +305,17 @@ fn data_that_does_not_fit_behind_the_header_follows_it() {
         // Perhaps the header was lost.
         talk.forward("again", &first, &[header.clone()], &out);
         // To the byte.
-        let fits = &data[..data.len() - n as usize];
+        let fits = &data[..data.len() - n as usize - (1500 - limit)];
         let short = talk.from_client(ACK, START, SERVER).options(&stamps).data(fits);
         let both = [talk.header.as_slice(), fits].concat();
         let out_both = talk.to_server(PSH | ACK, START, SERVER).options(&stamps).data(&both);
-        assert_eq!(out_both.bytes().len(), 1514);
+        assert_eq!(out_both.bytes().len(), 14 + limit);
         talk.forward("to the byte", &short, &[], &out_both);
+        let longer = &data[..fits.len() + 1];
+        let long = talk.from_client(ACK, START, SERVER).options(&stamps).data(longer);
+        let out_long =
+            talk.to_server(ACK, START.wrapping_add(n), SERVER).options(&stamps).data(longer);
+        talk.forward("one byte more", &long, &[header.clone()], &out_long);
         // Right after an acknowledgment that brought it, it need not come again at once.
         let ack = talk.from_client(ACK, START, SERVER);
         let with_header = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone());
@@ -535,13 +540,6 @@ fn an_option_tells_the_address() {
             let syn_ack = talk.from_server(SYN | ACK, SERVER - 1, START).options(&mss);
             let out = talk.to_client(SYN | ACK, SERVER - 1, START).options(&lower);
             talk.reply("SYN-ACK", &syn_ack, &out);
-            let ack = talk.from_client(ACK, START, SERVER);
-            talk.forward("ACK", &ack, &[], &talk.to_server(ACK, START, SERVER).options(&toa));
-            // The client claims to be somebody else.
-            let claim = [1, 1, 1, 1, 254, 8, 1, 2, 9, 9, 9, 9];
-            let data = talk.from_client(PSH | ACK, START, SERVER).options(&claim).data(b"GET");
-            let out = talk.to_server(PSH | ACK, START, SERVER).options(&with_toa(&[1; 12]));
-            talk.forward("data", &data, &[], &out.data(b"GET"));
             // No room in the header.
             let full = talk.from_client(ACK, START, SERVER).options(&[1; 36]);
             let out = talk.to_server(ACK, START, SERVER).options(&[1; 36]);
@@ -556,6 +554,16 @@ fn an_option_tells_the_address() {
             let full = talk.from_client(ACK, START, SERVER).data(&long[1..]);
             let out = talk.to_server(ACK, START, SERVER).options(&toa).data(&long[1..]);
             talk.forward("to the byte", &full, &[], &out);
+            // A long packet does not have it twice.
+            let out = talk.to_server(ACK, START, SERVER).data(&long[1..]);
+            talk.forward("not twice", &full, &[], &out);
+            let ack = talk.from_client(ACK, START, SERVER);
+            talk.forward("ACK", &ack, &[], &talk.to_server(ACK, START, SERVER).options(&toa));
+            // The client claims to be somebody else.
+            let claim = [1, 1, 1, 1, 254, 8, 1, 2, 9, 9, 9, 9];
+            let data = talk.from_client(PSH | ACK, START, SERVER).options(&claim).data(b"GET");
+            let out = talk.to_server(PSH | ACK, START, SERVER).options(&with_toa(&[1; 12]));
+            talk.forward("data", &data, &[], &out.data(b"GET"));
             let reset = talk.from_client(RST, START, 0);
             let mut twin = Talk::new(Introduction::Toa, family, workers, 40_000);
             twin.forward("SYN", &syn, &[], &twin.to_server(SYN, ISN, 0).options(&with_toa(&mss)));

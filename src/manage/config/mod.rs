@@ -8,6 +8,7 @@
 mod addresses;
 mod draft;
 mod error;
+mod introduction;
 pub(in crate::manage) mod network;
 mod reach;
 mod reader;
@@ -15,6 +16,7 @@ mod schema;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod validate;
 mod values;
 
@@ -32,7 +34,7 @@ use reader::Report;
 
 use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
@@ -148,6 +150,12 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
     pub introduction: Introduction,
+    /// UDP destination port of the tunnel; 0 where the mode has none.
+    pub tunnel_port: u16,
+    /// VXLAN network identifier; 0 in other modes.
+    pub vni: u32,
+    /// What `sh` and `maglev` place a session by (key `hash_on`).
+    pub hash_on: HashOn,
 }
 
 /// `[[service.server]]`
@@ -157,6 +165,10 @@ pub struct Server {
     pub address: SocketAddr,
     /// 0 to 65535; 0 takes no new sessions.
     pub weight: u16,
+    /// MAC address of its vxlan device (mode `vxlan`).
+    pub inner_mac: Option<Mac>,
+    /// Takes new sessions only when no other server is up with weight.
+    pub backup: bool,
 }
 
 /// `[service.health]`
@@ -246,6 +258,12 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
+    }
+}
+
 impl Default for Service {
     fn default() -> Self {
         Service {
@@ -258,6 +276,9 @@ impl Default for Service {
             health: None,
             servers: Vec::new(),
             introduction: Introduction::None,
+            tunnel_port: 0,
+            vni: 0,
+            hash_on: HashOn::Source,
         }
     }
 }

@@ -6,9 +6,9 @@ use super::schema::{read_timeouts, value};
 use super::values::{
     boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
 };
-use super::{Health, HealthCheck};
+use super::{Health, HealthCheck, introduction, tunnel};
 use crate::datapath::snapshot::{Introduction, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -32,11 +32,21 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     let mode = s.optional(
         "mode",
         choice(
-            &[("nat", Mode::Nat), ("fullnat", Mode::FullNat), ("dr", Mode::Dr)],
-            &["ipip", "gre", "gue", "vxlan"],
+            &[
+                ("nat", Mode::Nat),
+                ("fullnat", Mode::FullNat),
+                ("dr", Mode::Dr),
+                ("ipip", Mode::Ipip),
+                ("gre", Mode::Gre),
+                ("gue", Mode::Gue),
+                ("vxlan", Mode::Vxlan),
+            ],
+            &[],
         ),
         Mode::Nat,
     );
+    let known_mode = mode.as_ref().map(|mode| mode.value);
+    let (tunnel_port, vni) = tunnel::read(&mut s, known_mode);
     let scheduler = value(s.optional(
         "scheduler",
         choice(
@@ -45,15 +55,34 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
                 ("wrr", SchedulerKind::Wrr),
                 ("lc", SchedulerKind::Lc),
                 ("wlc", SchedulerKind::Wlc),
+                ("sed", SchedulerKind::Sed),
+                ("nq", SchedulerKind::Nq),
+                ("sh", SchedulerKind::Sh),
+                ("maglev", SchedulerKind::Maglev),
             ],
-            &["sed", "nq", "sh", "maglev"],
+            &[],
         ),
         SchedulerKind::Wrr,
     ));
+    let hash_on = value(s.optional(
+        "hash_on",
+        choice(
+            &[
+                ("source", HashOn::Source),
+                ("source_port", HashOn::SourcePort),
+                ("destination", HashOn::Destination),
+            ],
+            &["quic_cid"],
+        ),
+        HashOn::Source,
+    ));
+    if s.has("hash_on") && scheduler.is_some_and(|kind| !kind.hashes()) {
+        s.error("hash_on", "only for scheduler = \"sh\" or \"maglev\"; leave it out");
+    }
     s.not_yet("persistence");
     s.not_yet("mid_stream");
     s.not_yet("reset_on_expiry");
-    let introduction = read_introduction(&mut s, mode.as_ref(), protocol.as_ref());
+    let introduction = introduction::read(&mut s, mode.as_ref(), protocol.as_ref());
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
     let own = s
@@ -74,7 +103,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
     }
-    let servers = servers.into_iter().map(read_server).collect();
+    let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -89,58 +118,19 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         servers,
         servers_whole,
         introduction,
+        tunnel_port,
+        vni,
+        hash_on,
     }
 }
 
-/// How servers are told the client's address: `proxy_protocol` or `toa`, of a fullnat tcp service.
-fn read_introduction(
-    s: &mut Section<'_>,
-    mode: Option<&At<Mode>>,
-    protocol: Option<&At<Protocol>>,
-) -> Option<Introduction> {
-    let proxy = value(s.optional(
-        "proxy_protocol",
-        choice(
-            &[
-                ("off", Introduction::None),
-                ("v1", Introduction::ProxyV1),
-                ("v2", Introduction::ProxyV2),
-            ],
-            &[],
-        ),
-        Introduction::None,
-    ));
-    let toa = value(s.optional("toa", boolean, false));
-    let given = [
-        ("proxy_protocol", "\"off\"", proxy.is_some_and(|p| p != Introduction::None)),
-        ("toa", "false", toa == Some(true)),
-    ];
-    for (key, off, _) in given.iter().filter(|(.., on)| *on) {
-        if mode.is_some_and(|m| m.value != Mode::FullNat) {
-            let message = format!(
-                "only in mode \"fullnat\", in the others servers see the client; \
-                 expected {key} = {off}"
-            );
-            s.error(key, message);
-        } else if protocol.is_some_and(|p| p.value != Protocol::Tcp) {
-            s.error(key, format!("only for protocol = \"tcp\"; expected {key} = {off}"));
-        }
-    }
-    if given.iter().all(|(.., on)| *on) {
-        s.error("toa", "not together with proxy_protocol; choose one of them");
-    }
-    match (proxy?, toa?) {
-        (Introduction::None, true) => Some(Introduction::Toa),
-        (proxy, _) => Some(proxy),
-    }
-}
-
-fn read_server(mut s: Section<'_>) -> ServerDraft {
+fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
     let draft = ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
+        inner_mac: tunnel::read_inner_mac(&mut s, mode),
+        backup: value(s.optional("backup", boolean, false)),
     };
-    s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
     s.finish();
     draft
 }
