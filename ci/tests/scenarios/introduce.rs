@@ -8,7 +8,8 @@ use shunt::datapath::snapshot::{Introduction, Mac};
 use shunt::session::{Mode, ServerId};
 
 use crate::changes::Changes;
-use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
+use crate::frames::icmp_error;
+use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, ip, server_mac};
 use crate::rig::Rig;
 
 const SYN: u8 = 2;
@@ -361,6 +362,43 @@ fn what_else_a_client_may_send_first() {
         let header = Segment { ttl: 64, ..with_header };
         let out = talk.to_server(RST | ACK, START.wrapping_add(n), SERVER);
         talk.forward("a reset that acknowledges", &reset, &[header], &out);
+    }
+}
+
+/// The client finds the segment an error is about among its own: its SYN, and its first byte for the
+/// header.
+#[test]
+fn an_error_speaks_of_the_clients_numbers() {
+    for mut talk in proxied() {
+        let n = talk.n();
+        let error = |talk: &mut Talk, what: &str, to_server: Segment, as_client: Segment| {
+            let family = talk.family;
+            let router = ip(if family == Family::V4 { "10.0.0.99" } else { "2001:db8:2::99" });
+            let (macs, kinds) = ((server_mac(11), BACK_MAC), [(3, 1), (1, 0)]);
+            let (lip, quote) = (talk.local.ip(), to_server.bytes());
+            let bytes = icmp_error(macs, router, lip, 64, kinds, 0, &quote[14..]);
+            let (macs, client) = ((FRONT_MAC, ROUTER_MAC), talk.client.ip());
+            let quote = as_client.bytes();
+            let out = icmp_error(macs, router, client, 63, kinds, 0, &quote[14..]);
+            let changes = Changes::none().tx(FRONT, &out).add("icmp_errors", 1);
+            talk.rig.step(what, BACK, &bytes, Some(talk.local), changes, &[(FRONT, out)]);
+        };
+        talk.handshake();
+        let as_client =
+            |talk: &Talk, segment: Segment| Segment { src: talk.client, dst: talk.vip, ..segment };
+        let syn = talk.to_server(SYN, ISN, 0);
+        let seen = as_client(&talk, syn.clone());
+        error(&mut talk, "SYN", syn, seen);
+        let ack = talk.from_client(ACK, START, SERVER);
+        let with_header = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone());
+        talk.forward("ACK", &ack, &[], &with_header);
+        let seen = as_client(&talk, with_header.clone());
+        error(&mut talk, "the header", with_header, seen);
+        let more = talk.from_client(ACK, START.wrapping_add(9), SERVER).data(b"data");
+        let out = talk.to_server(ACK, START.wrapping_add(9 + n), SERVER).data(b"data");
+        talk.forward("data", &more, &[], &out);
+        let seen = as_client(&talk, Segment { seq: START.wrapping_add(9), ..out.clone() });
+        error(&mut talk, "data", out, seen);
     }
 }
 
