@@ -9,6 +9,7 @@ pub mod index;
 pub mod key;
 pub mod new_session;
 pub mod ports;
+pub mod syn_cookie;
 pub mod table;
 pub mod tcp_state;
 pub mod wheel;
