@@ -8,6 +8,7 @@ use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
 use super::snapshot::{PortId, Server, Snapshot};
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
@@ -34,11 +35,13 @@ pub(super) fn act<A: Family, F: Frame>(
     if entry.mode.translates() && flow.hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, flow, now);
     }
-    if entry.protocol == Protocol::Tcp
-        && !tcp_state::is_steady(entry.state, flow.tcp_flags)
-        && !follow_tcp(shared, lane, id, direction, flow.tcp_flags, now)
-    {
-        return new_flow::replace(shared, lane, frame, item, id, now);
+    if entry.protocol == Protocol::Tcp && !tcp_state::is_steady(entry.state, flow.tcp_flags) {
+        if let Some(verdict) = syn_proxy::follow(shared, lane, frame, item, id, direction, now) {
+            return verdict;
+        }
+        if !follow_tcp(shared, lane, id, direction, flow.tcp_flags, now) {
+            return new_flow::replace(shared, lane, frame, item, id, now);
+        }
     }
     let entry = lane.table.get_mut(id);
     entry.last_seen = now;
@@ -115,7 +118,7 @@ fn exceeded_mtu<A: Family, F: Frame>(
 
 /// Holds a packet until its next hop is known.
 #[cold]
-fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
     // Asked is asked for a second: not while the question would be lost.
     if !shared.notices.is_full()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
@@ -176,7 +179,7 @@ fn follow_tcp<A: Family, F: Frame>(
 
 /// Looks a session's next hop up again, since routes changed.
 #[cold]
-fn renew_hop<A: Family, F: Frame>(
+pub(super) fn renew_hop<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     entry: &mut Entry<A>,
     direction: Direction,

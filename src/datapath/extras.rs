@@ -4,7 +4,9 @@
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::{Item, Shared};
+use super::syn_proxy;
 use super::verdict::Verdict;
+use crate::rewrite::sequence::{self, Shifts};
 use crate::session::{Direction, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
@@ -12,12 +14,24 @@ use crate::session::{Direction, Extras, SessionId, Table};
 pub(super) fn apply<A: Family, F: Frame>(
     _shared: &mut Shared<F>,
     table: &mut Table<A>,
-    _frame: &mut F,
+    frame: &mut F,
     _item: &Item<A>,
     id: SessionId,
-    _direction: Direction,
+    direction: Direction,
     _now: u32,
 ) -> Option<Verdict> {
-    debug_assert!(table.get(id).extras != Extras::NONE);
+    let extras = table.get(id).extras;
+    if extras.has(Extras::SHIFTED) {
+        let aside = table.aside(id);
+        let shifts = Shifts {
+            forward: aside.forward_shift,
+            reply: aside.reply_shift,
+            time: aside.time_shift,
+        };
+        sequence::shift::<A>(frame.bytes_mut(), direction, shifts);
+    }
+    if extras.has(Extras::PROXIED) {
+        syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
+    }
     None
 }

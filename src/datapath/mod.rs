@@ -23,4 +23,6 @@ mod refuse;
 mod segment;
 pub mod snapshot;
 pub mod steer;
+mod syn_gate;
+mod syn_proxy;
 pub mod verdict;

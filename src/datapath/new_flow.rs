@@ -7,6 +7,7 @@ use super::frame::Frame;
 use super::icmp;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
@@ -31,6 +32,11 @@ pub(super) fn open<A: Family, F: Frame>(
     let Some(service) = A::listener(&shared.snapshot, key) else {
         return without_service(shared, lane, frame, item, now);
     };
+    if key.protocol == Protocol::Tcp
+        && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
+    {
+        return verdict;
+    }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }
@@ -89,7 +95,7 @@ fn without_service<A: Family, F: Frame>(
 }
 
 /// Chooses a real server and makes the session.
-fn create<A: Family, F: Frame>(
+pub(super) fn create<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     item: &Item<A>,

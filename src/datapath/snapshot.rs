@@ -102,6 +102,21 @@ pub struct Route {
     pub target: RouteTarget,
 }
 
+/// Whether Shunt completes handshakes with clients before it asks a server (SYN proxy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynProxy {
+    /// Never.
+    #[default]
+    Off,
+    /// Always.
+    On,
+    /// While there are many SYNs.
+    Auto {
+        /// SYNs per second from which it is on; each worker has its share.
+        above: u32,
+    },
+}
+
 /// A virtual server.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -119,6 +134,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
+    pub syn_proxy: SynProxy,
 }
 
 /// A real server of one service.
@@ -189,6 +206,7 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            syn_proxy: SynProxy::Off,
         }
     }
 }

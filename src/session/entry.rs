@@ -73,6 +73,9 @@ impl Extras {
     pub const INTRODUCED: Extras = Extras(8);
     /// Its packets are marked (DSCP).
     pub const MARKED: Extras = Extras(16);
+    /// Its handshake was Shunt's (SYN proxy); [`super::Aside::note`] says where the server differs from
+    /// what the client was promised.
+    pub const PROXIED: Extras = Extras(32);
 
     /// Whether there is nothing to do.
     #[inline(always)]
@@ -125,6 +128,8 @@ pub enum TcpState {
     FinBoth,
     /// RST was seen.
     Closed,
+    /// The client has completed Shunt's own handshake (SYN proxy) and the server was sent a SYN.
+    SynProxied,
 }
 
 /// One session. 64 bytes for IPv4, 128 for IPv6.

@@ -30,9 +30,8 @@ use crate::wire::flow::{Address, FlowKey};
 
 /// The segment sizes that a cookie can tell, in bytes, ascending. A client's MSS is rounded down to
 /// one of them; those of common links are here as they are. 88 stands for all below 216.
-pub const MSS: [u16; 16] = [
-    88, 216, 536, 966, 1024, 1220, 1280, 1340, 1360, 1380, 1400, 1420, 1440, 1452, 1460, 8940,
-];
+pub const MSS: [u16; 16] =
+    [88, 216, 536, 966, 1024, 1220, 1280, 1340, 1360, 1380, 1400, 1420, 1440, 1452, 1460, 8940];
 /// For how long a cookie may be good, at the most, in milliseconds.
 pub const VALIDITY_MS: u32 = 2 << COUNT_SHIFT;
 
@@ -89,7 +88,8 @@ impl SynCookies {
     /// this claim and is not too old.
     pub fn verify<A: Address>(&mut self, claim: &Claim<A>, cookie: u32, now: u32) -> Option<u16> {
         let present = count(now);
-        let minted = if present & 1 == (cookie & 1) as u16 { present } else { present.wrapping_sub(1) };
+        let minted =
+            if present & 1 == (cookie & 1) as u16 { present } else { present.wrapping_sub(1) };
         let index = (cookie >> 1) as u8 & 15;
         (self.cookie(claim, index, minted) == cookie).then_some(MSS[usize::from(index)])
     }
@@ -203,8 +203,7 @@ mod tests {
     }
 
     fn v6() -> Claim<Ipv6Addr> {
-        let (client, vip) =
-            ("2001:db8:99::7".parse().unwrap(), "2001:db8:1::10".parse().unwrap());
+        let (client, vip) = ("2001:db8:99::7".parse().unwrap(), "2001:db8:1::10".parse().unwrap());
         claim(client, vip, 40_000, 0x1020_3040, true)
     }
 
@@ -267,8 +266,16 @@ mod tests {
         let mut cookies = SynCookies::new(SECRET);
         assert!(MSS.is_sorted());
         let rounded = [
-            (0, 88), (88, 88), (215, 88), (535, 216), (536, 536), (1459, 1452), (1460, 1460),
-            (8939, 1460), (8960, 8940), (65_535, 8940),
+            (0, 88),
+            (88, 88),
+            (215, 88),
+            (535, 216),
+            (536, 536),
+            (1459, 1452),
+            (1460, 1460),
+            (8939, 1460),
+            (8960, 8940),
+            (65_535, 8940),
         ];
         for (mss, expected) in rounded {
             let cookie = cookies.mint(&v4(), mss, 7);

@@ -63,6 +63,8 @@ pub fn next(mode: Mode, state: TcpState, direction: Direction, flags: u8) -> Tcp
     }
     let one_way = mode.one_way();
     match (state, direction, flags & (SYN | ACK | FIN)) {
+        // The SYN proxy's to change.
+        (SynProxied, ..) => state,
         (FinBoth | Closed, Forward, SYN) => SynSent,
         (FinBoth | Closed, ..) => state,
         (SynSent, Reply, f) if f & (SYN | ACK) == SYN | ACK => SynReceived,
@@ -90,7 +92,7 @@ pub fn next(mode: Mode, state: TcpState, direction: Direction, flags: u8) -> Tcp
 pub fn timeout(state: TcpState, timeouts: &Timeouts) -> u32 {
     match state {
         TcpState::Udp => timeouts.udp,
-        TcpState::SynSent | TcpState::SynReceived => timeouts.tcp_syn,
+        TcpState::SynSent | TcpState::SynReceived | TcpState::SynProxied => timeouts.tcp_syn,
         TcpState::Established => timeouts.tcp_established,
         TcpState::FinClient | TcpState::FinServer | TcpState::FinBoth | TcpState::Closed => {
             timeouts.tcp_fin
@@ -105,8 +107,8 @@ mod tests {
     use TcpState::*;
 
     const PSH: u8 = 0x08;
-    const ALL: [TcpState; 8] =
-        [Udp, SynSent, SynReceived, Established, FinClient, FinServer, FinBoth, Closed];
+    const ALL: [TcpState; 9] =
+        [Udp, SynSent, SynReceived, Established, FinClient, FinServer, FinBoth, Closed, SynProxied];
 
     /// Follows a conversation and checks the state after each segment.
     fn follow(mode: Mode, segments: &[(Direction, u8, TcpState)]) {
@@ -226,6 +228,6 @@ mod tests {
     #[test]
     fn each_state_has_its_timeout() {
         let timeouts = Timeouts { tcp_syn: 1, tcp_established: 2, tcp_fin: 3, udp: 4 };
-        assert_eq!(ALL.map(|s| timeout(s, &timeouts)), [4, 1, 1, 2, 3, 3, 3, 3]);
+        assert_eq!(ALL.map(|s| timeout(s, &timeouts)), [4, 1, 1, 2, 3, 3, 3, 3, 1]);
     }
 }

@@ -142,9 +142,8 @@ mod tests {
             timestamps: None,
         };
         assert_eq!(SynOptions::parse(&windows), expected);
-        let macos = [
-            2, 4, 5, 180, 1, 3, 3, 6, 1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 4, 2, 0, 0, 3, 3, 1, 0,
-        ];
+        let macos =
+            [2, 4, 5, 180, 1, 3, 3, 6, 1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 4, 2, 0, 0, 3, 3, 1, 0];
         let expected = SynOptions {
             window_scale: Some(6),
             timestamps: Some(Timestamps { value: 9, echo: 0 }),

@@ -34,6 +34,7 @@ pub(super) const fn state_name(state: TcpState) -> &'static str {
         TcpState::FinServer => "fin_server",
         TcpState::FinBoth => "fin_both",
         TcpState::Closed => "closed",
+        TcpState::SynProxied => "syn_proxied",
     }
 }
 

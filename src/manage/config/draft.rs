@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Mac, Side, SynProxy, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -83,6 +83,7 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) syn_proxy: Option<At<SynProxy>>,
 }
 
 /// `[[service.server]]`
@@ -180,6 +181,7 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            syn_proxy: self.syn_proxy?.value,
         })
     }
 }

@@ -13,6 +13,7 @@ mod reach;
 mod reader;
 mod schema;
 mod service;
+mod syn_proxy;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -30,7 +31,7 @@ pub use schema::MAX_WORKERS;
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Mac, Side, SynProxy, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -145,6 +146,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// `syn_proxy` and `syn_proxy_above`
+    pub syn_proxy: SynProxy,
 }
 
 /// `[[service.server]]`
@@ -252,6 +255,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            syn_proxy: SynProxy::Off,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::draft::{ServerDraft, ServiceDraft};
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
+use super::syn_proxy;
 use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
 use super::{Health, HealthCheck};
 use crate::datapath::snapshot::Timeouts;
@@ -70,6 +71,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         s.missing("server", "at least one [[service.server]]");
     }
     let servers = servers.into_iter().map(read_server).collect();
+    let syn_proxy = syn_proxy::read(&mut s);
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -83,6 +85,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        syn_proxy,
     }
 }
 

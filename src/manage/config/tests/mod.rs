@@ -166,6 +166,7 @@ fn a_valid_file_with_its_defaults() {
                     Server { address: "10.0.0.11:8080".parse().unwrap(), weight: 10 },
                     Server { address: "10.9.0.12:8080".parse().unwrap(), weight: 1 },
                 ],
+                syn_proxy: SynProxy::Off,
             },
             Service {
                 name: "dns".into(),
@@ -176,6 +177,7 @@ fn a_valid_file_with_its_defaults() {
                 timeouts,
                 health: None,
                 servers: vec![Server { address: "10.0.0.11:53".parse().unwrap(), weight: 1 }],
+                syn_proxy: SynProxy::Off,
             },
         ],
         api: Api { socket: "/run/test.sock".into() },
@@ -373,7 +375,7 @@ fn the_full_example_has_every_key() {
     let table = DeTable::parse(&text).unwrap();
     schema::read(table.get_ref(), &report);
     let asked = report.asked();
-    assert_eq!(asked.len(), 48, "the schema changed: change this number, and conf/full.toml");
+    assert_eq!(asked.len(), 50, "the schema changed: change this number, and conf/full.toml");
     for (section, key) in asked {
         // The lines from the first such header to the next header.
         let after = text.split_once(&format!("\n{section}\n")).map(|(_, after)| after);
