@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod choose;
+mod connection;
 pub mod counters;
 mod established;
 mod extras;
@@ -12,6 +14,7 @@ pub mod family;
 pub mod frame;
 pub mod hops;
 mod icmp;
+mod icmp_error;
 pub mod limiter;
 mod local;
 pub mod local_ports;
@@ -21,8 +24,10 @@ pub mod outbox;
 pub mod pipeline;
 mod refuse;
 mod segment;
+pub mod selection;
 pub mod snapshot;
 pub mod steer;
 mod syn_gate;
 mod syn_proxy;
+mod tunnel;
 pub mod verdict;

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::selection::Selection;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -134,6 +135,12 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
+    /// How it selects among them beyond the scheduler.
+    pub selection: Selection,
     /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
     pub syn_proxy: SynProxy,
 }
@@ -153,6 +160,10 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
+    /// Takes new sessions only when no other server of the service is up with weight.
+    pub backup: bool,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -206,6 +217,9 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            tunnel_port: 0,
+            vni: 0,
+            selection: Selection::default(),
             syn_proxy: SynProxy::Off,
         }
     }
@@ -220,6 +234,8 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
+            backup: false,
         }
     }
 }

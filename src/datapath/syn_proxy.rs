@@ -42,7 +42,7 @@
 
 use std::collections::VecDeque;
 
-use super::established::{hold, renew_hop};
+use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
@@ -320,13 +320,13 @@ pub(super) fn follow<A: Family, F: Frame>(
             Some(from_server(shared, lane, frame, item, id, now))
         }
         // Our ACK was lost.
-        (_, Direction::Reply)
+        (TcpState::Established | TcpState::FinClient | TcpState::FinServer, Direction::Reply)
             if entry.extras.has(Extras::PROXIED) && flags & (SYN | ACK) == SYN | ACK =>
         {
             Some(acknowledge_again(shared, lane, frame, item, id))
         }
         // The client begins anew: the old session gives way to who returns a cookie, not to a SYN.
-        (TcpState::FinBoth | TcpState::Closed, Direction::Forward) => {
+        (TcpState::FinBoth | TcpState::TimeWait | TcpState::Closed, Direction::Forward) => {
             let service = entry.service;
             if flags & (SYN | ACK | RST | FIN) == SYN {
                 let answers = shared.syn.gates.answers::<A>(service, now);
@@ -460,8 +460,11 @@ fn open<A: Family, F: Frame>(
     let timeout = tcp_state::timeout(TcpState::SynProxied, timeouts);
     lane.table.set_state(id, TcpState::SynProxied, timeout, now);
     let forward_end = redeemed.isn.wrapping_add(1);
-    lane.table.get_mut(id).forward_end = forward_end;
     let timestamps = segment.options.timestamps;
+    let offer = timestamps.map_or_else(Offer::default, |t| Offer::of_timestamp(t.echo));
+    let entry = lane.table.get_mut(id);
+    entry.forward_end = forward_end;
+    entry.scales.set(Direction::Forward, offer.window_scale.unwrap_or(0));
     let handshake =
         Handshake { window: segment.window, mss: redeemed.mss, timestamps: timestamps.is_some() };
     let aside = lane.table.aside_mut(id);
@@ -644,6 +647,7 @@ fn complete<A: Family, F: Frame>(
     let entry = lane.table.get_mut(id);
     entry.extras = entry.extras.with(Extras::SHIFTED).with(Extras::PROXIED);
     entry.reply_end = segment.seq.wrapping_add(1);
+    entry.scales.set(Direction::Reply, segment.options.window_scale.unwrap_or(0));
     let (service, forward_end) = (entry.service, entry.forward_end);
     let configured = shared.snapshot.services.get(usize::from(service.0));
     let timeout = configured.map_or(entry.timeout, |service| {
@@ -725,16 +729,9 @@ fn pass<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     let entry = lane.table.get_mut(id);
-    let hop_ref = match direction {
-        Direction::Forward => entry.forward_hop,
-        Direction::Reply => entry.reply_hop,
-    };
-    let (hop_ref, hop) = match shared.hops.get(hop_ref) {
-        Some(hop) => (hop_ref, *hop),
-        None => match renew_hop(shared, entry, direction) {
-            Ok(renewed) => renewed,
-            Err(reason) => return Verdict::Drop(reason),
-        },
+    let (hop_ref, hop) = match next_hop(shared, entry, direction) {
+        Ok(hop) => hop,
+        Err(reason) => return Verdict::Drop(reason),
     };
     translate(entry, frame.bytes_mut(), direction);
     let server = shared.counters.server(entry.server_id);

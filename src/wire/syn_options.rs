@@ -5,19 +5,18 @@
 //! Reading is lenient as RFC 9293 3.1 asks: unknown options are passed over, an option whose length
 //! is wrong ends the list, and what was read before it counts.
 
-use super::bytes::{get_u16, get_u32, set_u16, set_u32};
+use super::bytes::{get_u32, set_u16, set_u32};
+use super::tcp_option;
 
 /// The most bytes that [`SynOptions::emit`] writes.
 pub const MAX_LEN: usize = 20;
 /// The largest window scale; a larger one counts as this (RFC 7323 2.3).
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
-/// Option kinds and their lengths.
+/// Option kinds.
 mod kind {
-    pub(super) const END: u8 = 0;
+    pub(super) use super::tcp_option::{MSS, WINDOW_SCALE};
     pub(super) const NOP: u8 = 1;
-    pub(super) const MSS: u8 = 2;
-    pub(super) const WINDOW_SCALE: u8 = 3;
     pub(super) const SACK_PERMITTED: u8 = 4;
     pub(super) const TIMESTAMPS: u8 = 8;
 }
@@ -48,32 +47,19 @@ impl SynOptions {
     /// Reads the options of a TCP header.
     pub fn parse(options: &[u8]) -> Self {
         let mut read = SynOptions::default();
-        let mut at = 0;
-        while let Some(&kind) = options.get(at) {
-            match kind {
-                kind::END => break,
-                kind::NOP => {
-                    at += 1;
-                    continue;
+        for option in tcp_option::iter(options) {
+            match (option.kind, option.data) {
+                (kind::MSS, &[a, b]) => read.mss = Some(u16::from_be_bytes([a, b])),
+                (kind::WINDOW_SCALE, &[scale]) => {
+                    read.window_scale = Some(scale.min(MAX_WINDOW_SCALE));
                 }
-                _ => {}
-            }
-            let Some(&len) = options.get(at + 1) else { break };
-            let len = usize::from(len);
-            let Some(option) = options.get(at..at + len).filter(|_| len >= 2) else { break };
-            match (kind, len) {
-                (kind::MSS, 4) => read.mss = Some(get_u16(option, 2)),
-                (kind::WINDOW_SCALE, 3) => {
-                    read.window_scale = Some(option[2].min(MAX_WINDOW_SCALE));
-                }
-                (kind::SACK_PERMITTED, 2) => read.sack_permitted = true,
-                (kind::TIMESTAMPS, 10) => {
-                    let (value, echo) = (get_u32(option, 2), get_u32(option, 6));
+                (kind::SACK_PERMITTED, &[]) => read.sack_permitted = true,
+                (kind::TIMESTAMPS, both) if both.len() == 8 => {
+                    let (value, echo) = (get_u32(both, 0), get_u32(both, 4));
                     read.timestamps = Some(Timestamps { value, echo });
                 }
                 _ => {}
             }
-            at += len;
         }
         read
     }

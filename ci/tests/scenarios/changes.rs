@@ -109,6 +109,7 @@ impl Changes {
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
             ("events_lost", &c.events_lost),
+            ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);
         }

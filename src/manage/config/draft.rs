@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::snapshot::{Mac, Side, SynProxy, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -83,6 +83,9 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) tunnel_port: Option<u16>,
+    pub(super) vni: Option<u32>,
+    pub(super) hash_on: Option<HashOn>,
     pub(super) syn_proxy: Option<At<SynProxy>>,
 }
 
@@ -90,6 +93,9 @@ pub(super) struct ServiceDraft {
 pub(super) struct ServerDraft {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<u16>,
+    /// `Some(None)`: not given.
+    pub(super) inner_mac: Option<Option<Mac>>,
+    pub(super) backup: Option<bool>,
 }
 
 impl Draft {
@@ -181,6 +187,9 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            tunnel_port: self.tunnel_port?,
+            vni: self.vni?,
+            hash_on: self.hash_on?,
             syn_proxy: self.syn_proxy?.value,
         })
     }
@@ -188,6 +197,11 @@ impl ServiceDraft {
 
 impl ServerDraft {
     fn into_server(self) -> Option<Server> {
-        Some(Server { address: self.address?.value, weight: self.weight? })
+        Some(Server {
+            address: self.address?.value,
+            weight: self.weight?,
+            inner_mac: self.inner_mac?,
+            backup: self.backup?,
+        })
     }
 }

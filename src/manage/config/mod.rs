@@ -16,6 +16,7 @@ mod service;
 mod syn_proxy;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod validate;
 mod values;
 
@@ -32,7 +33,7 @@ use draft::Draft;
 use reader::Report;
 
 use crate::datapath::snapshot::{Mac, Side, SynProxy, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
@@ -146,6 +147,12 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// UDP destination port of the tunnel; 0 where the mode has none.
+    pub tunnel_port: u16,
+    /// VXLAN network identifier; 0 in other modes.
+    pub vni: u32,
+    /// What `sh` and `maglev` place a session by (key `hash_on`).
+    pub hash_on: HashOn,
     /// `syn_proxy` and `syn_proxy_above`
     pub syn_proxy: SynProxy,
 }
@@ -157,6 +164,10 @@ pub struct Server {
     pub address: SocketAddr,
     /// 0 to 65535; 0 takes no new sessions.
     pub weight: u16,
+    /// MAC address of its vxlan device (mode `vxlan`).
+    pub inner_mac: Option<Mac>,
+    /// Takes new sessions only when no other server is up with weight.
+    pub backup: bool,
 }
 
 /// `[service.health]`
@@ -244,6 +255,12 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
+    }
+}
+
 impl Default for Service {
     fn default() -> Self {
         Service {
@@ -255,6 +272,9 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            tunnel_port: 0,
+            vni: 0,
+            hash_on: HashOn::Source,
             syn_proxy: SynProxy::Off,
         }
     }

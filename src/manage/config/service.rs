@@ -4,10 +4,12 @@ use super::draft::{ServerDraft, ServiceDraft};
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
 use super::syn_proxy;
-use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
-use super::{Health, HealthCheck};
+use super::values::{
+    boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
+};
+use super::{Health, HealthCheck, tunnel};
 use crate::datapath::snapshot::Timeouts;
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -31,11 +33,21 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     let mode = s.optional(
         "mode",
         choice(
-            &[("nat", Mode::Nat), ("fullnat", Mode::FullNat), ("dr", Mode::Dr)],
-            &["ipip", "gre", "gue", "vxlan"],
+            &[
+                ("nat", Mode::Nat),
+                ("fullnat", Mode::FullNat),
+                ("dr", Mode::Dr),
+                ("ipip", Mode::Ipip),
+                ("gre", Mode::Gre),
+                ("gue", Mode::Gue),
+                ("vxlan", Mode::Vxlan),
+            ],
+            &[],
         ),
         Mode::Nat,
     );
+    let known_mode = mode.as_ref().map(|mode| mode.value);
+    let (tunnel_port, vni) = tunnel::read(&mut s, known_mode);
     let scheduler = value(s.optional(
         "scheduler",
         choice(
@@ -44,11 +56,30 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
                 ("wrr", SchedulerKind::Wrr),
                 ("lc", SchedulerKind::Lc),
                 ("wlc", SchedulerKind::Wlc),
+                ("sed", SchedulerKind::Sed),
+                ("nq", SchedulerKind::Nq),
+                ("sh", SchedulerKind::Sh),
+                ("maglev", SchedulerKind::Maglev),
             ],
-            &["sed", "nq", "sh", "maglev"],
+            &[],
         ),
         SchedulerKind::Wrr,
     ));
+    let hash_on = value(s.optional(
+        "hash_on",
+        choice(
+            &[
+                ("source", HashOn::Source),
+                ("source_port", HashOn::SourcePort),
+                ("destination", HashOn::Destination),
+            ],
+            &["quic_cid"],
+        ),
+        HashOn::Source,
+    ));
+    if s.has("hash_on") && scheduler.is_some_and(|kind| !kind.hashes()) {
+        s.error("hash_on", "only for scheduler = \"sh\" or \"maglev\"; leave it out");
+    }
     s.not_yet("persistence");
     s.not_yet("mid_stream");
     s.not_yet("reset_on_expiry");
@@ -70,7 +101,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
     }
-    let servers = servers.into_iter().map(read_server).collect();
+    let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
     let syn_proxy = syn_proxy::read(&mut s);
     let line = s.line();
     s.finish();
@@ -85,16 +116,20 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        tunnel_port,
+        vni,
+        hash_on,
         syn_proxy,
     }
 }
 
-fn read_server(mut s: Section<'_>) -> ServerDraft {
+fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
     let draft = ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
+        inner_mac: tunnel::read_inner_mac(&mut s, mode),
+        backup: value(s.optional("backup", boolean, false)),
     };
-    s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
     s.finish();
     draft
 }
