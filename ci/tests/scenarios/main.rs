@@ -18,4 +18,5 @@ mod parsing;
 mod random;
 mod rig;
 mod syn_proxy;
+mod syn_proxy_streams;
 mod tunnels;

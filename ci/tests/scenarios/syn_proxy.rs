@@ -208,10 +208,6 @@ impl Talk {
         self.rig.net.server_side()
     }
 
-    fn key(&self) -> (SocketAddr, SocketAddr) {
-        (self.client, self.vip)
-    }
-
     fn mint(&self, isn: u32, now: u32) -> u32 {
         let mss = self.ends.client.mss.unwrap_or(if self.v6() { 1220 } else { 536 });
         let timestamps = self.has_timestamps();
@@ -1048,8 +1044,6 @@ fn each_worker_has_its_share_of_the_limit() {
     assert!(counts.iter().all(|n| *n > 100), "{counts:?}");
 }
 
-/// No frame is spare for the ACK to the server: the server's own becomes it, and the client's probe
-/// finds the session as it should be.
 #[test]
 fn a_configuration_without_proxy_lets_its_sessions_live() {
     let mut talk = Talk::on(Family::V4);
