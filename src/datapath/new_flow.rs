@@ -1,12 +1,15 @@
 //! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
 //! dropped and the reason says why.
 
+use super::choose;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::introduce;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
@@ -31,6 +34,11 @@ pub(super) fn open<A: Family, F: Frame>(
     let Some(service) = A::listener(&shared.snapshot, key) else {
         return without_service(shared, lane, frame, item, now);
     };
+    if key.protocol == Protocol::Tcp
+        && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
+    {
+        return verdict;
+    }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }
@@ -63,7 +71,7 @@ fn opens_connection(flags: u8) -> bool {
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &Lane<A>,
     frame: &mut F,
@@ -89,7 +97,7 @@ fn without_service<A: Family, F: Frame>(
 }
 
 /// Chooses a real server and makes the session.
-fn create<A: Family, F: Frame>(
+pub(super) fn create<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     item: &Item<A>,
@@ -103,7 +111,7 @@ fn create<A: Family, F: Frame>(
     if lane.table.len() == lane.table.capacity() {
         return Err(DropReason::SessionTableFull);
     }
-    let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
+    let server_id = choose::server(shared, lane, item, service_id)?;
     create_with(shared, lane, &item.flow.key, service_id, server_id, now)
 }
 
@@ -175,6 +183,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
         Ok(id) => {
             lane.balancer.opened(server_id);
             counters.server(server_id).created.add(1);
+            introduce::begin(service, &mut lane.table, id);
             Ok(id)
         }
         Err(error) => {

@@ -37,6 +37,8 @@ const GUE: usize = 4;
 const VXLAN: usize = 8;
 /// The longest run of outer headers, the frame's Ethernet header included.
 const LONGEST: usize = ETHERNET + ipv6::HEADER_LEN + UDP + VXLAN + ETHERNET;
+/// IPv4: Don't Fragment.
+const DONT_FRAGMENT: u16 = 0x4000;
 /// The first port of those that carry the flow hash, and how many there are.
 const FIRST_PORT: u16 = 49_152;
 const PORTS_MASK: u32 = 0x3fff;
@@ -165,12 +167,24 @@ impl Template {
         self.overhead
     }
 
+    /// Whether the outer packet is IPv6.
+    #[inline(always)]
+    pub fn outer_v6(&self) -> bool {
+        self.outer_v6
+    }
+
+    /// The protocol in the outer IP header.
+    pub fn protocol(&self) -> u8 {
+        let at = if self.outer_v6 { ipv6::field::NEXT_HEADER } else { ipv4::field::PROTOCOL };
+        self.bytes[ETHERNET + at]
+    }
+
     /// Writes the headers over the start of a frame whose packet begins [`Template::overhead`] bytes
     /// after an Ethernet header and ends with the frame. The packet is of family `A`, its header has
-    /// been checked, `key` is that of its flow. `ident` is the identification in case the packet may
-    /// be fragmented on its way.
+    /// been checked, `key` is that of its flow. With an identification the outer packet may be
+    /// fragmented on its way, if it is IPv4.
     #[inline]
-    pub fn write<A: Address>(&self, frame: &mut [u8], key: &FlowKey<A>, ident: u16) {
+    pub fn write<A: Address>(&self, frame: &mut [u8], key: &FlowKey<A>, ident: Option<u16>) {
         let start = ETHERNET + usize::from(self.overhead);
         if frame.len() < start + (A::TRANSPORT - ETHERNET) {
             return;
@@ -190,13 +204,12 @@ impl Template {
             }
         } else {
             use ipv4::field::{CHECKSUM, FRAGMENT, IDENT, TOTAL_LEN, TRAFFIC_CLASS};
-            let may_fragment = !A::V6 && packet[6] & 0x40 == 0;
-            let (ident, flags) = if may_fragment { (ident, 0) } else { (0, 0x4000) };
+            let (ident, flags) = ident.map_or((0, DONT_FRAGMENT), |ident| (ident, 0));
             let length = (outer.len() + packet.len()) as u16;
             outer[TRAFFIC_CLASS] = traffic_class;
             outer[TOTAL_LEN..TOTAL_LEN + 2].copy_from_slice(&length.to_be_bytes());
             outer[IDENT..IDENT + 2].copy_from_slice(&ident.to_be_bytes());
-            outer[FRAGMENT..FRAGMENT + 2].copy_from_slice(&u16::to_be_bytes(flags));
+            outer[FRAGMENT..FRAGMENT + 2].copy_from_slice(&flags.to_be_bytes());
             let sum = [u16::from(traffic_class), length, ident, flags]
                 .into_iter()
                 .fold(u64::from(self.sum), |sum, word| sum + u64::from(word));
@@ -267,7 +280,9 @@ fn sum_of_packet<A: Address>(packet: &[u8], key: &FlowKey<A>) -> u16 {
         packet[6] == protocol
     } else {
         // No options, no fragment.
-        packet[0] == 0x45 && u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0
+        packet[0] == 0x45
+            && packet[9] == protocol
+            && u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0
     };
     let summed = match key.protocol {
         Protocol::Tcp => simple,
@@ -361,7 +376,7 @@ mod tests {
                 protocol: Protocol::Tcp,
             };
             let mut bytes = frame(&key, overhead, b"abc");
-            template.write(&mut bytes, &key, 0);
+            template.write(&mut bytes, &key, None);
             let udp = &bytes[ETHERNET + ipv6::HEADER_LEN..];
             let pseudo = checksum::pseudo_v6(src, dst, ip_protocol::UDP, udp.len() as u32);
             assert!(checksum::verify(checksum::add(pseudo, checksum::sum(udp))), "port {sport}");

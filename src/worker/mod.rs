@@ -317,6 +317,7 @@ impl<Io: BurstIo> Worker<Io> {
                 self.transmit(port, &frame);
                 self.event(Event::Transmitted(frame));
             }
+            Command::PathMtu { address, mtu } => self.pipeline.path_mtu(address, mtu, now),
             Command::ListSessions(query) => {
                 // One list at a time: an unfinished one is answered as far as it got.
                 if let Some(unfinished) = self.query.replace(query) {
@@ -352,6 +353,7 @@ impl<Io: BurstIo> Worker<Io> {
             self.event(match notice {
                 Notice::Wanted(port, address) => Event::NeighborWanted { port, address },
                 Notice::Seen(port, address, mac) => Event::NeighborSeen { port, address, mac },
+                Notice::PathMtu(address, mtu) => Event::PathMtu { address, mtu },
             });
         }
     }

@@ -27,23 +27,6 @@ pub(crate) struct Health {
     pub(crate) latency_ms: Option<f64>,
 }
 
-/// `shunt ports --json`
-#[derive(Debug, Deserialize)]
-pub(crate) struct Ports {
-    pub(crate) ports: Vec<Port>,
-}
-
-/// A port.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Port {
-    pub(crate) name: String,
-    pub(crate) device: String,
-    pub(crate) vlan: u16,
-    pub(crate) mtu_bytes: u16,
-    pub(crate) rx_packets: u64,
-    pub(crate) tx_packets: u64,
-}
-
 /// `shunt services --json`
 #[derive(Debug, Deserialize)]
 pub(crate) struct Services {
@@ -83,6 +66,9 @@ pub(crate) struct Worker {
     pub(crate) held_packets: u64,
     pub(crate) dropped_packets: u64,
     pub(crate) unaccounted_packets: i64,
+    pub(crate) icmp_errors: u64,
+    pub(crate) fragments: u64,
+    pub(crate) fragments_held: u64,
 }
 
 impl Worker {
@@ -159,6 +145,9 @@ pub(crate) struct Ports {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Port {
     pub(crate) name: String,
+    pub(crate) device: String,
+    pub(crate) vlan: u16,
+    pub(crate) mtu_bytes: u16,
     pub(crate) role: String,
     pub(crate) link_up: bool,
     pub(crate) rx_packets: u64,

@@ -12,8 +12,9 @@ use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
 use crate::frames::{ACK, FIN_ACK, PSH_ACK, SYN, mend_ipv4_checksum, packet_too_big, tcp, udp};
-use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
+use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::{Rig, Sent};
+use shunt::worker::control::{Command, Event, SessionQuery};
 
 const MODES: [Mode; 4] = [Mode::Ipip, Mode::Gre, Mode::Gue, Mode::Vxlan];
 const INNER_MAC: [u8; 6] = [2, 0, 0, 0, 3, 11];
@@ -452,4 +453,168 @@ fn servers_of_two_families_share_the_clients_of_each() {
     }
     assert_eq!(rig.active(ServerId(1)), 10);
     assert_eq!(rig.active(ServerId(2)), 10);
+    // Each session is listed with its server, of whichever family.
+    rig.command(|| {
+        let rows = Vec::with_capacity(20);
+        Command::ListSessions(Box::new(SessionQuery { rows, ..SessionQuery::default() }))
+    });
+    rig.pass(1000);
+    let events = rig.events();
+    let Some(Event::Sessions(query)) = events.first() else { panic!("{events:?}") };
+    assert_eq!(query.rows.len(), 20);
+    for row in &query.rows {
+        let server = &rig.net.snapshot.servers[usize::from(row.server_id.0)];
+        assert_eq!(row.server, SocketAddr::new(server.address, 53));
+    }
+}
+
+/// What a router says about an outer packet of ours, to the address it came from.
+fn router_says(talk: &Talk, outer: &[u8], mtu: u16) -> Vec<u8> {
+    let (own, router) = (talk.outer.back(), talk.outer.server(19));
+    let quoted = &outer[..outer.len().min(14 + 548)];
+    packet_too_big((server_mac(19), BACK_MAC), router, own, quoted, mtu)
+}
+
+/// The limits of a path: a packet that makes `room` with its headers goes, one byte more does not.
+fn path_takes(talk: &Talk, rig: &mut Rig, mtu: usize, what: &str) {
+    let headers = if talk.inner == Family::V4 { 28 } else { 48 };
+    let room = mtu - overhead(talk.mode, talk.outer);
+    let fits = talk.packet(rig, 0, &vec![7; room - headers]);
+    let too_long = talk.packet(rig, 0, &vec![7; room - headers + 1]);
+    let sent = rig.send(FRONT, &fits);
+    assert_eq!((sent.len(), sent[0].0, sent[0].1.len()), (1, BACK, 14 + mtu), "{what}");
+    let sent = rig.send(FRONT, &too_long);
+    assert_eq!((sent.len(), sent[0].0), (1, FRONT), "{what}");
+    let error = packet_too_big(
+        (FRONT_MAC, ROUTER_MAC),
+        talk.inner.front(),
+        talk.inner.client(),
+        &too_long[..14 + if talk.inner == Family::V4 { 548 } else { 1232 }],
+        room as u16,
+    );
+    assert_eq!(sent[0].1, error, "{what}");
+}
+
+/// The path to a server is shorter than the port: learnt from a router, told to the other workers,
+/// forgotten after ten minutes.
+#[test]
+fn the_path_to_a_server_is_learnt() {
+    for talk in talks().filter(|t| t.protocol == Protocol::Udp) {
+        let mut rig = Rig::new(net(Net::two_armed(2), talk.mode, talk.outer));
+        let opening = talk.packet(&rig, 0, b"x");
+        let outer = rig.send(FRONT, &opening)[0].1.clone();
+        path_takes(&talk, &mut rig, 1500, "at first");
+        rig.events();
+
+        // What is not about a packet of ours teaches nothing: another server, another source.
+        for at in [
+            14 + if talk.outer == Family::V4 { 19 } else { 39 },
+            14 + if talk.outer == Family::V4 { 15 } else { 23 },
+        ] {
+            let mut other = outer.clone();
+            other[at] ^= 0x40;
+            rig.send(BACK, &router_says(&talk, &other, 1400));
+        }
+        path_takes(&talk, &mut rig, 1500, "still");
+        assert!(rig.events().is_empty());
+
+        // Whichever worker it comes to, the others are to be told.
+        rig.send(BACK, &router_says(&talk, &outer, 1400));
+        let events = rig.events();
+        let [Event::PathMtu { address, mtu }] = events[..] else { panic!("{events:?}") };
+        assert_eq!((address, mtu), (talk.outer.server(11), 1400));
+        rig.command(|| Command::PathMtu { address, mtu });
+        path_takes(&talk, &mut rig, 1400, "learnt");
+        // Neither a longer path nor the same again is news.
+        for mtu in [1450, 1400] {
+            rig.send(BACK, &router_says(&talk, &outer, mtu));
+        }
+        assert!(rig.events().is_empty());
+        path_takes(&talk, &mut rig, 1400, "unchanged");
+        // A reload does not forget it.
+        rig.net.snapshot.generation += 1;
+        rig.reconfigure();
+        path_takes(&talk, &mut rig, 1400, "after a reload");
+
+        rig.pass(599_000);
+        path_takes(&talk, &mut rig, 1400, "not yet forgotten");
+        rig.pass(1_100);
+        path_takes(&talk, &mut rig, 1500, "forgotten");
+    }
+}
+
+/// A router that gives no size means the next lower one of RFC 1191; nothing below what every host
+/// takes is believed. An IPv6 packet that cannot be made smaller is left to the routers of an IPv4
+/// path.
+#[test]
+fn the_least_that_a_path_takes() {
+    let talk = Talk::new(Mode::Ipip, Family::V4, Family::V4, Protocol::Udp);
+    let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+    let longest = talk.packet(&rig, 0, &[7; 1480 - 28]);
+    let outer = rig.send(FRONT, &longest)[0].1.clone();
+    rig.send(BACK, &router_says(&talk, &outer, 0));
+    path_takes(&talk, &mut rig, 1492, "a plateau");
+    rig.send(BACK, &router_says(&talk, &outer, 68));
+    path_takes(&talk, &mut rig, 576, "the least");
+
+    for outer in Family::BOTH {
+        let talk = Talk::new(Mode::Gue, Family::V6, outer, Protocol::Udp);
+        let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+        let frame = talk.packet(&rig, 0, &[7; 1280 - 48]);
+        let sent = rig.send(FRONT, &frame)[0].1.clone();
+        assert_eq!(sent[20] & 0x40 != 0, outer == Family::V4, "Don't Fragment");
+        rig.send(BACK, &router_says(&talk, &sent, 1290));
+        let sent = rig.send(FRONT, &frame);
+        match outer {
+            Family::V4 => {
+                assert_eq!((sent.len(), sent[0].0), (1, BACK));
+                assert_eq!(sent[0].1[20] & 0x40, 0, "routers may fragment it");
+            }
+            // Nobody fragments IPv6 on its way, and the sender is told what it must be able to send.
+            Family::V6 => assert_eq!((sent.len(), sent[0].0), (1, FRONT)),
+        }
+    }
+}
+
+/// An ICMP error about what the server answered past us comes to the VIP and goes to the server.
+#[test]
+fn errors_about_replies_reach_the_server() {
+    for talk in talks().filter(|t| t.protocol == Protocol::Udp) {
+        let mut rig = Rig::new(net(Net::two_armed(2), talk.mode, talk.outer));
+        let opening = talk.packet(&rig, 0, b"x");
+        talk.passes(&mut rig, "opens", &opening, true);
+        let vip = SocketAddr::new(talk.inner.vip(), 53);
+        let reply = udp(vip, talk.client).payload(&[9; 300]).bytes();
+        let error =
+            packet_too_big((ROUTER_MAC, FRONT_MAC), talk.inner.router(), vip.ip(), &reply, 1280);
+        let mut like = talk.learn(&rig);
+        like.resize(80, 0);
+        let out = talk.outer(&rig, &error, 0, &like);
+        let changes = Changes::none().tx(BACK, &out).add("icmp_errors", 1);
+        let what = format!("{:?} {:?} in {:?}", talk.mode, talk.inner, talk.outer);
+        rig.step(&what, FRONT, &error, Some(talk.client), changes, &[(BACK, out)]);
+    }
+}
+
+/// Fragments that come in follow their first, each in outer headers of its own.
+#[test]
+fn fragments_of_a_datagram() {
+    for talk in talks().filter(|t| t.protocol == Protocol::Udp && t.inner == Family::V4) {
+        let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+        let like = talk.learn(&rig);
+        let frame = talk.packet(&rig, 0, &[7; 1000]);
+        let parts = [
+            fragment(&frame, 0, &frame[34..34 + 512], true),
+            fragment(&frame, 512, &frame[34 + 512..], false),
+        ];
+        for (n, part) in (0..).zip(&parts) {
+            let out = talk.outer(&rig, part, n, &like);
+            let mut changes = Changes::none().forward(talk.id(), part).tx(BACK, &out);
+            changes = changes.add("fragments", 1);
+            if n == 0 {
+                changes = changes.session(talk.id(), false, 1);
+            }
+            rig.step("fragment", FRONT, part, Some(talk.client), changes, &[(BACK, out)]);
+        }
+    }
 }

@@ -8,11 +8,13 @@
 mod addresses;
 mod draft;
 mod error;
+mod introduction;
 pub(in crate::manage) mod network;
 mod reach;
 mod reader;
 mod schema;
 mod service;
+mod syn_proxy;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -31,8 +33,9 @@ pub use schema::MAX_WORKERS;
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
+use crate::rewrite::proxy_protocol::Version;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
@@ -148,10 +151,16 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
+    pub introduction: Introduction,
     /// UDP destination port of the tunnel; 0 where the mode has none.
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
     pub vni: u32,
+    /// What `sh` and `maglev` place a session by (key `hash_on`).
+    pub hash_on: HashOn,
+    /// `syn_proxy` and `syn_proxy_above`
+    pub syn_proxy: SynProxy,
 }
 
 /// `[[service.server]]`
@@ -163,6 +172,8 @@ pub struct Server {
     pub weight: u16,
     /// MAC address of its vxlan device (mode `vxlan`).
     pub inner_mac: Option<Mac>,
+    /// Takes new sessions only when no other server is up with weight.
+    pub backup: bool,
 }
 
 /// `[service.health]`
@@ -180,6 +191,8 @@ pub struct Health {
     pub fall: u32,
     /// Another port to ask than the one that serves (key `port`).
     pub port: Option<u16>,
+    /// The PROXY protocol header that the server expects of the check.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// How a health check asks.
@@ -252,7 +265,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
 
 impl Default for Server {
     fn default() -> Self {
-        Server { address: SocketAddr::from(([0, 0, 0, 0], 0)), weight: 1, inner_mac: None }
+        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
     }
 }
 
@@ -267,8 +280,11 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
+            hash_on: HashOn::Source,
+            syn_proxy: SynProxy::Off,
         }
     }
 }
