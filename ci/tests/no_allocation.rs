@@ -297,8 +297,13 @@ fn traffic(rig: &mut Rig, mode: Mode) {
         for fragment in fragments(&packet(client, (VIP, 53), None, 64), port) {
             rig.arrive(FRONT, &fragment);
         }
-        let forwarded = packet(client, (server_address(port as u8 % 2), 53), None, 63);
-        rig.arrive(BACK, &unreachable(&forwarded));
+    }
+    rig.turn();
+    for port in 0..1000 {
+        for n in 0..2 {
+            let forwarded = packet((CLIENT, 2000 + port), (server_address(n), 53), None, 63);
+            rig.arrive(BACK, &unreachable(&forwarded));
+        }
     }
     rig.turn();
     for flags in [0x10, 0x18, 0x11] {
@@ -342,7 +347,7 @@ fn traffic(rig: &mut Rig, mode: Mode) {
     }
     rig.turn();
     // All sessions end.
-    rig.pass(50_000);
+    rig.pass(150_000);
     let sessions: usize =
         rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
     assert_eq!(sessions, 0);
@@ -403,8 +408,10 @@ fn packets_cost_no_allocation() {
                     rig.counters.iter().map(|c| cell(c)).sum()
                 };
                 assert_eq!(of(|c| c.fragments.get()), 2000);
-                assert_eq!(of(|c| c.fragments_held.get()), 1000);
-                assert!(of(|c| c.icmp_errors.get()) > 100 || mode != Mode::Nat);
+                // Of two that arrive at two workers the first may be the first to come home.
+                let held = of(|c| c.fragments_held.get());
+                assert!(held == 1000 || (workers == 2 && held > 100), "{held}");
+                assert!(of(|c| c.icmp_errors.get()) == 1000 || mode != Mode::Nat);
                 // With another list of servers, from the first packet on.
                 let next = Arc::new(snapshot(workers, mode, scheduler, 4));
                 rig.command(|| Command::Snapshot(next.clone()));

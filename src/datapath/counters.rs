@@ -109,6 +109,8 @@ pub struct WorkerCounters {
     pub fragments: Cell,
     /// Fragments that came before the first of their packet and had to wait.
     pub fragments_held: Cell,
+    /// Packets that went to the server without the TOA option for want of room.
+    pub toa_no_room: Cell,
     /// ICMP errors passed on to the end they concern; in `tx`.
     pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
@@ -142,6 +144,7 @@ impl WorkerCounters {
             events_lost: Cell::default(),
             fragments: Cell::default(),
             fragments_held: Cell::default(),
+            toa_no_room: Cell::default(),
             icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),

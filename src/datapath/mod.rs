@@ -20,6 +20,7 @@ pub mod frame;
 pub mod hops;
 mod icmp;
 mod icmp_error;
+mod introduce;
 pub mod limiter;
 mod local;
 pub mod local_ports;

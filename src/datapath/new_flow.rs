@@ -6,6 +6,7 @@ use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::introduce;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
 use super::verdict::Verdict;
@@ -176,6 +177,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
         Ok(id) => {
             lane.balancer.opened(server_id);
             counters.server(server_id).created.add(1);
+            introduce::begin(service, &mut lane.table, id);
             Ok(id)
         }
         Err(error) => {

@@ -12,6 +12,7 @@ mod bulk;
 mod commands;
 mod failure;
 mod http;
+mod introduce;
 mod lifecycle;
 mod namespace;
 mod paths;

@@ -111,6 +111,7 @@ impl Changes {
             ("events_lost", &c.events_lost),
             ("fragments", &c.fragments),
             ("fragments_held", &c.fragments_held),
+            ("toa_no_room", &c.toa_no_room),
             ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);

@@ -9,6 +9,7 @@ mod fragments;
 mod frames;
 mod full_nat;
 mod icmp_errors;
+mod introduce;
 mod lifetimes;
 mod local;
 mod loops;

@@ -86,6 +86,7 @@ mod tests {
             fragments: 11,
             fragments_held: 1,
             events_lost: 0,
+            toa_no_room: 0,
             commands_waiting: 0,
         };
         assert_eq!(

@@ -432,6 +432,8 @@ pub struct Worker {
     pub fragments_held: u64,
     /// Events to management that found the queue full.
     pub events_lost: u64,
+    /// Packets that went to a server without the TOA option for want of room.
+    pub toa_no_room: u64,
     /// Commands from management that wait for room in the queue.
     pub commands_waiting: usize,
 }

@@ -223,6 +223,7 @@ impl State {
                 fragments: c.fragments.get(),
                 fragments_held: c.fragments_held.get(),
                 events_lost: c.events_lost.get(),
+                toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
             }
         };

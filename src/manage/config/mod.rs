@@ -8,6 +8,7 @@
 mod addresses;
 mod draft;
 mod error;
+mod introduction;
 pub(in crate::manage) mod network;
 mod reach;
 mod reader;
@@ -31,7 +32,8 @@ pub use schema::MAX_WORKERS;
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -146,6 +148,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
+    pub introduction: Introduction,
     /// UDP destination port of the tunnel; 0 where the mode has none.
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
@@ -182,6 +186,8 @@ pub struct Health {
     pub fall: u32,
     /// Another port to ask than the one that serves (key `port`).
     pub port: Option<u16>,
+    /// The PROXY protocol header that the server expects of the check.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// How a health check asks.
@@ -269,6 +275,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
             hash_on: HashOn::Source,
