@@ -9,6 +9,7 @@ use super::icmp;
 use super::introduce;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
@@ -33,6 +34,11 @@ pub(super) fn open<A: Family, F: Frame>(
     let Some(service) = A::listener(&shared.snapshot, key) else {
         return without_service(shared, lane, frame, item, now);
     };
+    if key.protocol == Protocol::Tcp
+        && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
+    {
+        return verdict;
+    }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }

@@ -233,6 +233,7 @@ fn add_service(
         tunnel_port: service.tunnel_port,
         vni: service.vni,
         selection: selection(service),
+        syn_proxy: service.syn_proxy,
     });
 }
 

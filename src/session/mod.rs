@@ -11,6 +11,7 @@ pub mod key;
 pub mod new_session;
 pub mod ports;
 pub mod sequence;
+pub mod syn_cookie;
 pub mod table;
 pub mod tcp_state;
 pub mod wheel;

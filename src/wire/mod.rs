@@ -25,6 +25,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
 pub mod quoted;
+pub mod syn_options;
 pub mod tcp;
 pub mod tcp_option;
 pub mod toeplitz;

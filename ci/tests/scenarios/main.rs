@@ -19,4 +19,6 @@ mod net;
 mod parsing;
 mod random;
 mod rig;
+mod syn_proxy;
+mod syn_proxy_streams;
 mod tunnels;

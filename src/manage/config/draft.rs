@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
-use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -87,6 +87,7 @@ pub(super) struct ServiceDraft {
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
     pub(super) hash_on: Option<HashOn>,
+    pub(super) syn_proxy: Option<At<SynProxy>>,
 }
 
 /// `[[service.server]]`
@@ -191,6 +192,7 @@ impl ServiceDraft {
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
             hash_on: self.hash_on?,
+            syn_proxy: self.syn_proxy?.value,
         })
     }
 }

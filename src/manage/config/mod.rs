@@ -14,6 +14,7 @@ mod reach;
 mod reader;
 mod schema;
 mod service;
+mod syn_proxy;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -32,7 +33,7 @@ pub use schema::MAX_WORKERS;
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
@@ -156,6 +157,8 @@ pub struct Service {
     pub vni: u32,
     /// What `sh` and `maglev` place a session by (key `hash_on`).
     pub hash_on: HashOn,
+    /// `syn_proxy` and `syn_proxy_above`
+    pub syn_proxy: SynProxy,
 }
 
 /// `[[service.server]]`
@@ -279,6 +282,7 @@ impl Default for Service {
             tunnel_port: 0,
             vni: 0,
             hash_on: HashOn::Source,
+            syn_proxy: SynProxy::Off,
         }
     }
 }
