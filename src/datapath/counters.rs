@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::snapshot::PortId;
-use crate::session::ServerId;
+use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
 
 /// The most ports a node can have, exception taps included.
@@ -28,6 +28,11 @@ impl Cell {
     #[inline(always)]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+    /// Takes `n` from a gauge. Only the owner calls it.
+    #[inline(always)]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
     /// Sets a gauge. Only the owner calls it.
     #[inline(always)]
@@ -107,6 +112,11 @@ pub struct WorkerCounters {
     pub events_lost: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
+    services: Box<[Cell]>,
+    /// Gauge: clients that services with persistence remember.
+    pub persistent_clients: Cell,
+    /// Connections of clients that could not be remembered, since the table was full.
+    pub persistence_full: Cell,
 }
 
 impl Default for WorkerCounters {
@@ -136,6 +146,10 @@ impl WorkerCounters {
             events_lost: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
+            // No service is without a server.
+            services: (0..MAX_SERVERS).map(|_| Cell::default()).collect(),
+            persistent_clients: Cell::default(),
+            persistence_full: Cell::default(),
         }
     }
 
@@ -149,6 +163,12 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn server(&self, server: ServerId) -> &ServerCounters {
         &self.servers[usize::from(server.0)]
+    }
+
+    /// Gauge: the open sessions of a service.
+    #[inline(always)]
+    pub fn service_sessions(&self, service: ServiceId) -> &Cell {
+        &self.services[usize::from(service.0)]
     }
 
     /// The counter of a drop reason.

@@ -6,6 +6,7 @@
 
 pub mod balancer;
 mod choose;
+mod connection_limit;
 pub mod counters;
 mod established;
 mod extras;
@@ -18,8 +19,11 @@ mod local;
 pub mod local_ports;
 mod new_flow;
 pub mod note;
+mod one_packet;
 pub mod outbox;
+mod persist;
 pub mod pipeline;
+pub mod quic_route;
 mod refuse;
 mod segment;
 pub mod selection;

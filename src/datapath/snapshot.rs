@@ -141,6 +141,8 @@ pub struct Server {
     pub route: RouteTarget,
     /// Takes new sessions only when no other server of the service is up with weight.
     pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -209,6 +211,7 @@ impl Default for Server {
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
             backup: false,
+            max_connections: 0,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod entry;
 pub mod index;
 pub mod key;
 pub mod new_session;
+pub mod persistence;
 pub mod ports;
 pub mod table;
 pub mod tcp_state;

@@ -23,6 +23,7 @@ pub mod ip_protocol;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod quic;
 pub mod tcp;
 pub mod toeplitz;
 pub mod udp;

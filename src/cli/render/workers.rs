@@ -24,6 +24,7 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("MADE"),
         Number("SESSIONS"),
         Number("EXPIRED"),
+        Number("PERSISTENT"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -45,6 +46,7 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.originated_packets),
             count(w.sessions_v4 + w.sessions_v6),
             count(w.sessions_expired),
+            count(w.persistent_clients),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
@@ -77,6 +79,8 @@ mod tests {
             sessions_v4: 20,
             sessions_v6: 2,
             sessions_expired: 6,
+            persistent_clients: 12,
+            persistence_full: 0,
             busy_percent: 12.34,
             events_lost: 0,
             commands_waiting: 0,
@@ -84,8 +88,8 @@ mod tests {
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  PERSISTENT  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6          12            0  1 in flight
 "
         );
     }

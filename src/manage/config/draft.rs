@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::reader::{At, List};
+use super::selection::SelectionDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::{HashOn, SchedulerKind};
+use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -83,7 +84,7 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
-    pub(super) hash_on: Option<HashOn>,
+    pub(super) selection: SelectionDraft,
 }
 
 /// `[[service.server]]`
@@ -91,6 +92,9 @@ pub(super) struct ServerDraft {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<u16>,
     pub(super) backup: Option<bool>,
+    pub(super) max_connections: Option<u32>,
+    /// `Some(None)`: it has none.
+    pub(super) quic_server_id: Option<Option<At<Vec<u8>>>>,
 }
 
 impl Draft {
@@ -182,13 +186,19 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
-            hash_on: self.hash_on?,
+            selection: self.selection.into_selection()?,
         })
     }
 }
 
 impl ServerDraft {
     fn into_server(self) -> Option<Server> {
-        Some(Server { address: self.address?.value, weight: self.weight?, backup: self.backup? })
+        Some(Server {
+            address: self.address?.value,
+            weight: self.weight?,
+            backup: self.backup?,
+            max_connections: self.max_connections?,
+            quic_server_id: self.quic_server_id?.map(|id| id.value),
+        })
     }
 }

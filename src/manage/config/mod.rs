@@ -12,6 +12,7 @@ pub(in crate::manage) mod network;
 mod reach;
 mod reader;
 mod schema;
+mod selection;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -26,12 +27,13 @@ use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use schema::MAX_WORKERS;
+pub use selection::{Persistence, Quic, Selection};
 
 use draft::Draft;
 use reader::Report;
 
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::{HashOn, SchedulerKind};
+use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
@@ -145,8 +147,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
-    /// What `sh` and `maglev` place a session by (key `hash_on`).
-    pub hash_on: HashOn,
+    /// How it selects its servers beyond the scheduler.
+    pub selection: Selection,
 }
 
 /// `[[service.server]]`
@@ -158,6 +160,10 @@ pub struct Server {
     pub weight: u16,
     /// Takes new sessions only when no other server is up with weight.
     pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
+    /// What its QUIC connection ids say (key `quic_server_id`).
+    pub quic_server_id: Option<Vec<u8>>,
 }
 
 /// `[service.health]`
@@ -247,7 +253,13 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
 
 impl Default for Server {
     fn default() -> Self {
-        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, backup: false }
+        Server {
+            address: SocketAddr::from(([0; 4], 0)),
+            weight: 1,
+            backup: false,
+            max_connections: 0,
+            quic_server_id: None,
+        }
     }
 }
 
@@ -262,7 +274,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
-            hash_on: HashOn::Source,
+            selection: Selection::default(),
         }
     }
 }
