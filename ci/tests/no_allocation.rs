@@ -122,12 +122,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
             listen: vec![SocketAddr::new(VIP.into(), port)],
             mode,
             scheduler,
-            timeouts: Timeouts {
-                tcp_syn: 5_000,
-                tcp_established: 900_000,
-                tcp_fin: 10_000,
-                udp: 30_000,
-            },
+            timeouts: Timeouts::DEFAULT,
             servers: Vec::new(),
             ..Default::default()
         };

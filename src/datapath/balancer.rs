@@ -7,7 +7,7 @@ use super::snapshot::Snapshot;
 use crate::sched::{Candidate, Scheduler, SchedulerKind};
 use crate::session::{ServerId, ServiceId};
 
-/// The servers of one service that have this family.
+/// The servers of one service that serve this family.
 #[derive(Debug)]
 struct Group {
     kind: SchedulerKind,

@@ -110,6 +110,8 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// ICMP errors passed on to the end they concern; in `tx`.
+    pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
     services: Box<[Cell]>,
@@ -144,6 +146,7 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
             // No service is without a server.

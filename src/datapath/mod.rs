@@ -6,6 +6,7 @@
 
 pub mod balancer;
 mod choose;
+mod connection;
 mod connection_limit;
 pub mod counters;
 mod established;
@@ -14,6 +15,7 @@ pub mod family;
 pub mod frame;
 pub mod hops;
 mod icmp;
+mod icmp_error;
 pub mod limiter;
 mod local;
 pub mod local_ports;
@@ -29,4 +31,5 @@ mod segment;
 pub mod selection;
 pub mod snapshot;
 pub mod steer;
+mod tunnel;
 pub mod verdict;

@@ -25,6 +25,7 @@ use super::established;
 use super::family::Family;
 use super::frame::Frame;
 use super::hops::{Hops, Released};
+use super::icmp_error;
 use super::limiter::TokenBucket;
 use super::local;
 use super::local_ports::LocalPorts;
@@ -34,6 +35,7 @@ use super::outbox::Outbox;
 use super::persist;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
+use super::tunnel::Tunnels;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
 use crate::session::persistence::Persistence;
@@ -92,6 +94,7 @@ pub(super) struct Shared<F> {
     pub(super) notices: ArrayVec<Notice, NOTICES>,
     pub(super) icmp_errors: TokenBucket,
     pub(super) punts: TokenBucket,
+    pub(super) tunnels: Tunnels,
     /// Empty frames for what Shunt sends without having received it; the worker restocks them.
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
@@ -278,6 +281,7 @@ impl<F: Frame> Pipeline<F> {
                 notices: ArrayVec::new(),
                 icmp_errors: ICMP_ERRORS,
                 punts: PUNTS,
+                tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),
@@ -300,6 +304,7 @@ impl<F: Frame> Pipeline<F> {
         self.shared.several_workers = snapshot.worker_of.iter().any(|w| *w != self.shared.worker);
         let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
+        self.shared.tunnels.configure(snapshot);
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
@@ -390,9 +395,26 @@ impl<F: Frame> Pipeline<F> {
                 let fill = checksum.transport_partial | port.full_checksums;
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
-            Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
+            Ok(other) => Some(self.not_a_flow(frame, other, steer, now)),
             Err(reason) => Some(Verdict::Drop(reason)),
         }
+    }
+
+    /// Decides on what is read but is neither TCP nor UDP.
+    #[cold]
+    #[inline(never)]
+    fn not_a_flow(&mut self, frame: &mut F, parsed: Parsed, steer: bool, now: u32) -> Verdict {
+        let Pipeline { shared, v4, v6, .. } = self;
+        let passed_on = match parsed {
+            Parsed::Icmpv4 { frame_len, .. } => {
+                icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+            }
+            Parsed::Icmpv6 { frame_len, .. } => {
+                icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+            }
+            _ => None,
+        };
+        passed_on.unwrap_or_else(|| local::handle(shared, frame, parsed, now))
     }
 
     /// Stage 7.

@@ -57,8 +57,9 @@ pub fn persistent_clients(sessions: usize) -> usize {
 }
 
 /// Whether the server takes sessions of IPv6 (else IPv4) clients of its service.
-pub fn serves(_service: &Service, server: &Server, v6: bool) -> bool {
-    server.address.is_ipv6() == v6
+pub fn serves(service: &Service, server: &Server, v6: bool) -> bool {
+    // A tunnel takes either family to either.
+    service.mode.tunnels() || server.address.is_ipv6() == v6
 }
 
 /// The servers of a service for one family of clients, in the order of the configuration, and

@@ -120,6 +120,10 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
     /// How it selects among them beyond the scheduler.
     pub selection: Selection,
 }
@@ -139,6 +143,8 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
     /// Takes new sessions only when no other server of the service is up with weight.
     pub backup: bool,
     /// The most open connections; 0 for no limit.
@@ -196,6 +202,8 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            tunnel_port: 0,
+            vni: 0,
             selection: Selection::default(),
         }
     }
@@ -210,6 +218,7 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
             backup: false,
             max_connections: 0,
         }

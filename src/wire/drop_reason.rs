@@ -61,6 +61,9 @@ drop_reasons! {
     BadTransportChecksum, "bad_transport_checksum", "The port reports a wrong TCP or UDP checksum.";
     BadIcmp, "bad_icmp", "An ICMP packet that is cut short or whose checksum is wrong.";
     IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
+    BadIcmpQuote, "bad_icmp_quote", "An ICMP error that does not quote enough of the packet it is about, or a later fragment.";
+    IcmpNoSession, "icmp_no_session", "An ICMP error about a packet of no known session.";
+    IcmpOutOfWindow, "icmp_out_of_window", "An ICMP error about a TCP segment that its sender cannot have in flight (RFC 5927).";
     // Sessions and services.
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";
@@ -71,6 +74,7 @@ drop_reasons! {
     ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";
     NotLocal, "not_local", "Neither for a service nor for an address of this node.";
+    TcpOutOfWindow, "tcp_out_of_window", "A TCP reset whose sequence number its connection cannot have: forged, or very late.";
     NoException, "no_exception", "For an address of this node, but the port has no exception path to the kernel.";
     PuntLimited, "punt_limited", "More packets for the kernel than it is given per second.";
     // Next hops.

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arp;
-mod bytes;
+pub(crate) mod bytes;
 pub mod checksum;
 pub mod drop_reason;
 pub mod ethernet;
@@ -24,7 +24,9 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
 pub mod quic;
+pub mod quoted;
 pub mod tcp;
+pub mod tcp_option;
 pub mod toeplitz;
 pub mod udp;
 

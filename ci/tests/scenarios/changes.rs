@@ -111,6 +111,7 @@ impl Changes {
             ("persistent_clients", &c.persistent_clients),
             ("persistence_full", &c.persistence_full),
             ("events_lost", &c.events_lost),
+            ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);
         }

@@ -3,9 +3,11 @@
 #![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
 
 mod changes;
+mod connections;
 mod forwarding;
 mod frames;
 mod full_nat;
+mod icmp_errors;
 mod lifetimes;
 mod local;
 mod loops;
@@ -16,3 +18,4 @@ mod parsing;
 mod random;
 mod rig;
 mod selection;
+mod tunnels;

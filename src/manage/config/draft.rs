@@ -85,12 +85,16 @@ pub(super) struct ServiceDraft {
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
     pub(super) selection: SelectionDraft,
+    pub(super) tunnel_port: Option<u16>,
+    pub(super) vni: Option<u32>,
 }
 
 /// `[[service.server]]`
 pub(super) struct ServerDraft {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<u16>,
+    /// `Some(None)`: not given.
+    pub(super) inner_mac: Option<Option<Mac>>,
     pub(super) backup: Option<bool>,
     pub(super) max_connections: Option<u32>,
     /// `Some(None)`: it has none.
@@ -187,6 +191,8 @@ impl ServiceDraft {
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
             selection: self.selection.into_selection()?,
+            tunnel_port: self.tunnel_port?,
+            vni: self.vni?,
         })
     }
 }
@@ -199,6 +205,7 @@ impl ServerDraft {
             backup: self.backup?,
             max_connections: self.max_connections?,
             quic_server_id: self.quic_server_id?.map(|id| id.value),
+            inner_mac: self.inner_mac?,
         })
     }
 }

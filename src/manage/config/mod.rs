@@ -16,6 +16,7 @@ mod selection;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod validate;
 mod values;
 
@@ -149,6 +150,10 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// How it selects its servers beyond the scheduler.
     pub selection: Selection,
+    /// UDP destination port of the tunnel; 0 where the mode has none.
+    pub tunnel_port: u16,
+    /// VXLAN network identifier; 0 in other modes.
+    pub vni: u32,
 }
 
 /// `[[service.server]]`
@@ -158,6 +163,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// 0 to 65535; 0 takes no new sessions.
     pub weight: u16,
+    /// MAC address of its vxlan device (mode `vxlan`).
+    pub inner_mac: Option<Mac>,
     /// Takes new sessions only when no other server is up with weight.
     pub backup: bool,
     /// The most open connections; 0 for no limit.
@@ -256,6 +263,7 @@ impl Default for Server {
         Server {
             address: SocketAddr::from(([0; 4], 0)),
             weight: 1,
+            inner_mac: None,
             backup: false,
             max_connections: 0,
             quic_server_id: None,
@@ -275,6 +283,8 @@ impl Default for Service {
             health: None,
             servers: Vec::new(),
             selection: Selection::default(),
+            tunnel_port: 0,
+            vni: 0,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::schema::{read_timeouts, value};
 use super::values::{
     boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
 };
-use super::{Health, HealthCheck, selection};
+use super::{Health, HealthCheck, selection, tunnel};
 use crate::datapath::snapshot::Timeouts;
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -32,11 +32,21 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     let mode = s.optional(
         "mode",
         choice(
-            &[("nat", Mode::Nat), ("fullnat", Mode::FullNat), ("dr", Mode::Dr)],
-            &["ipip", "gre", "gue", "vxlan"],
+            &[
+                ("nat", Mode::Nat),
+                ("fullnat", Mode::FullNat),
+                ("dr", Mode::Dr),
+                ("ipip", Mode::Ipip),
+                ("gre", Mode::Gre),
+                ("gue", Mode::Gue),
+                ("vxlan", Mode::Vxlan),
+            ],
+            &[],
         ),
         Mode::Nat,
     );
+    let known_mode = mode.as_ref().map(|mode| mode.value);
+    let (tunnel_port, vni) = tunnel::read(&mut s, known_mode);
     let scheduler = value(s.optional(
         "scheduler",
         choice(
@@ -75,7 +85,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
     }
-    let servers = servers.into_iter().map(read_server).collect();
+    let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -89,16 +99,19 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        tunnel_port,
+        vni,
         selection,
     }
 }
 
-fn read_server(mut s: Section<'_>) -> ServerDraft {
+fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
     let id_given = s.has("quic_server_id");
     let quic_server_id = s.maybe("quic_server_id", string(selection::server_id));
     let draft = ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
+        inner_mac: tunnel::read_inner_mac(&mut s, mode),
         backup: value(s.optional("backup", boolean, false)),
         max_connections: value(s.optional("max_connections", integer(0..=u32::MAX), 0)),
         quic_server_id: match quic_server_id {
