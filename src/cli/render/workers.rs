@@ -96,10 +96,8 @@ mod tests {
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  ICMP ERRORS  FRAGMENTS  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            9         11            0  1 in flight
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  PERSISTENT  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6          12            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  ICMP ERRORS  FRAGMENTS  PERSISTENT  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            9         11          12            0  1 in flight
 "
         );
     }
