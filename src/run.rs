@@ -13,7 +13,6 @@ use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::hops::MAX_HELD;
 use shunt::datapath::pipeline::{Pipeline, Setup};
 use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
-use shunt::datapath::vlan;
 use shunt::dpdk::{
     Capabilities, DpdkIo, Eal, EalOptions, Mempool, PoolOptions, PortConfig, Ports, Steering,
     advise_huge_pages, preloaded,
@@ -192,6 +191,7 @@ fn start_ports(
                     aliases: Vec::new(),
                     device: tap_device(index),
                     mtu: config.ports[index].mtu.min(TAP_MTU),
+                    tagged: false,
                     side: Side::Both,
                     rx_desc: TAP_DESC,
                     tx_desc: TAP_DESC,
@@ -225,13 +225,12 @@ fn device_config(config: &Config, id: PortId, index: usize) -> Option<PortConfig
     let first = &config.ports[index];
     let of_device = || config.ports.iter().zip(0..).filter(|(port, _)| port.device == first.device);
     let one_side = of_device().all(|(port, _)| port.side == first.side);
-    // Not every driver has room for a tag besides its mtu.
-    let tag = |port: &config::Port| if port.vlan == 0 { 0 } else { vlan::TAG_LEN as u16 };
     Some(PortConfig {
         id,
         aliases: of_device().map(|(_, id)| PortId(id)).filter(|alias| *alias != id).collect(),
         device: first.device.clone(),
-        mtu: of_device().map(|(port, _)| port.mtu + tag(port)).max().unwrap_or(first.mtu),
+        mtu: of_device().map(|(port, _)| port.mtu).max().unwrap_or(first.mtu),
+        tagged: of_device().any(|(port, _)| port.vlan != 0),
         side: if one_side { first.side } else { Side::Both },
         rx_desc: WIRE_DESC,
         tx_desc: WIRE_DESC,
@@ -262,17 +261,19 @@ fn start_workers(
     let cookie_secret = u128::from(cookie_secret[0]) << 64 | u128::from(cookie_secret[1]);
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
+    let all_counters: Arc<[_]> = cores.iter().map(|_| Arc::new(WorkerCounters::new())).collect();
     for (index, ((&core, io), peers)) in
         cores.iter().zip(ios).zip(Peers::mesh(cores.len())).enumerate()
     {
         let (commands_to, commands) = RingBuffer::new(CONTROL_QUEUE);
         let (events_to, events) = RingBuffer::new(CONTROL_QUEUE);
-        let counters = Arc::new(WorkerCounters::new());
+        let counters = all_counters[index].clone();
         let setup = Setup {
             worker: index as u8,
             sessions_v4: sessions(!snapshot.listeners_v4.is_empty()),
             sessions_v6: sessions(!snapshot.listeners_v6.is_empty()),
             seed,
+            all_counters: all_counters.clone(),
             advise: advise_huge_pages,
             cookie_secret,
         };

@@ -33,6 +33,7 @@ fn port(id: PortId, device: &str) -> PortConfig {
         aliases: Vec::new(),
         device: device.to_owned(),
         mtu: 1500,
+        tagged: false,
         side: Side::Both,
         rx_desc: 256,
         tx_desc: 256,

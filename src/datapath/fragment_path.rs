@@ -12,6 +12,7 @@
 //! A first fragment opens a session as a whole datagram does; a TCP connection is opened by whole
 //! segments only.
 
+use super::choose;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
@@ -29,7 +30,7 @@ use crate::io::BURST;
 use crate::rewrite::ethernet;
 use crate::rewrite::fragment::TranslateFragment;
 use crate::rewrite::nat::Deltas;
-use crate::session::{Direction, SessionId};
+use crate::session::{Direction, Extras, SessionId, TcpState};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, FlowKey, Protocol};
@@ -204,6 +205,12 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     if translates && hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
     }
+    // Who shifts sequence numbers needs whole segments.
+    if entry.extras.has(Extras::SHIFTED.with(Extras::INTRODUCED))
+        || entry.state == TcpState::SynProxied
+    {
+        return Verdict::Drop(DropReason::Fragment);
+    }
     entry.last_seen = now;
     let (hop_ref, hop) = match next_hop(shared, entry, direction) {
         Ok(found) => found,
@@ -264,8 +271,5 @@ fn open<A: Family, F: Frame>(
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
         return Err(Verdict::Drop(DropReason::NoSession));
     }
-    new_flow::create(shared, lane, &item, service, now).map_err(|reason| match reason {
-        DropReason::HopLimitExceeded => icmp::time_exceeded(shared, frame, &item.flow, now),
-        reason => Verdict::Drop(reason),
-    })
+    choose::session_here(shared, lane, frame, &item, service, now)
 }

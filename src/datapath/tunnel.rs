@@ -192,7 +192,7 @@ pub(super) fn send<A: Family, F: Frame>(
     let room = tunnel.limit.saturating_sub(overhead);
     let packet_len = flow.frame_len - ETHERNET as u16;
     let mut left_to_routers = may_fragment::<A>(frame.bytes());
-    let mut second = None;
+    let mut first = None;
     // Ethernet padding ends here.
     frame.set_len(usize::from(flow.frame_len));
     if packet_len > room {
@@ -201,14 +201,14 @@ pub(super) fn send<A: Family, F: Frame>(
         if packet_len <= room {
             // It was shorter once.
         } else if left_to_routers {
-            second = Some(fragment(shared, frame, packet_len, room).map_err(Refused::For)?);
+            first = Some(fragment(shared, frame, packet_len, room).map_err(Refused::For)?);
         } else if A::V6 && packet_len <= LEAST_V6 && !outer_v6 {
             left_to_routers = true;
         } else {
             return Err(Refused::TooLong(if A::V6 { room.max(LEAST_V6) } else { room }));
         }
     }
-    for frame in std::iter::once(&mut *frame).chain(&mut second) {
+    for frame in first.iter_mut().chain([&mut *frame]) {
         let ident = left_to_routers.then(|| shared.tunnels.next_ident());
         if !frame.prepend(usize::from(overhead)) {
             return Err(Refused::For(DropReason::NoBuffer));
@@ -218,10 +218,10 @@ pub(super) fn send<A: Family, F: Frame>(
         }
         ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
     }
-    Ok(match (hop.ready, second) {
+    Ok(match (hop.ready, first) {
         (true, None) => Verdict::Forward(hop.port),
-        (true, Some(second)) => {
-            shared.originate(hop.port, second);
+        (true, Some(first)) => {
+            shared.originate(hop.port, first);
             Verdict::Forward(hop.port)
         }
         (false, None) => established::hold(shared, hop_ref, now),
@@ -238,8 +238,8 @@ fn may_fragment<A: Family>(bytes: &[u8]) -> bool {
     !A::V6 && bytes[ETHERNET + ipv4::field::FRAGMENT] & 0x40 == 0
 }
 
-/// Cuts an IPv4 packet without options in two that are at most `room` bytes each (RFC 791 3.2); the
-/// second is in a spare frame.
+/// Cuts an IPv4 packet without options in two that are at most `room` bytes each (RFC 791 3.2). The
+/// first is returned in a spare frame, which leaves before those of the burst.
 #[cold]
 fn fragment<F: Frame>(
     shared: &mut Shared<F>,
@@ -254,20 +254,18 @@ fn fragment<F: Frame>(
     let payload = usize::from(packet_len) - ipv4::HEADER_LEN;
     // Offsets count in units of eight bytes.
     let first_len = room & !7;
-    let second_len = payload - first_len;
-    if second_len > room {
+    if payload - first_len > room {
         return Err(DropReason::PacketTooBig);
     }
-    let mut second = shared.take_spare(HEADERS + second_len).ok_or(DropReason::NoBuffer)?;
-    second.bytes_mut()[..HEADERS].copy_from_slice(&frame.bytes()[..HEADERS]);
-    second.bytes_mut()[HEADERS..]
-        .copy_from_slice(&frame.bytes()[HEADERS + first_len..HEADERS + payload]);
-    frame.set_len(HEADERS + first_len);
+    let mut first = shared.take_spare(HEADERS + first_len).ok_or(DropReason::NoBuffer)?;
+    first.bytes_mut().copy_from_slice(&frame.bytes()[..HEADERS + first_len]);
+    frame.bytes_mut().copy_within(..HEADERS, first_len);
+    frame.trim_front(first_len);
 
-    let header = &frame.bytes()[ETHERNET..];
+    let header = &first.bytes()[ETHERNET..];
     let old = u16::from_be_bytes([header[FRAGMENT], header[FRAGMENT + 1]]);
     let of_second = old + (first_len / 8) as u16;
-    for (frame, word) in [(frame, old | MORE), (&mut second, of_second)] {
+    for (frame, word) in [(&mut first, old | MORE), (frame, of_second)] {
         let header = &mut frame.bytes_mut()[ETHERNET..];
         header[FRAGMENT..FRAGMENT + 2].copy_from_slice(&word.to_be_bytes());
         let len = header.len() as u16;
@@ -275,5 +273,5 @@ fn fragment<F: Frame>(
         header.set_total_len(len);
         header.fill_checksum();
     }
-    Ok(second)
+    Ok(first)
 }

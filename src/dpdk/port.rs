@@ -26,6 +26,8 @@ pub struct PortConfig {
     pub device: String,
     /// The largest IP packet in bytes.
     pub mtu: u16,
+    /// Whether frames carry a VLAN tag besides.
+    pub tagged: bool,
     /// Where clients and servers are: chooses the hash for hardware steering.
     pub side: Side,
     /// Receive descriptors of a queue; the driver's limits are kept.

@@ -11,7 +11,10 @@ use shunt::wire::DropReason::{NeighborUnresolved, PacketTooBig};
 use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
-use crate::frames::{ACK, FIN_ACK, PSH_ACK, SYN, mend_ipv4_checksum, packet_too_big, tcp, udp};
+use crate::fragments::split;
+use crate::frames::{
+    ACK, FIN_ACK, PSH_ACK, SYN, icmp_error, mend_ipv4_checksum, packet_too_big, tcp, udp,
+};
 use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::{Rig, Sent};
 use shunt::worker::control::{Command, Event, SessionQuery};
@@ -345,7 +348,7 @@ fn ipv4_that_may_be_fragmented_goes_in_two() {
         ];
         let outs = [1, 2].map(|n: u16| talk.outer(&rig, &parts[usize::from(n) - 1], n, &like));
         let changes =
-            Changes::none().forward(id, &frame).tx(BACK, &outs[0]).originated(BACK, &outs[1]);
+            Changes::none().forward(id, &frame).originated(BACK, &outs[0]).tx(BACK, &outs[1]);
         let outs = outs.map(|out| (BACK, out));
         rig.step("one more", FRONT, &frame, outer, changes, &outs);
     }
@@ -576,45 +579,40 @@ fn the_least_that_a_path_takes() {
     }
 }
 
-/// An ICMP error about what the server answered past us comes to the VIP and goes to the server.
+/// Errors about the server's answers come to the VIP: they are for the server, and so are fragments.
 #[test]
-fn errors_about_replies_reach_the_server() {
-    for talk in talks().filter(|t| t.protocol == Protocol::Udp) {
-        let mut rig = Rig::new(net(Net::two_armed(2), talk.mode, talk.outer));
-        let opening = talk.packet(&rig, 0, b"x");
-        talk.passes(&mut rig, "opens", &opening, true);
-        let vip = SocketAddr::new(talk.inner.vip(), 53);
-        let reply = udp(vip, talk.client).payload(&[9; 300]).bytes();
-        let error =
-            packet_too_big((ROUTER_MAC, FRONT_MAC), talk.inner.router(), vip.ip(), &reply, 1280);
-        let mut like = talk.learn(&rig);
-        like.resize(80, 0);
-        let out = talk.outer(&rig, &error, 0, &like);
-        let changes = Changes::none().tx(BACK, &out).add("icmp_errors", 1);
-        let what = format!("{:?} {:?} in {:?}", talk.mode, talk.inner, talk.outer);
-        rig.step(&what, FRONT, &error, Some(talk.client), changes, &[(BACK, out)]);
-    }
-}
+fn errors_about_answers_and_fragments_go_the_same_way() {
+    for talk in talks() {
+        for workers in [1, 2] {
+            let mut rig = Rig::new(net(Net::two_armed(workers), talk.mode, talk.outer));
+            let opening = talk.packet(&rig, SYN, b"");
+            talk.passes(&mut rig, "first", &opening, true);
+            let like = talk.learn(&rig);
+            let port = if talk.protocol == Protocol::Tcp { 80 } else { 53 };
+            let vip = SocketAddr::new(talk.inner.vip(), port);
+            let answer = match talk.protocol {
+                Protocol::Tcp => tcp(vip, talk.client, ACK),
+                Protocol::Udp => udp(vip, talk.client),
+            };
+            let (macs, router) = ((ROUTER_MAC, FRONT_MAC), talk.inner.router());
+            let quote = &answer.bytes()[14..];
+            let error = icmp_error(macs, router, vip.ip(), 64, [(3, 4), (2, 0)], 1300, quote);
+            let out = talk.outer(&rig, &error, 0, &like);
+            let changes = Changes::none().tx(BACK, &out);
+            let changes = changes.add("icmp_errors", 1);
+            let what = format!("{:?} {:?} in {:?}", talk.mode, talk.inner, talk.outer);
+            rig.step(&what, FRONT, &error, Some(talk.client), changes, &[(BACK, out)]);
 
-/// Fragments that come in follow their first, each in outer headers of its own.
-#[test]
-fn fragments_of_a_datagram() {
-    for talk in talks().filter(|t| t.protocol == Protocol::Udp && t.inner == Family::V4) {
-        let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
-        let like = talk.learn(&rig);
-        let frame = talk.packet(&rig, 0, &[7; 1000]);
-        let parts = [
-            fragment(&frame, 0, &frame[34..34 + 512], true),
-            fragment(&frame, 512, &frame[34 + 512..], false),
-        ];
-        for (n, part) in (0..).zip(&parts) {
-            let out = talk.outer(&rig, part, n, &like);
-            let mut changes = Changes::none().forward(talk.id(), part).tx(BACK, &out);
-            changes = changes.add("fragments", 1);
-            if n == 0 {
-                changes = changes.session(talk.id(), false, 1);
+            if talk.protocol == Protocol::Tcp || workers != 1 {
+                continue;
             }
-            rig.step("fragment", FRONT, part, Some(talk.client), changes, &[(BACK, out)]);
+            let whole = talk.packet(&rig, 0, &[5; 2000]);
+            for (n, piece) in split(&whole, 7, 1208).into_iter().enumerate() {
+                let out = talk.outer(&rig, &piece, n as u16, &like);
+                let changes = Changes::none().forward(talk.id(), &piece).tx(BACK, &out);
+                let changes = changes.add("fragments", 1);
+                rig.step(&what, FRONT, &piece, Some(talk.client), changes, &[(BACK, out)]);
+            }
         }
     }
 }

@@ -183,6 +183,7 @@ fn main() -> anyhow::Result<()> {
         aliases: Vec::new(),
         device: arguments.device.clone(),
         mtu: 1500,
+        tagged: false,
         side: Side::Both,
         rx_desc: 1024,
         tx_desc: 1024,
