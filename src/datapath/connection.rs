@@ -1,9 +1,11 @@
 //! TCP on the established path: where a segment stands in its connection. The rules are
-//! [`crate::session::connection`]'s; this reads the segment and writes the session.
+//! [`crate::session::connection`]'s; this reads the segment and writes the session. A SYN has its
+//! maximum segment size clamped here, too.
 
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::Shared;
+use crate::rewrite::mss;
 use crate::session::connection::{self, Connection, Outcome, Segment};
 use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table, TcpState, tcp_state};
 use crate::wire::flow::{Flow, tcp_flags};
@@ -70,6 +72,7 @@ pub(super) fn follow<A: Family, F: Frame>(
     if opens && entry.state == TcpState::SynSent && !server.is_some_and(|server| server.up) {
         return Outcome::Reopen;
     }
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
     let mut followed = connection_of(entry);
     let outcome = connection::follow(&mut followed, direction, &segment);
     if outcome != Outcome::Pass {
@@ -79,10 +82,15 @@ pub(super) fn follow<A: Family, F: Frame>(
     take_over(entry, &followed);
     if followed.state != entry.state {
         // A session may outlive its service in the configuration; it then keeps its timeout.
-        let service = shared.snapshot.services.get(usize::from(entry.service.0));
         let timeout = service
             .map_or(entry.timeout, |service| tcp_state::timeout(followed.state, &service.timeouts));
         table.set_state(id, followed.state, timeout, now);
+    }
+    if segment.flags & tcp_flags::SYN != 0
+        && let Some(service) = service
+        && service.policy.mss != 0
+    {
+        mss::clamp::<A>(frame.bytes_mut(), service.policy.mss);
     }
     Outcome::Pass
 }

@@ -105,6 +105,10 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// TCP resets sent to the ends of sessions that ended; each is in `originated` too.
+    pub resets: Cell,
+    /// Sessions that were ended since their server was down or gone.
+    pub ended_with_server: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
 }
@@ -134,6 +138,8 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            resets: Cell::default(),
+            ended_with_server: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
         }

@@ -160,7 +160,7 @@ pub(super) fn miss<A: Family, F: Frame>(
 
 /// Looks a session's next hop up again, since routes changed.
 #[cold]
-fn renew_hop<A: Family, F: Frame>(
+pub(super) fn renew_hop<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     entry: &mut Entry<A>,
     direction: Direction,

@@ -5,19 +5,33 @@ use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::{Item, Shared};
 use super::verdict::Verdict;
-use crate::session::{Direction, Extras, SessionId, Table};
+use crate::rewrite::dscp;
+use crate::session::{Direction, Entry, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
 pub(super) fn apply<A: Family, F: Frame>(
-    _shared: &mut Shared<F>,
+    shared: &mut Shared<F>,
     table: &mut Table<A>,
-    _frame: &mut F,
+    frame: &mut F,
     _item: &Item<A>,
     id: SessionId,
     _direction: Direction,
     _now: u32,
 ) -> Option<Verdict> {
-    debug_assert!(table.get(id).extras != Extras::NONE);
+    let entry = table.get(id);
+    let extras = entry.extras;
+    debug_assert!(extras != Extras::NONE);
+    if extras.has(Extras::MARKED) {
+        mark(shared, entry, frame);
+    }
     None
+}
+
+/// Gives the packet the DSCP of its service, in either direction.
+fn mark<A: Family, F: Frame>(shared: &Shared<F>, entry: &Entry<A>, frame: &mut F) {
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    if let Some(dscp) = service.and_then(|service| service.policy.dscp) {
+        dscp::set::<A>(frame.bytes_mut(), dscp);
+    }
 }

@@ -28,10 +28,13 @@ use super::hops::{Hops, Released};
 use super::limiter::TokenBucket;
 use super::local;
 use super::local_ports::LocalPorts;
+use super::new_flow;
 use super::note::Note;
 use super::outbox::Outbox;
+use super::reset;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
+use super::sweep::{self, Sweep};
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
 use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
@@ -103,6 +106,11 @@ impl<F: Frame> Shared<F> {
         frame.set_len(len).then_some(frame)
     }
 
+    /// How many frames may be taken now.
+    pub(super) fn room_to_originate(&self) -> usize {
+        self.spare.len().min(self.made.remaining_capacity())
+    }
+
     /// Sends a frame made of a spare one; it is counted as originated.
     pub(super) fn originate(&mut self, port: PortId, frame: F) {
         // There is room when it was taken, and frames are taken one at a time.
@@ -142,6 +150,9 @@ pub(super) struct Lane<A: Family> {
     pub(super) local_ports: LocalPorts<A>,
     /// Where real servers answer from: tells an answer to nobody from a stray packet.
     pub(super) servers: HashSet<(A, u16)>,
+    /// Those of them whose stray TCP segments are answered with a reset.
+    pub(super) resets_strays: HashSet<(A, u16)>,
+    pub(super) sweep: Sweep,
 }
 
 /// The packets of a burst that are of one family.
@@ -165,6 +176,8 @@ impl<A: Family> Lane<A> {
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
+            resets_strays: HashSet::new(),
+            sweep: Sweep::default(),
         }
     }
 
@@ -174,6 +187,7 @@ impl<A: Family> Lane<A> {
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
+        self.resets_strays = new_flow::resets_strays(snapshot);
     }
 
     /// Undoes what creating the session did outside the table.
@@ -188,13 +202,17 @@ impl<A: Family> Lane<A> {
         counters.server(entry.server_id).ended.add(1);
     }
 
-    fn expire<F>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
+    fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        let counters = &shared.counters;
-        table.expire(now, budget, |entry: &Entry<A>, _: &Aside| {
-            Self::closed(entry, balancer, local_ports, counters);
-            counters.expired.add(1);
+        table.expire_if(now, budget, |entry: &Entry<A>, aside: &Aside| {
+            if !reset::on_expiry(shared, entry, aside, now) {
+                return false;
+            }
+            Self::closed(entry, balancer, local_ports, &shared.counters);
+            shared.counters.expired.add(1);
+            true
         });
+        sweep::walk(self, shared);
     }
 
     /// Stages 3 to 6 for the packets of this family.
@@ -277,6 +295,10 @@ impl<F: Frame> Pipeline<F> {
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        if sweep::needed(&old, snapshot) {
+            self.v4.sweep.start();
+            self.v6.sweep.start();
+        }
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }

@@ -225,6 +225,7 @@ fn add_service(
         scheduler: service.scheduler,
         timeouts: service.timeouts,
         servers: ids,
+        policy: service.policy,
     });
 }
 

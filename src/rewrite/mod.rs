@@ -4,7 +4,9 @@
 //! updates checksums by difference (RFC 1624), so the cost does not depend on the packet's length.
 #![forbid(unsafe_code)]
 
+pub mod dscp;
 pub mod ethernet;
+pub mod mss;
 pub mod nat;
 pub mod sequence;
 pub mod transport_checksum;

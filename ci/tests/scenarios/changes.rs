@@ -109,6 +109,8 @@ impl Changes {
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
             ("events_lost", &c.events_lost),
+            ("resets", &c.resets),
+            ("ended_with_server", &c.ended_with_server),
         ] {
             put(name.into(), cell);
         }

@@ -24,6 +24,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("MADE"),
         Number("SESSIONS"),
         Number("EXPIRED"),
+        Number("WITH SERVER"),
+        Number("RESETS"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -45,6 +47,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.originated_packets),
             count(w.sessions_v4 + w.sessions_v6),
             count(w.sessions_expired),
+            count(w.sessions_ended_with_server),
+            count(w.resets_sent),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
@@ -80,12 +84,14 @@ mod tests {
             busy_percent: 12.34,
             events_lost: 0,
             commands_waiting: 0,
+            resets_sent: 11,
+            sessions_ended_with_server: 5,
         };
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  WITH SERVER  RESETS  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            5      11            0  1 in flight
 "
         );
     }

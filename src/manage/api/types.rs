@@ -428,6 +428,10 @@ pub struct Worker {
     pub events_lost: u64,
     /// Commands from management that wait for room in the queue.
     pub commands_waiting: usize,
+    /// TCP resets sent to the ends of sessions that ended.
+    pub resets_sent: u64,
+    /// Sessions that were ended since their server was down or gone.
+    pub sessions_ended_with_server: u64,
 }
 
 /// `GET /v1/neighbors`

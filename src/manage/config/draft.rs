@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
+use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -83,6 +84,7 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) policy: Option<Policy>,
 }
 
 /// `[[service.server]]`
@@ -180,6 +182,7 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            policy: self.policy?,
         })
     }
 }

@@ -9,6 +9,7 @@ mod addresses;
 mod draft;
 mod error;
 pub(in crate::manage) mod network;
+mod policy;
 mod reach;
 mod reader;
 mod schema;
@@ -30,6 +31,7 @@ pub use schema::MAX_WORKERS;
 use draft::Draft;
 use reader::Report;
 
+use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -145,6 +147,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// Keys `mid_stream`, `reset_on_expiry`, `on_server_down`, `mss` and `dscp`.
+    pub policy: Policy,
 }
 
 /// `[[service.server]]`
@@ -252,6 +256,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            policy: Policy::of(Protocol::Tcp),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The keys of `[[service]]` and of the tables in it.
 
 use super::draft::{ServerDraft, ServiceDraft};
+use super::policy;
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
 use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
@@ -49,8 +50,6 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         SchedulerKind::Wrr,
     ));
     s.not_yet("persistence");
-    s.not_yet("mid_stream");
-    s.not_yet("reset_on_expiry");
     s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
@@ -70,6 +69,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         s.missing("server", "at least one [[service.server]]");
     }
     let servers = servers.into_iter().map(read_server).collect();
+    let policy = policy::read(&mut s, protocol.as_ref(), mode.as_ref(), scheduler);
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -83,6 +83,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        policy,
     }
 }
 
