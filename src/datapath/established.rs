@@ -9,12 +9,13 @@ use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
 use super::snapshot::{PortId, Server, Snapshot};
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::connection::Outcome;
-use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
+use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, Protocol};
@@ -68,7 +69,7 @@ pub(super) fn act<A: Family, F: Frame>(
     };
 
     if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop.port, flow)
+        && let Some(mtu) = exceeded_mtu(shared, hop.port, entry.mode, flow)
     {
         return icmp::packet_too_big(shared, frame, flow, mtu, now);
     }
@@ -89,10 +90,14 @@ pub(super) fn act<A: Family, F: Frame>(
                 A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
             }
         }
-    } else if entry.protocol == Protocol::Tcp
-        && !connection::acknowledge(entry, frame.bytes(), flow)
-    {
-        connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+    } else {
+        if entry.protocol == Protocol::Tcp && !connection::acknowledge(entry, frame.bytes(), flow) {
+            connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+        }
+        let entry = lane.table.get(id);
+        if entry.mode.tunnels() {
+            return tunnel::forward(shared, frame, item, entry.server_id, (hop_ref, hop), now);
+        }
     }
     let entry = lane.table.get(id);
     if item.fill_checksum {
@@ -123,22 +128,32 @@ pub(super) fn act<A: Family, F: Frame>(
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
     port: PortId,
+    mode: Mode,
     flow: &Flow<A>,
 ) -> Option<u16> {
+    // With its outer headers it is longer still: judged there.
+    if mode.tunnels() {
+        return None;
+    }
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }
 
 /// Holds a packet until its next hop is known.
 #[cold]
-fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+    ask(shared, hop_ref, now);
+    Verdict::Hold(hop_ref)
+}
+
+/// Asks the management thread for a next hop, unless it was asked just now.
+pub(super) fn ask<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) {
     // Asked is asked for a second: not while the question would be lost.
     if !shared.notices.is_full()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
     {
         shared.notify(Notice::Wanted(port, address));
     }
-    Verdict::Hold(hop_ref)
 }
 
 /// A packet whose session the tag comparison did not find at once: another session shares its tag,
@@ -170,7 +185,9 @@ pub(super) fn renew_hop<A: Family, F: Frame>(
         Direction::Forward => {
             let server = snapshot.servers.get(usize::from(entry.server_id.0));
             entry.forward_hop = match server {
-                Some(server) if server.address == entry.server.into() => {
+                Some(server)
+                    if A::from_ip(server.address).unwrap_or(A::UNSPECIFIED) == entry.server =>
+                {
                     hop_to_server(hops, snapshot, server)?
                 }
                 // The configuration does not have it any more.

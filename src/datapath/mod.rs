@@ -27,4 +27,5 @@ mod segment;
 pub mod snapshot;
 pub mod steer;
 mod sweep;
+mod tunnel;
 pub mod verdict;

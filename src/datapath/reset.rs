@@ -11,6 +11,7 @@ use super::frame::Frame;
 use super::pipeline::Shared;
 use super::segment;
 use super::snapshot::Service;
+use super::tunnel;
 use crate::rewrite::ethernet;
 use crate::session::{Aside, Direction, Entry, Extras, TcpState};
 use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
@@ -40,7 +41,7 @@ pub(super) fn on_expiry<A: Family, F: Frame>(
             return false;
         }
     }
-    tell_both(shared, entry, aside);
+    tell_both(shared, entry, aside, now);
     true
 }
 
@@ -64,9 +65,10 @@ pub(super) fn tell_both<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     entry: &Entry<A>,
     aside: &Aside,
+    now: u32,
 ) {
-    tell(shared, entry, aside, Direction::Reply);
-    tell(shared, entry, aside, Direction::Forward);
+    tell(shared, entry, aside, Direction::Reply, now);
+    tell(shared, entry, aside, Direction::Forward, now);
 }
 
 /// Sends a reset to one end of a connection: with [`Direction::Forward`] to the server, as if it
@@ -78,6 +80,7 @@ pub(super) fn tell<A: Family, F: Frame>(
     entry: &Entry<A>,
     aside: &Aside,
     direction: Direction,
+    now: u32,
 ) -> bool {
     if entry.protocol != Protocol::Tcp || !entry.scales.known(direction) {
         return false;
@@ -92,19 +95,27 @@ pub(super) fn tell<A: Family, F: Frame>(
         Direction::Reply if entry.mode.one_way() => None,
         _ => shared.hops.get(hop_ref).copied(),
     };
-    let hop = match known {
-        Some(hop) => hop,
+    let (hop_ref, hop) = match known {
+        Some(hop) => (hop_ref, hop),
         None => match established::renew_hop(shared, &mut { *entry }, direction) {
-            Ok((_, hop)) => hop,
+            Ok(renewed) => renewed,
             Err(_) => return false,
         },
     };
     if !hop.ready {
+        established::ask(shared, hop_ref, now);
         return false;
     }
     let Some(mut frame) = shared.take_spare(segment::frame_len::<A>(0)) else { return false };
     let flags = tcp_flags::RST | tcp_flags::ACK;
-    segment::emit(frame.bytes_mut(), &key(entry, direction), seq, ack, flags, 0, 0);
+    let key = key(entry, direction);
+    segment::emit(frame.bytes_mut(), &key, seq, ack, flags, 0, 0);
+    if direction == Direction::Forward
+        && entry.mode.tunnels()
+        && !tunnel::wrap(shared, &mut frame, &key, entry.server_id)
+    {
+        return false;
+    }
     ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
     shared.originate(hop.port, frame);
     shared.counters.resets.add(1);

@@ -122,6 +122,10 @@ pub struct Service {
     pub servers: Vec<ServerId>,
     /// What it does with its sessions beyond forwarding them.
     pub policy: Policy,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
 }
 
 /// A real server of one service.
@@ -139,6 +143,8 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -193,6 +199,8 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             servers: Vec::new(),
             policy: Policy::default(),
+            tunnel_port: 0,
+            vni: 0,
         }
     }
 }
@@ -206,6 +214,7 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
         }
     }
 }

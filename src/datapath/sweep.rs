@@ -72,15 +72,15 @@ fn is_stranded<A: Family>(snapshot: &Snapshot, entry: &Entry<A>) -> bool {
 
 /// Walks on.
 #[inline]
-pub(super) fn walk<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>) {
+pub(super) fn walk<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>, now: u32) {
     if lane.sweep.running {
-        stretch(lane, shared);
+        stretch(lane, shared, now);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>) {
+fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>, now: u32) {
     for _ in 0..ENTRIES_PER_TURN / STRETCH {
         let begin = lane.sweep.cursor;
         let mut found = ArrayVec::<SessionId, STRETCH>::new();
@@ -99,7 +99,7 @@ fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>) {
                 return;
             }
             if tell {
-                reset::tell_both(shared, &entry, &aside);
+                reset::tell_both(shared, &entry, &aside, now);
             }
             lane.table.remove(id);
             Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);

@@ -208,6 +208,7 @@ fn add_service(
             weight: state.weight.unwrap_or(server.weight),
             up: state.up && route.is_some(),
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
+            inner_mac: server.inner_mac.unwrap_or_default(),
         });
     }
     for listen in &service.listen {
@@ -226,6 +227,8 @@ fn add_service(
         timeouts: service.timeouts,
         servers: ids,
         policy: service.policy,
+        tunnel_port: service.tunnel_port,
+        vni: service.vni,
     });
 }
 

@@ -43,7 +43,11 @@ pub(crate) fn config() -> Config {
         exception: None,
         full_checksums: false,
     };
-    let server = |address: &str, weight| config::Server { address: addr(address), weight };
+    let server = |address: &str, weight| config::Server {
+        address: addr(address),
+        weight,
+        ..Default::default()
+    };
     Config {
         node: config::Node {
             name: "lb-a".into(),

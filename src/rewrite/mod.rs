@@ -10,3 +10,4 @@ pub mod mss;
 pub mod nat;
 pub mod sequence;
 pub mod transport_checksum;
+pub mod tunnel;

@@ -16,3 +16,4 @@ mod net;
 mod parsing;
 mod random;
 mod rig;
+mod tunnels;

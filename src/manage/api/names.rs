@@ -10,6 +10,10 @@ pub(super) const fn mode_name(mode: Mode) -> &'static str {
         Mode::Nat => "nat",
         Mode::FullNat => "fullnat",
         Mode::Dr => "dr",
+        Mode::Ipip => "ipip",
+        Mode::Gre => "gre",
+        Mode::Gue => "gue",
+        Mode::Vxlan => "vxlan",
     }
 }
 

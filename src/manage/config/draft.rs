@@ -85,12 +85,16 @@ pub(super) struct ServiceDraft {
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
     pub(super) policy: Option<Policy>,
+    pub(super) tunnel_port: Option<u16>,
+    pub(super) vni: Option<u32>,
 }
 
 /// `[[service.server]]`
 pub(super) struct ServerDraft {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<u16>,
+    /// `Some(None)`: not given.
+    pub(super) inner_mac: Option<Option<Mac>>,
 }
 
 impl Draft {
@@ -183,12 +187,18 @@ impl ServiceDraft {
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
             policy: self.policy?,
+            tunnel_port: self.tunnel_port?,
+            vni: self.vni?,
         })
     }
 }
 
 impl ServerDraft {
     fn into_server(self) -> Option<Server> {
-        Some(Server { address: self.address?.value, weight: self.weight? })
+        Some(Server {
+            address: self.address?.value,
+            weight: self.weight?,
+            inner_mac: self.inner_mac?,
+        })
     }
 }

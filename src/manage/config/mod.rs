@@ -16,6 +16,7 @@ mod schema;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod validate;
 mod values;
 
@@ -149,6 +150,10 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// Keys `mid_stream`, `reset_on_expiry`, `on_server_down`, `mss` and `dscp`.
     pub policy: Policy,
+    /// UDP destination port of the tunnel; 0 where the mode has none.
+    pub tunnel_port: u16,
+    /// VXLAN network identifier; 0 in other modes.
+    pub vni: u32,
 }
 
 /// `[[service.server]]`
@@ -158,6 +163,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// 0 to 65535; 0 takes no new sessions.
     pub weight: u16,
+    /// MAC address of its vxlan device (mode `vxlan`).
+    pub inner_mac: Option<Mac>,
 }
 
 /// `[service.health]`
@@ -245,6 +252,12 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Server { address: SocketAddr::from(([0, 0, 0, 0], 0)), weight: 1, inner_mac: None }
+    }
+}
+
 impl Default for Service {
     fn default() -> Self {
         Service {
@@ -257,6 +270,8 @@ impl Default for Service {
             health: None,
             servers: Vec::new(),
             policy: Policy::of(Protocol::Tcp),
+            tunnel_port: 0,
+            vni: 0,
         }
     }
 }
