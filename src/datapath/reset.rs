@@ -18,7 +18,7 @@ use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
 
 /// How long the end of a session is put off for want of a frame to tell its ends with, in
 /// milliseconds.
-pub(super) const PATIENCE_MS: u32 = 1000;
+pub(super) const PATIENCE_MS: u32 = 10_000;
 
 /// Tells the ends of a session that expires, if its service wants it. `false` when there are no frames
 /// for it now: the session should end a little later.

@@ -40,7 +40,7 @@ mod tests {
     proptest! {
         #[test]
         fn only_the_code_point_changes(v6: bool, class: u8, label in 0u32..1 << 20, dscp in 0u8..64) {
-            let ethernet = etherparse::PacketBuilder::ethernet2([2; 6], [3; 6]);
+            let ethernet = || etherparse::PacketBuilder::ethernet2([2; 6], [3; 6]);
             let build = |class: u8| {
                 let mut bytes = Vec::new();
                 if v6 {
@@ -53,7 +53,7 @@ mod tests {
                         ..Default::default()
                     };
                     let ip = IpHeaders::Ipv6(header, Default::default());
-                    ethernet.clone().ip(ip).udp(1, 2).write(&mut bytes, b"abc").unwrap();
+                    ethernet().ip(ip).udp(1, 2).write(&mut bytes, b"abc").unwrap();
                 } else {
                     let mut header = etherparse::Ipv4Header::new(
                         0, 9, etherparse::IpNumber::UDP, [1; 4], [7; 4],
@@ -61,7 +61,7 @@ mod tests {
                     header.dscp = (class >> 2).try_into().unwrap();
                     header.ecn = (class & 3).try_into().unwrap();
                     let ip = IpHeaders::Ipv4(header, Default::default());
-                    ethernet.clone().ip(ip).udp(1, 2).write(&mut bytes, b"abc").unwrap();
+                    ethernet().ip(ip).udp(1, 2).write(&mut bytes, b"abc").unwrap();
                 }
                 bytes
             };

@@ -2,6 +2,7 @@
 //! compared with the exact line it prints.
 
 mod checks;
+mod policies;
 mod tunnels;
 mod values;
 
@@ -178,6 +179,7 @@ fn a_valid_file_with_its_defaults() {
                 timeouts,
                 health: None,
                 servers: vec![server("10.0.0.11:53", 1)],
+                policy: Policy::of(Protocol::Udp),
                 ..Default::default()
             },
         ],
