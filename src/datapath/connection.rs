@@ -95,6 +95,25 @@ pub(super) fn follow<A: Family, F: Frame>(
     Outcome::Pass
 }
 
+/// Begins a session that was made from a segment of the client in mid-stream, which was passed on:
+/// established in all likelihood, but nobody has confirmed it yet.
+pub(super) fn adopt<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    table: &mut Table<A>,
+    id: SessionId,
+    segment: &Segment,
+    now: u32,
+) {
+    let entry = table.get_mut(id);
+    let mut adopted = connection_of(entry);
+    connection::adopt(&mut adopted, segment);
+    take_over(entry, &adopted);
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    let timeout = service
+        .map_or(entry.timeout, |service| tcp_state::timeout(adopted.state, &service.timeouts));
+    table.set_state(id, adopted.state, timeout, now);
+}
+
 fn connection_of<A>(entry: &Entry<A>) -> Connection {
     Connection {
         mode: entry.mode,
@@ -119,18 +138,24 @@ fn read<A: Family>(
     frame: &[u8],
     flow: &Flow<A>,
 ) -> Segment {
-    let packet = tcp::Packet::new_unchecked(&frame[A::TRANSPORT..usize::from(flow.frame_len)]);
     // The other side's numbers are shifted on their way here, and so are acknowledgements of them.
     let shift = match direction {
         _ if !entry.extras.has(Extras::SHIFTED) => 0,
         Direction::Forward => aside.reply_shift,
         Direction::Reply => aside.forward_shift,
     };
+    let segment = first(frame, flow);
+    Segment { ack: segment.ack.wrapping_sub(shift), ..segment }
+}
+
+/// Reads a segment of which no session is known.
+pub(super) fn first<A: Family>(frame: &[u8], flow: &Flow<A>) -> Segment {
+    let packet = tcp::Packet::new_unchecked(&frame[A::TRANSPORT..usize::from(flow.frame_len)]);
     Segment {
         flags: flow.tcp_flags,
         seq: packet.seq(),
         len: packet.sequence_len(),
-        ack: packet.ack().wrapping_sub(shift),
+        ack: packet.ack(),
         scale: match flow.tcp_flags & tcp_flags::SYN {
             0 => 0,
             _ => window_scale(packet.options()).unwrap_or(0),

@@ -109,6 +109,8 @@ pub struct WorkerCounters {
     pub resets: Cell,
     /// Sessions that were ended since their server was down or gone.
     pub ended_with_server: Cell,
+    /// ICMP errors passed on to the end they concern; in `tx`.
+    pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
 }
@@ -140,6 +142,7 @@ impl WorkerCounters {
             events_lost: Cell::default(),
             resets: Cell::default(),
             ended_with_server: Cell::default(),
+            icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
         }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod choose;
 mod connection;
 pub mod counters;
 mod established;
@@ -13,6 +14,7 @@ pub mod family;
 pub mod frame;
 pub mod hops;
 mod icmp;
+mod icmp_error;
 pub mod limiter;
 mod local;
 pub mod local_ports;
@@ -24,6 +26,7 @@ pub mod policy;
 mod refuse;
 mod reset;
 mod segment;
+pub mod selection;
 pub mod snapshot;
 pub mod steer;
 mod sweep;

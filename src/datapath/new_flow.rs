@@ -3,6 +3,8 @@
 
 use hashbrown::HashSet;
 
+use super::choose;
+use super::connection;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
@@ -37,7 +39,7 @@ pub(super) fn open<A: Family, F: Frame>(
         return without_service(shared, lane, frame, item, now);
     };
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
-        return mid_stream(shared, frame, &item.flow, service, now);
+        return mid_stream(shared, lane, frame, item, service, now);
     }
     match create(shared, lane, item, service, now) {
         Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
@@ -68,16 +70,35 @@ fn opens_connection(flags: u8) -> bool {
 }
 
 /// A segment of a connection that no session is known for.
+#[cold]
+#[inline(never)]
 fn mid_stream<A: Family, F: Frame>(
     shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
     frame: &mut F,
-    flow: &Flow<A>,
+    item: &Item<A>,
     service: ServiceId,
     now: u32,
 ) -> Verdict {
+    use tcp_flags::{ACK, RST, SYN};
+    let flow = &item.flow;
     match shared.snapshot.services[usize::from(service.0)].policy.mid_stream {
-        MidStream::Drop | MidStream::Adopt => Verdict::Drop(DropReason::NoSession),
         MidStream::Reset => refuse::refuse(shared, frame, flow, DropReason::NoSession, now),
+        MidStream::Adopt if flow.tcp_flags & (SYN | RST | ACK) == ACK => {
+            match create(shared, lane, item, service, now) {
+                Ok(id) => {
+                    // Read before it is rewritten; taken up after, so that it does not confirm itself.
+                    let segment = connection::first(frame.bytes(), flow);
+                    let verdict =
+                        established::act(shared, lane, frame, item, id, Direction::Forward, now);
+                    connection::adopt(shared, &mut lane.table, id, &segment, now);
+                    verdict
+                }
+                Err(DropReason::HopLimitExceeded) => icmp::time_exceeded(shared, frame, flow, now),
+                Err(reason) => Verdict::Drop(reason),
+            }
+        }
+        MidStream::Drop | MidStream::Adopt => Verdict::Drop(DropReason::NoSession),
     }
 }
 
@@ -148,7 +169,7 @@ fn create<A: Family, F: Frame>(
     if lane.table.len() == lane.table.capacity() {
         return Err(DropReason::SessionTableFull);
     }
-    let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
+    let server_id = choose::server(shared, lane, item, service_id)?;
     create_with(shared, lane, &item.flow.key, service_id, server_id, now)
 }
 

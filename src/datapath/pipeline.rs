@@ -25,6 +25,7 @@ use super::established;
 use super::family::Family;
 use super::frame::Frame;
 use super::hops::{Hops, Released};
+use super::icmp_error;
 use super::limiter::TokenBucket;
 use super::local;
 use super::local_ports::LocalPorts;
@@ -390,9 +391,26 @@ impl<F: Frame> Pipeline<F> {
                 let fill = checksum.transport_partial | port.full_checksums;
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
-            Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
+            Ok(other) => Some(self.not_a_flow(frame, other, steer, now)),
             Err(reason) => Some(Verdict::Drop(reason)),
         }
+    }
+
+    /// Decides on what is read but is neither TCP nor UDP.
+    #[cold]
+    #[inline(never)]
+    fn not_a_flow(&mut self, frame: &mut F, parsed: Parsed, steer: bool, now: u32) -> Verdict {
+        let Pipeline { shared, v4, v6, .. } = self;
+        let passed_on = match parsed {
+            Parsed::Icmpv4 { frame_len, .. } => {
+                icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+            }
+            Parsed::Icmpv6 { frame_len, .. } => {
+                icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+            }
+            _ => None,
+        };
+        passed_on.unwrap_or_else(|| local::handle(shared, frame, parsed, now))
     }
 
     /// Stage 7.

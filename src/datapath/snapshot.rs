@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::policy::Policy;
+use super::selection::Selection;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -126,6 +127,8 @@ pub struct Service {
     pub tunnel_port: u16,
     /// VXLAN network identifier, 24 bits (`vxlan`).
     pub vni: u32,
+    /// How it selects among them beyond the scheduler.
+    pub selection: Selection,
 }
 
 /// A real server of one service.
@@ -145,6 +148,8 @@ pub struct Server {
     pub route: RouteTarget,
     /// MAC address of its tunnel device (`vxlan`).
     pub inner_mac: Mac,
+    /// Takes new sessions only when no other server of the service is up with weight.
+    pub backup: bool,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -201,6 +206,7 @@ impl Default for Service {
             policy: Policy::default(),
             tunnel_port: 0,
             vni: 0,
+            selection: Selection::default(),
         }
     }
 }
@@ -215,6 +221,7 @@ impl Default for Server {
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
             inner_mac: [0; 6],
+            backup: false,
         }
     }
 }

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
+use crate::datapath::selection::Selection;
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot,
@@ -119,6 +120,7 @@ pub fn compile(
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
+    snapshot.prepare();
     snapshot
 }
 
@@ -209,6 +211,7 @@ fn add_service(
             up: state.up && route.is_some(),
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
             inner_mac: server.inner_mac.unwrap_or_default(),
+            backup: server.backup,
         });
     }
     for listen in &service.listen {
@@ -229,7 +232,12 @@ fn add_service(
         policy: service.policy,
         tunnel_port: service.tunnel_port,
         vni: service.vni,
+        selection: selection(service),
     });
+}
+
+fn selection(service: &config::Service) -> Selection {
+    Selection { hash_on: service.hash_on, ..Default::default() }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {

@@ -6,6 +6,7 @@
 
 pub mod dscp;
 pub mod ethernet;
+pub mod icmp_error;
 pub mod mss;
 pub mod nat;
 pub mod sequence;

@@ -61,6 +61,9 @@ drop_reasons! {
     BadTransportChecksum, "bad_transport_checksum", "The port reports a wrong TCP or UDP checksum.";
     BadIcmp, "bad_icmp", "An ICMP packet that is cut short or whose checksum is wrong.";
     IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
+    BadIcmpQuote, "bad_icmp_quote", "An ICMP error that does not quote enough of the packet it is about, or a later fragment.";
+    IcmpNoSession, "icmp_no_session", "An ICMP error about a packet of no known session.";
+    IcmpOutOfWindow, "icmp_out_of_window", "An ICMP error about a TCP segment that its sender cannot have in flight (RFC 5927).";
     // Sessions and services.
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";

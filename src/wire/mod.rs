@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arp;
-mod bytes;
+pub(crate) mod bytes;
 pub mod checksum;
 pub mod drop_reason;
 pub mod ethernet;
@@ -23,6 +23,7 @@ pub mod ip_protocol;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod quoted;
 pub mod tcp;
 pub mod tcp_option;
 pub mod toeplitz;

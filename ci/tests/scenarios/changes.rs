@@ -111,6 +111,7 @@ impl Changes {
             ("events_lost", &c.events_lost),
             ("resets", &c.resets),
             ("ended_with_server", &c.ended_with_server),
+            ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);
         }

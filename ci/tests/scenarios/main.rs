@@ -7,6 +7,7 @@ mod connections;
 mod forwarding;
 mod frames;
 mod full_nat;
+mod icmp_errors;
 mod lifetimes;
 mod local;
 mod loops;

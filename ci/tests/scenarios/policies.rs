@@ -405,3 +405,60 @@ fn packets_are_marked_both_ways() {
         }
     }
 }
+
+#[test]
+fn a_connection_is_adopted_by_the_server_it_hashes_to() {
+    use shunt::sched::SchedulerKind;
+    let policy = Policy { mid_stream: MidStream::Adopt, ..Policy::default() };
+    for kind in [SchedulerKind::Sh, SchedulerKind::Maglev] {
+        let mut net = Net::two_armed(2);
+        let vip = endpoint("192.0.2.10:80");
+        let web = net.service(Protocol::Tcp, &[vip], Mode::Nat);
+        for n in 11..15 {
+            net.server(web, Family::V4.server(n), 8080);
+        }
+        net.snapshot.services[0].scheduler = kind;
+        net.snapshot.services[0].policy = policy;
+        net.snapshot.prepare();
+        // Two nodes: the second takes over in mid-stream.
+        let (mut first, mut second) = (Rig::new(net.clone()), Rig::new(net));
+        for n in 0..40 {
+            let from = SocketAddr::new(ip(&format!("198.51.100.{}", 7 + n)), 40_000);
+            let syn = first.by_client(tcp(from, vip, SYN)).bytes();
+            let server = first.send(FRONT, &syn)[0].1[5];
+            let packet = |dst, ttl| tcp(from, dst, PSH_ACK).payload(b"more").ttl(ttl);
+            let at = SocketAddr::new(Family::V4.server(server), 8080);
+            let more = second.by_client(packet(vip, 64)).bytes();
+            let out = second.to_server(server, packet(at, 63)).bytes();
+            let id = ServerId(u16::from(server) - 11);
+            let changes = Changes::none().tx(BACK, &out).forward(id, &more).session(id, false, 1);
+            second.step("adopted", FRONT, &more, Some(from), changes, &[(BACK, out.clone())]);
+            assert_eq!(states(&second), [TcpState::Contested]);
+            let changes = Changes::none().tx(BACK, &out).forward(id, &more);
+            second.step("goes on", FRONT, &more, Some(from), changes, &[(BACK, out)]);
+            assert_eq!(states(&second), [TcpState::Established]);
+            // The server does not know it: an exact reset, which the client gets.
+            let packet = |src, ttl| tcp(src, from, RST).seq(ISN + 1).ttl(ttl);
+            let reset = second.by_server(server, packet(at, 64)).bytes();
+            let out = second.to_client(packet(vip, 63)).bytes();
+            assert_eq!(second.send(BACK, &reset), [(FRONT, out)]);
+            assert_eq!(states(&second), [TcpState::Closed]);
+            second.pass(10_000 + LATE);
+            assert_eq!(second.sessions(), 0);
+            // Neither a reset nor half a handshake is a connection.
+            for flags in [RST, RST_ACK, SYN_ACK] {
+                let bytes = second.by_client(tcp(from, vip, flags)).bytes();
+                let changes = Changes::none().dropped(NoSession);
+                second.step("no connection", FRONT, &bytes, Some(from), changes, &[]);
+            }
+        }
+    }
+}
+
+fn states(rig: &Rig) -> Vec<TcpState> {
+    let mut found = Vec::new();
+    for worker in &rig.workers {
+        worker.pipeline().sessions_v4().walk(&mut 0, 1 << 20, |_, e| found.push(e.state));
+    }
+    found
+}

@@ -9,7 +9,7 @@ use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -87,6 +87,7 @@ pub(super) struct ServiceDraft {
     pub(super) policy: Option<Policy>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
+    pub(super) hash_on: Option<HashOn>,
 }
 
 /// `[[service.server]]`
@@ -95,6 +96,7 @@ pub(super) struct ServerDraft {
     pub(super) weight: Option<u16>,
     /// `Some(None)`: not given.
     pub(super) inner_mac: Option<Option<Mac>>,
+    pub(super) backup: Option<bool>,
 }
 
 impl Draft {
@@ -189,6 +191,7 @@ impl ServiceDraft {
             policy: self.policy?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
+            hash_on: self.hash_on?,
         })
     }
 }
@@ -199,6 +202,7 @@ impl ServerDraft {
             address: self.address?.value,
             weight: self.weight?,
             inner_mac: self.inner_mac?,
+            backup: self.backup?,
         })
     }
 }

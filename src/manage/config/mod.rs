@@ -34,7 +34,7 @@ use reader::Report;
 
 use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
@@ -154,6 +154,8 @@ pub struct Service {
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
     pub vni: u32,
+    /// What `sh` and `maglev` place a session by (key `hash_on`).
+    pub hash_on: HashOn,
 }
 
 /// `[[service.server]]`
@@ -165,6 +167,8 @@ pub struct Server {
     pub weight: u16,
     /// MAC address of its vxlan device (mode `vxlan`).
     pub inner_mac: Option<Mac>,
+    /// Takes new sessions only when no other server is up with weight.
+    pub backup: bool,
 }
 
 /// `[service.health]`
@@ -254,7 +258,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
 
 impl Default for Server {
     fn default() -> Self {
-        Server { address: SocketAddr::from(([0, 0, 0, 0], 0)), weight: 1, inner_mac: None }
+        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
     }
 }
 
@@ -272,6 +276,7 @@ impl Default for Service {
             policy: Policy::of(Protocol::Tcp),
             tunnel_port: 0,
             vni: 0,
+            hash_on: HashOn::Source,
         }
     }
 }

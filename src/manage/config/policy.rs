@@ -76,7 +76,7 @@ fn adopt(s: &Section<'_>, mode: Option<&At<Mode>>, scheduler: Option<SchedulerKi
         s.error("mid_stream", message);
     }
     if let Some(kind) = scheduler
-        && !matches!(kind.name(), "sh" | "maglev")
+        && !kind.hashes()
     {
         let message = format!(
             "\"adopt\" needs a scheduler that gives a client the same server every time, and \

@@ -475,3 +475,23 @@ proptest! {
         prop_assert!(c.state == Established);
     }
 }
+
+#[test]
+fn an_adopted_connection_is_in_doubt_until_it_goes_on() {
+    for mode in [Mode::Nat, Mode::Dr] {
+        let mut c = fresh(mode);
+        adopt(&mut c, &client(ACK | PSH, 100, 20, 50));
+        assert_eq!((c.forward_end, c.reply_end), (CLIENT.wrapping_add(121), SERVER + 51));
+        assert_eq!(c.state, Contested);
+        let mut refused = c;
+        conversation(&mut c, &[(Forward, client(ACK, 120, 0, 90), Pass, Established)]);
+        if mode == Mode::Nat {
+            // The server knows nothing of it.
+            let reset = segment(RST, SERVER + 51, 0, 0);
+            conversation(&mut refused, &[(Reply, reset, Pass, Closed)]);
+        }
+        let mut c = fresh(mode);
+        adopt(&mut c, &client(FIN | ACK, 100, 1, 50));
+        assert_eq!(c.state, if mode == Mode::Nat { FinClient } else { FinBoth });
+    }
+}

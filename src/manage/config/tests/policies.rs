@@ -46,7 +46,11 @@ fn what_udp_does_not_have() {
 
 #[test]
 fn connections_are_adopted_by_what_is_deterministic() {
-    for kind in ["rr", "wrr", "lc", "wlc"] {
+    for kind in ["sh", "maglev"] {
+        let given = format!("name = \"web\"\nmid_stream = \"adopt\"\nscheduler = \"{kind}\"");
+        expect(&[("name = \"web\"", &given)], &[]);
+    }
+    for kind in ["rr", "wrr", "lc", "wlc", "sed", "nq"] {
         web(
             &format!("mid_stream = \"adopt\"\nscheduler = \"{kind}\""),
             &format!(
