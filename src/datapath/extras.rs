@@ -3,9 +3,10 @@
 
 use super::family::Family;
 use super::frame::Frame;
+use super::introduce;
 use super::pipeline::{Item, Shared};
 use super::verdict::Verdict;
-use crate::rewrite::dscp;
+use crate::rewrite::{dscp, sequence};
 use crate::session::{Direction, Entry, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
@@ -14,16 +15,20 @@ pub(super) fn apply<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     table: &mut Table<A>,
     frame: &mut F,
-    _item: &Item<A>,
+    item: &Item<A>,
     id: SessionId,
-    _direction: Direction,
+    direction: Direction,
     _now: u32,
 ) -> Option<Verdict> {
-    let entry = table.get(id);
-    let extras = entry.extras;
+    let extras = table.get(id).extras;
     debug_assert!(extras != Extras::NONE);
     if extras.has(Extras::MARKED) {
-        mark(shared, entry, frame);
+        mark(shared, table.get(id), frame);
+    }
+    if extras.has(Extras::INTRODUCED) {
+        introduce::apply(shared, table, frame, item, id, direction);
+    } else if extras.has(Extras::SHIFTED) {
+        sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
     }
     None
 }

@@ -9,6 +9,7 @@ use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::introduce;
 use super::pipeline::{Item, Lane, Shared};
 use super::policy::MidStream;
 use super::refuse;
@@ -129,7 +130,7 @@ pub(super) fn resets_strays<A: Family>(snapshot: &Snapshot) -> HashSet<(A, u16)>
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &Lane<A>,
     frame: &mut F,
@@ -155,7 +156,7 @@ fn without_service<A: Family, F: Frame>(
 }
 
 /// Chooses a real server and makes the session.
-fn create<A: Family, F: Frame>(
+pub(super) fn create<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     item: &Item<A>,
@@ -245,6 +246,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
                 entry.extras = entry.extras.with(Extras::MARKED);
             }
             counters.server(server_id).created.add(1);
+            introduce::begin(service, &mut lane.table, id);
             Ok(id)
         }
         Err(error) => {

@@ -230,6 +230,7 @@ fn add_service(
         timeouts: service.timeouts,
         servers: ids,
         policy: service.policy,
+        introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,
         selection: selection(service),

@@ -111,6 +111,9 @@ impl Changes {
             ("events_lost", &c.events_lost),
             ("resets", &c.resets),
             ("ended_with_server", &c.ended_with_server),
+            ("fragments", &c.fragments),
+            ("fragments_held", &c.fragments_held),
+            ("toa_no_room", &c.toa_no_room),
             ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);

@@ -26,6 +26,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("EXPIRED"),
         Number("WITH SERVER"),
         Number("RESETS"),
+        Number("ICMP ERRORS"),
+        Number("FRAGMENTS"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -49,6 +51,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.sessions_expired),
             count(w.sessions_ended_with_server),
             count(w.resets_sent),
+            count(w.icmp_errors),
+            count(w.fragments),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
@@ -82,16 +86,20 @@ mod tests {
             sessions_v6: 2,
             sessions_expired: 6,
             busy_percent: 12.34,
+            icmp_errors: 9,
+            fragments: 11,
+            fragments_held: 1,
             events_lost: 0,
+            toa_no_room: 0,
             commands_waiting: 0,
-            resets_sent: 11,
+            resets_sent: 12,
             sessions_ended_with_server: 5,
         };
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  WITH SERVER  RESETS  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            5      11            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  WITH SERVER  RESETS  ICMP ERRORS  FRAGMENTS  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            5      12            9         11            0  1 in flight
 "
         );
     }

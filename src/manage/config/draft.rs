@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::policy::Policy;
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
 use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -85,6 +85,7 @@ pub(super) struct ServiceDraft {
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
     pub(super) policy: Option<Policy>,
+    pub(super) introduction: Option<Introduction>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
     pub(super) hash_on: Option<HashOn>,
@@ -189,6 +190,7 @@ impl ServiceDraft {
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
             policy: self.policy?,
+            introduction: self.introduction?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
             hash_on: self.hash_on?,
