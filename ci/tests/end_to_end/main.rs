@@ -10,6 +10,7 @@
 
 mod bulk;
 mod commands;
+mod connections;
 mod failure;
 mod http;
 mod introduce;
