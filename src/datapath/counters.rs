@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::snapshot::PortId;
-use crate::session::ServerId;
+use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
 
 /// The most ports a node can have, exception taps included.
 pub const MAX_PORTS: usize = 32;
 /// The most real servers a node can have, over all services.
 pub const MAX_SERVERS: usize = 16_384;
+/// The most services a node can have: each has a server.
+pub const MAX_SERVICES: usize = MAX_SERVERS;
 
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
@@ -28,6 +30,11 @@ impl Cell {
     #[inline(always)]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+    /// Takes `n` from a gauge. Only the owner calls it.
+    #[inline(always)]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
     /// Sets a gauge. Only the owner calls it.
     #[inline(always)]
@@ -70,6 +77,23 @@ pub struct ServerCounters {
     pub reply_packets: Cell,
     /// Bytes from the server (frames).
     pub reply_bytes: Cell,
+}
+
+/// One service, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct ServiceCounters {
+    /// SYNs that were answered with a cookie.
+    pub syn_cookies_sent: Cell,
+    /// ACKs that returned a cookie; each opened a session or was refused one.
+    pub syn_cookies_accepted: Cell,
+    /// ACKs without a session that returned no good cookie.
+    pub syn_cookies_rejected: Cell,
+    /// Sessions whose server has accepted, after Shunt's own handshake with the client.
+    pub syn_proxied: Cell,
+    /// Gauge: whether SYNs are answered with cookies, 0 or 1.
+    pub syn_proxy_on: Cell,
+    /// Gauge: its open sessions.
+    pub sessions: Cell,
 }
 
 /// All counters of one worker.
@@ -119,6 +143,11 @@ pub struct WorkerCounters {
     pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
+    services: Box<[ServiceCounters]>,
+    /// Gauge: clients that services with persistence remember.
+    pub persistent_clients: Cell,
+    /// Connections of clients that could not be remembered, since the table was full.
+    pub persistence_full: Cell,
 }
 
 impl Default for WorkerCounters {
@@ -154,6 +183,9 @@ impl WorkerCounters {
             icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
+            services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
+            persistent_clients: Cell::default(),
+            persistence_full: Cell::default(),
         }
     }
 
@@ -167,6 +199,18 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn server(&self, server: ServerId) -> &ServerCounters {
         &self.servers[usize::from(server.0)]
+    }
+
+    /// The counters of a service.
+    #[inline(always)]
+    pub fn service(&self, service: ServiceId) -> &ServiceCounters {
+        &self.services[usize::from(service.0)]
+    }
+
+    /// Gauge: the open sessions of a service.
+    #[inline(always)]
+    pub fn service_sessions(&self, service: ServiceId) -> &Cell {
+        &self.service(service).sessions
     }
 
     /// The counter of a drop reason.

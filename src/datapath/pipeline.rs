@@ -33,15 +33,19 @@ use super::local;
 use super::local_ports::LocalPorts;
 use super::new_flow;
 use super::note::Note;
+use super::one_packet::{self, Origins};
 use super::outbox::Outbox;
+use super::persist;
 use super::reset;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
 use super::sweep::{self, Sweep};
+use super::syn_proxy::{self, Retries, SynState};
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
-use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
+use crate::session::persistence::Persistence;
+use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
@@ -75,9 +79,14 @@ pub struct Setup {
     pub sessions_v6: usize,
     /// Secret of the session hash.
     pub seed: u64,
+    /// The counters of all workers, this one's included; they are read where connections are
+    /// limited. Empty when this one is alone.
+    pub all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Called with the address and length of each large block of memory before it is touched: the
     /// moment to ask for huge pages.
     pub advise: fn(usize, usize),
+    /// Secret of the SYN cookies, the same for all workers of the node.
+    pub cookie_secret: u128,
 }
 
 /// What both families share.
@@ -98,6 +107,11 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
+    pub(super) syn: SynState,
+    /// See [`Setup::all_counters`].
+    pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
+    /// Whether the burst comes from another worker (or from this one, once more): its notes count.
+    pub(super) steered: bool,
 }
 
 impl<F: Frame> Shared<F> {
@@ -158,6 +172,12 @@ pub(super) struct Lane<A: Family> {
     /// Those of them whose stray TCP segments are answered with a reset.
     pub(super) resets_strays: HashSet<(A, u16)>,
     pub(super) sweep: Sweep,
+    /// Servers that the SYN proxy is to ask again.
+    pub(super) syn_retries: Retries<A>,
+    /// Where clients of persistent services were sent.
+    pub(super) persistence: Persistence<A>,
+    /// Where answers of one-packet services come from.
+    pub(super) origins: Origins<A>,
 }
 
 /// The packets of a burst that are of one family.
@@ -190,6 +210,9 @@ impl<A: Family> Lane<A> {
             servers: HashSet::new(),
             resets_strays: HashSet::new(),
             sweep: Sweep::default(),
+            syn_retries: Retries::new(),
+            persistence: Persistence::new(setup.seed),
+            origins: Origins::new(),
         }
     }
 
@@ -200,6 +223,11 @@ impl<A: Family> Lane<A> {
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
         self.resets_strays = new_flow::resets_strays(snapshot);
+        self.origins = one_packet::origins(snapshot);
+        let clients = persist::clients(snapshot, self.table.capacity());
+        if clients != 0 {
+            self.persistence.allocate(clients);
+        }
     }
 
     /// Undoes what creating the session did outside the table.
@@ -212,6 +240,7 @@ impl<A: Family> Lane<A> {
         balancer.closed(entry.server_id);
         local_ports.release(entry);
         counters.server(entry.server_id).ended.add(1);
+        counters.service_sessions(entry.service).sub(1);
     }
 
     fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
@@ -222,9 +251,14 @@ impl<A: Family> Lane<A> {
             }
             Self::closed(entry, balancer, local_ports, &shared.counters);
             shared.counters.expired.add(1);
+            if entry.state == TcpState::SynProxied {
+                syn_proxy::expired(shared, entry, aside);
+            }
             true
         });
         sweep::walk(self, shared, now);
+        syn_proxy::retry(shared, self, now);
+        self.persistence.sweep(now);
     }
 
     /// Stages 3 to 6 for the packets of this family.
@@ -290,6 +324,9 @@ impl<F: Frame> Pipeline<F> {
                 tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
+                syn: SynState::new(setup.cookie_secret),
+                all_counters: setup.all_counters.clone(),
+                steered: false,
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
@@ -311,6 +348,11 @@ impl<F: Frame> Pipeline<F> {
         let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
         self.shared.tunnels.configure(snapshot);
+        self.shared.syn.gates.configure(snapshot, self.shared.worker);
+        if self.shared.syn.gates.any() {
+            self.v4.syn_retries.reserve();
+            self.v6.syn_retries.reserve();
+        }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         if sweep::needed(&old, snapshot) {
@@ -360,6 +402,7 @@ impl<F: Frame> Pipeline<F> {
         for frame in burst.iter() {
             frame.prefetch_bytes();
         }
+        self.shared.steered = steered;
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
@@ -511,10 +554,13 @@ impl<F: Frame> Pipeline<F> {
     /// The queues of `out` must be empty.
     /// Returns whether it queued something.
     pub fn expire(&mut self, now: u32, budget: usize, out: &mut Outbox<F>) -> bool {
+        syn_proxy::pass_gates(&mut self.shared, now);
         self.v4.expire(&mut self.shared, now, budget);
         self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
+        let persistent = self.v4.persistence.len() + self.v6.persistence.len();
+        self.shared.counters.persistent_clients.set(persistent as u64);
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
         if self.fragments_held() != 0 {

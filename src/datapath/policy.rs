@@ -29,6 +29,11 @@ impl Policy {
         let reset_on_expiry = matches!(protocol, Protocol::Tcp);
         Policy { mid_stream, reset_on_expiry, on_server_down, mss: 0, dscp: None }
     }
+
+    /// A maximum segment size as it may be announced.
+    pub const fn clamp_mss(&self, announced: u16) -> u16 {
+        if self.mss != 0 && self.mss < announced { self.mss } else { announced }
+    }
 }
 
 /// What becomes of a TCP segment in mid-stream that no session is known for.

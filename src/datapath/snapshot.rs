@@ -105,6 +105,21 @@ pub struct Route {
     pub target: RouteTarget,
 }
 
+/// Whether Shunt completes handshakes with clients before it asks a server (SYN proxy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynProxy {
+    /// Never.
+    #[default]
+    Off,
+    /// Always.
+    On,
+    /// While there are many SYNs.
+    Auto {
+        /// SYNs per second from which it is on; each worker has its share.
+        above: u32,
+    },
+}
+
 /// A virtual server.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -132,6 +147,8 @@ pub struct Service {
     pub vni: u32,
     /// How it selects among them beyond the scheduler.
     pub selection: Selection,
+    /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
+    pub syn_proxy: SynProxy,
 }
 
 /// How the servers of a FullNAT service are told the client's address.
@@ -178,6 +195,8 @@ pub struct Server {
     pub inner_mac: Mac,
     /// Takes new sessions only when no other server of the service is up with weight.
     pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -236,6 +255,7 @@ impl Default for Service {
             tunnel_port: 0,
             vni: 0,
             selection: Selection::default(),
+            syn_proxy: SynProxy::Off,
         }
     }
 }
@@ -251,6 +271,7 @@ impl Default for Server {
             route: RouteTarget { port: PortId(0), via: None },
             inner_mac: [0; 6],
             backup: false,
+            max_connections: 0,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::pipeline::{Lane, Shared};
 use super::policy::OnServerDown;
 use super::reset;
 use super::snapshot::{Server, Service, Snapshot};
+use super::syn_proxy;
 use crate::session::{Entry, SessionId, TcpState};
 use crate::wire::flow::Protocol;
 
@@ -100,6 +101,8 @@ fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>, now:
             }
             if tell {
                 reset::tell_both(shared, &entry, &aside, now);
+            } else if entry.state == TcpState::SynProxied {
+                syn_proxy::expired(shared, &entry, &aside);
             }
             lane.table.remove(id);
             Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);

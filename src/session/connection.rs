@@ -126,8 +126,7 @@ pub fn adopt(connection: &mut Connection, segment: &Segment) {
     };
     connection.forward_end = segment.end();
     connection.reply_end = segment.ack;
-    connection.scales.set(Direction::Forward, MAX_SCALE);
-    connection.scales.set(Direction::Reply, MAX_SCALE);
+    connection.scales = Scales::WIDEST;
 }
 
 impl Segment {

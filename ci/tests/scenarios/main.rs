@@ -20,4 +20,7 @@ mod parsing;
 mod policies;
 mod random;
 mod rig;
+mod selection;
+mod syn_proxy;
+mod syn_proxy_streams;
 mod tunnels;

@@ -462,3 +462,40 @@ fn states(rig: &Rig) -> Vec<TcpState> {
     }
     found
 }
+
+/// Through a tunnel the reset to the server goes with the same headers around it as the client's
+/// own would.
+#[test]
+fn a_server_behind_a_tunnel_is_told() {
+    let policy = Policy { reset_on_expiry: true, ..Policy::default() };
+    for mode in [Mode::Ipip, Mode::Gre, Mode::Gue, Mode::Vxlan] {
+        for (inner, outer) in
+            [(Family::V4, Family::V4), (Family::V6, Family::V4), (Family::V4, Family::V6)]
+        {
+            let mut net = Net::two_armed(1);
+            let vip = SocketAddr::new(inner.vip(), 80);
+            let web = net.service(Protocol::Tcp, &[vip], mode);
+            net.server(web, outer.server(11), 80);
+            net.snapshot.services[0].policy = policy;
+            (net.snapshot.services[0].tunnel_port, net.snapshot.services[0].vni) = (6000, 7);
+            let from = SocketAddr::new(inner.client(), 40_000);
+            let mut rig = Rig::new(net);
+            for flags in [SYN, ACK] {
+                let bytes = rig.by_client(tcp(from, vip, flags)).bytes();
+                assert_eq!(rig.send(FRONT, &bytes).len(), 1);
+            }
+            let reset = tcp(from, vip, RST_ACK).seq(ISN + 1).ack(ISN + 1).window(0);
+            rig.pass(900_000 + LATE);
+            let sent = rig.sent();
+            let own = tcp(vip, from, RST_ACK).seq(ISN + 1).ack(ISN + 1).window(0);
+            assert_eq!(sent[0], (FRONT, rig.to_client(own).bytes()));
+            // The client's own, of a session that has just begun.
+            for flags in [SYN, ACK] {
+                let bytes = rig.by_client(tcp(from, vip, flags)).bytes();
+                rig.send(FRONT, &bytes);
+            }
+            let reset = rig.by_client(reset).bytes();
+            assert_eq!(rig.send(FRONT, &reset), sent[1..], "{mode:?} {inner:?} in {outer:?}");
+        }
+    }
+}

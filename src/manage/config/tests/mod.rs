@@ -3,6 +3,7 @@
 
 mod checks;
 mod policies;
+mod selection;
 mod tunnels;
 mod values;
 
@@ -295,13 +296,6 @@ fn what_comes_later_is_not_supported_yet() {
     let later = "not supported yet; leave it out";
     for section in ["[ha]", "[[snat]]", "[[filter]]"] {
         one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
-    }
-    for key in ["persistence"] {
-        one(
-            "name = \"web\"",
-            &format!("name = \"web\"\n{key} = 1"),
-            &format!("f.toml:31: [[service]] {key}: {later}"),
-        );
     }
     for (off, given, at, place) in [
         ("vlan = 0", "vlan = 7", "side = \"client\"", "9: [[port]] vlan"),
