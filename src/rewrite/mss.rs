@@ -22,7 +22,7 @@ pub fn clamp<A: Address>(frame: &mut [u8], most: u16) -> bool {
     }
     // At an odd offset the value lies across two words of the sum, its bytes the other way round
     // (RFC 1071 2.B).
-    let word = |value: u16| if at % 2 == 0 { value } else { value.swap_bytes() };
+    let word = |value: u16| if at.is_multiple_of(2) { value } else { value.swap_bytes() };
     let delta = checksum::delta16(word(announced), word(most));
     let at = tcp::HEADER_LEN + at;
     segment[at..at + 2].copy_from_slice(&most.to_be_bytes());

@@ -324,7 +324,7 @@ pub struct Session {
     /// The real server.
     pub server: SocketAddr,
     /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
-    /// `closed` or `syn_proxied`.
+    /// `time_wait`, `closed`, `contested` (a reset was seen that may be forged) or `syn_proxied`.
     pub state: String,
     /// `nat`, `fullnat` or `dr`.
     pub mode: String,
