@@ -5,6 +5,7 @@ use super::choose;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
+use super::introduce;
 use super::one_packet;
 use super::persist;
 use super::pipeline::{Item, Lane, Shared};
@@ -45,7 +46,7 @@ pub(super) fn open<A: Family, F: Frame>(
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }
-    match choose::session(shared, lane, frame, item, service, now) {
+    match choose::session(shared, lane, frame, item, service, true, now) {
         Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
         Err(verdict) => verdict,
     }
@@ -73,7 +74,7 @@ fn opens_connection(flags: u8) -> bool {
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &Lane<A>,
     frame: &mut F,
@@ -113,6 +114,8 @@ pub(super) fn create_with<A: Family, F: Frame>(
             lane.balancer.opened(server_id);
             shared.counters.server(server_id).created.add(1);
             shared.counters.service_sessions(service_id).add(1);
+            let service = &shared.snapshot.services[usize::from(service_id.0)];
+            introduce::begin(service, &mut lane.table, id);
             Ok(id)
         }
         Err(error) => {

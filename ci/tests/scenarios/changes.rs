@@ -111,6 +111,9 @@ impl Changes {
             ("persistent_clients", &c.persistent_clients),
             ("persistence_full", &c.persistence_full),
             ("events_lost", &c.events_lost),
+            ("fragments", &c.fragments),
+            ("fragments_held", &c.fragments_held),
+            ("toa_no_room", &c.toa_no_room),
             ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);

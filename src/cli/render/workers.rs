@@ -25,6 +25,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("SESSIONS"),
         Number("EXPIRED"),
         Number("PERSISTENT"),
+        Number("ICMP ERRORS"),
+        Number("FRAGMENTS"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -47,6 +49,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.sessions_v4 + w.sessions_v6),
             count(w.sessions_expired),
             count(w.persistent_clients),
+            count(w.icmp_errors),
+            count(w.fragments),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
@@ -82,14 +86,18 @@ mod tests {
             persistent_clients: 12,
             persistence_full: 0,
             busy_percent: 12.34,
+            icmp_errors: 9,
+            fragments: 11,
+            fragments_held: 1,
             events_lost: 0,
+            toa_no_room: 0,
             commands_waiting: 0,
         };
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  PERSISTENT  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6          12            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  PERSISTENT  ICMP ERRORS  FRAGMENTS  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6          12            9         11            0  1 in flight
 "
         );
     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::reader::{At, List};
 use super::selection::SelectionDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -85,6 +85,7 @@ pub(super) struct ServiceDraft {
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
     pub(super) selection: SelectionDraft,
+    pub(super) introduction: Option<Introduction>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
 }
@@ -191,6 +192,7 @@ impl ServiceDraft {
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
             selection: self.selection.into_selection()?,
+            introduction: self.introduction?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
         })

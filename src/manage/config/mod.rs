@@ -8,6 +8,7 @@
 mod addresses;
 mod draft;
 mod error;
+mod introduction;
 pub(in crate::manage) mod network;
 mod reach;
 mod reader;
@@ -33,7 +34,8 @@ pub use selection::{Persistence, Quic, Selection};
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -150,6 +152,8 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// How it selects its servers beyond the scheduler.
     pub selection: Selection,
+    /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
+    pub introduction: Introduction,
     /// UDP destination port of the tunnel; 0 where the mode has none.
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
@@ -188,6 +192,8 @@ pub struct Health {
     pub fall: u32,
     /// Another port to ask than the one that serves (key `port`).
     pub port: Option<u16>,
+    /// The PROXY protocol header that the server expects of the check.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// How a health check asks.
@@ -283,6 +289,7 @@ impl Default for Service {
             health: None,
             servers: Vec::new(),
             selection: Selection::default(),
+            introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
         }
