@@ -243,6 +243,8 @@ fn start_workers(
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
+    let cookie_secret = [0, 1].map(|half| RandomState::new().hash_one(("SYN cookies", half)));
+    let cookie_secret = u128::from(cookie_secret[0]) << 64 | u128::from(cookie_secret[1]);
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
     let all_counters: Arc<[_]> = cores.iter().map(|_| Arc::new(WorkerCounters::new())).collect();
@@ -259,6 +261,7 @@ fn start_workers(
             seed,
             all_counters: all_counters.clone(),
             advise: advise_huge_pages,
+            cookie_secret,
         };
         let (snapshot, stop, idle, eal) =
             (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());

@@ -171,6 +171,7 @@ impl Rig {
                 sessions_v4: sessions,
                 sessions_v6: 16,
                 seed: 1,
+                cookie_secret: 1,
                 advise: |_, _| {},
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), counters.clone());

@@ -122,6 +122,7 @@ impl Rig {
             sessions_v4,
             sessions_v6,
             seed: 7,
+            cookie_secret: 7,
             all_counters: Arc::default(),
             advise: |_, _| {},
         };

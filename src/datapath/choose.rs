@@ -27,11 +27,37 @@ use crate::wire::flow::Flow;
 /// Servers that are tried for one session.
 const TRIES: usize = 8;
 
-/// Makes a session for the client's packet, which no session knows and which may open one. What is
-/// not `whole` but a first fragment goes by neither connection id nor what another worker knows.
+/// Makes a session for the client's packet, which no session knows and which may open one.
+///
+/// The verdict, if there is none, may be that the packet goes to another worker with a question; it
+/// then comes back and is here again, with the answer.
+pub(super) fn session<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    service_id: ServiceId,
+    now: u32,
+) -> Result<SessionId, Verdict> {
+    make(shared, lane, frame, item, service_id, true, now)
+}
+
+/// The same for the first fragment of a datagram, which goes by neither connection id nor what another
+/// worker knows: its note has its ports.
+pub(super) fn session_here<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    service_id: ServiceId,
+    now: u32,
+) -> Result<SessionId, Verdict> {
+    make(shared, lane, frame, item, service_id, false, now)
+}
+
 #[cold]
 #[inline(never)]
-pub(super) fn session<A: Family, F: Frame>(
+fn make<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     frame: &mut F,

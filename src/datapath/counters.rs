@@ -18,6 +18,8 @@ use crate::wire::DropReason;
 pub const MAX_PORTS: usize = 32;
 /// The most real servers a node can have, over all services.
 pub const MAX_SERVERS: usize = 16_384;
+/// The most services a node can have: each has a server.
+pub const MAX_SERVICES: usize = MAX_SERVERS;
 
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
@@ -77,6 +79,23 @@ pub struct ServerCounters {
     pub reply_bytes: Cell,
 }
 
+/// One service, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct ServiceCounters {
+    /// SYNs that were answered with a cookie.
+    pub syn_cookies_sent: Cell,
+    /// ACKs that returned a cookie; each opened a session or was refused one.
+    pub syn_cookies_accepted: Cell,
+    /// ACKs without a session that returned no good cookie.
+    pub syn_cookies_rejected: Cell,
+    /// Sessions whose server has accepted, after Shunt's own handshake with the client.
+    pub syn_proxied: Cell,
+    /// Gauge: whether SYNs are answered with cookies, 0 or 1.
+    pub syn_proxy_on: Cell,
+    /// Gauge: its open sessions.
+    pub sessions: Cell,
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -120,7 +139,7 @@ pub struct WorkerCounters {
     pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
-    services: Box<[Cell]>,
+    services: Box<[ServiceCounters]>,
     /// Gauge: clients that services with persistence remember.
     pub persistent_clients: Cell,
     /// Connections of clients that could not be remembered, since the table was full.
@@ -158,8 +177,7 @@ impl WorkerCounters {
             icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
-            // No service is without a server.
-            services: (0..MAX_SERVERS).map(|_| Cell::default()).collect(),
+            services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
             persistent_clients: Cell::default(),
             persistence_full: Cell::default(),
         }
@@ -177,10 +195,16 @@ impl WorkerCounters {
         &self.servers[usize::from(server.0)]
     }
 
+    /// The counters of a service.
+    #[inline(always)]
+    pub fn service(&self, service: ServiceId) -> &ServiceCounters {
+        &self.services[usize::from(service.0)]
+    }
+
     /// Gauge: the open sessions of a service.
     #[inline(always)]
     pub fn service_sessions(&self, service: ServiceId) -> &Cell {
-        &self.services[usize::from(service.0)]
+        &self.service(service).sessions
     }
 
     /// The counter of a drop reason.

@@ -5,6 +5,7 @@ use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
 use super::pipeline::{Item, Shared};
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::sequence;
 use crate::session::{Direction, Extras, SessionId, Table};
@@ -26,6 +27,9 @@ pub(super) fn apply<A: Family, F: Frame>(
         introduce::apply(shared, table, frame, item, id, direction);
     } else if extras.has(Extras::SHIFTED) {
         sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
+    }
+    if extras.has(Extras::PROXIED) {
+        syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
     }
     None
 }

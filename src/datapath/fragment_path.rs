@@ -260,5 +260,5 @@ fn open<A: Family, F: Frame>(
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
         return Err(Verdict::Drop(DropReason::NoSession));
     }
-    choose::session(shared, lane, frame, &item, service, false, now)
+    choose::session_here(shared, lane, frame, &item, service, now)
 }

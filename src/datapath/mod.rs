@@ -37,5 +37,7 @@ mod segment;
 pub mod selection;
 pub mod snapshot;
 pub mod steer;
+mod syn_gate;
+mod syn_proxy;
 mod tunnel;
 pub mod verdict;

@@ -10,6 +10,7 @@ use super::one_packet;
 use super::persist;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
@@ -40,13 +41,18 @@ pub(super) fn open<A: Family, F: Frame>(
             None => without_service(shared, lane, frame, item, now),
         };
     };
+    if key.protocol == Protocol::Tcp
+        && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
+    {
+        return verdict;
+    }
     if shared.snapshot.services[usize::from(service.0)].selection.one_packet {
         return one_packet::forward(shared, lane, frame, item, service, now);
     }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }
-    match choose::session(shared, lane, frame, item, service, true, now) {
+    match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
         Err(verdict) => verdict,
     }

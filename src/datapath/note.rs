@@ -1,16 +1,19 @@
 //! What one worker tells another with a packet it hands over: one word beside the frame.
+//!
+//! The lowest byte says what it is; see [`Note::encode`].
+
+use crate::session::{ServerId, ServiceId};
 
 use super::fragments::Binding;
-use crate::session::{ServerId, ServiceId};
 
 /// The lowest byte of the word says what the rest is.
 const KIND: u64 = 0xff;
 /// Source port, destination port, and 24 bits of identification.
 const FRAGMENT: u64 = 1;
-/// Service, worker.
-const WHICH_SERVER: u64 = 2;
-/// Service, server.
-const SERVER: u64 = 3;
+/// Two numbers of 16 bits: see [`words`].
+const WHICH_SERVER: u64 = 16;
+/// The same.
+const SERVER: u64 = 17;
 
 /// A note to a packet; most packets have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,33 +47,33 @@ impl Note {
                 FRAGMENT | (sport as u64) << 8 | (dport as u64) << 24 | (ident as u64) << 40
             }
             Note::WhichServer { service_id, asked_by } => {
-                WHICH_SERVER | (service_id.0 as u64) << 8 | (asked_by as u64) << 24
+                words(WHICH_SERVER, service_id.0, asked_by as u16)
             }
-            Note::Server { service_id, server_id } => {
-                SERVER | (service_id.0 as u64) << 8 | (server_id.0 as u64) << 24
-            }
+            Note::Server { service_id, server_id } => words(SERVER, service_id.0, server_id.0),
         }
     }
 
     /// From the word that the frame carries.
     pub const fn decode(word: u64) -> Self {
+        let (first, second) = ((word >> 16) as u16, (word >> 32) as u16);
         match word & KIND {
             FRAGMENT => Note::Fragment(Binding {
                 sport: (word >> 8) as u16,
                 dport: (word >> 24) as u16,
                 ident: (word >> 40) as u32,
             }),
-            WHICH_SERVER => Note::WhichServer {
-                service_id: ServiceId((word >> 8) as u16),
-                asked_by: (word >> 24) as u8,
-            },
-            SERVER => Note::Server {
-                service_id: ServiceId((word >> 8) as u16),
-                server_id: ServerId((word >> 24) as u16),
-            },
+            WHICH_SERVER => {
+                Note::WhichServer { service_id: ServiceId(first), asked_by: second as u8 }
+            }
+            SERVER => Note::Server { service_id: ServiceId(first), server_id: ServerId(second) },
             _ => Note::None,
         }
     }
+}
+
+/// The kind in the lowest byte, two numbers of 16 bits from bit 16 on.
+const fn words(kind: u64, first: u16, second: u16) -> u64 {
+    kind | (first as u64) << 16 | (second as u64) << 32
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@
 //!   entries are not renewed: after `seconds` it has none.
 //! - A server with as many connections as it may have keeps the entry; the connection goes the way
 //!   of `overflow`.
+//! - A server that cannot have the connection (another service has its reply addresses and ports there)
+//!   keeps the entry; the connection goes to the next one.
 //! - In a full table a client is not remembered: its connection is scheduled, and counted in
 //!   `persistence_full`.
 

@@ -37,11 +37,12 @@ use super::outbox::Outbox;
 use super::persist;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
+use super::syn_proxy::{self, Retries, SynState};
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
 use crate::session::persistence::Persistence;
-use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
+use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
@@ -81,6 +82,8 @@ pub struct Setup {
     /// Called with the address and length of each large block of memory before it is touched: the
     /// moment to ask for huge pages.
     pub advise: fn(usize, usize),
+    /// Secret of the SYN cookies, the same for all workers of the node.
+    pub cookie_secret: u128,
 }
 
 /// What both families share.
@@ -101,6 +104,7 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
+    pub(super) syn: SynState,
     /// See [`Setup::all_counters`].
     pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Whether the burst comes from another worker (or from this one, once more): its notes count.
@@ -157,6 +161,8 @@ pub(super) struct Lane<A: Family> {
     pub(super) local_ports: LocalPorts<A>,
     /// Where real servers answer from: tells an answer to nobody from a stray packet.
     pub(super) servers: HashSet<(A, u16)>,
+    /// Servers that the SYN proxy is to ask again.
+    pub(super) syn_retries: Retries<A>,
     /// Where clients of persistent services were sent.
     pub(super) persistence: Persistence<A>,
     /// Where answers of one-packet services come from.
@@ -191,6 +197,7 @@ impl<A: Family> Lane<A> {
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
+            syn_retries: Retries::new(),
             persistence: Persistence::new(setup.seed),
             origins: Origins::new(),
         }
@@ -222,13 +229,16 @@ impl<A: Family> Lane<A> {
         counters.service_sessions(entry.service).sub(1);
     }
 
-    fn expire<F>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
+    fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        let counters = &shared.counters;
-        table.expire(now, budget, |entry: &Entry<A>, _: &Aside| {
-            Self::closed(entry, balancer, local_ports, counters);
-            counters.expired.add(1);
+        table.expire(now, budget, |entry: &Entry<A>, aside: &Aside| {
+            Self::closed(entry, balancer, local_ports, &shared.counters);
+            shared.counters.expired.add(1);
+            if entry.state == TcpState::SynProxied {
+                syn_proxy::expired(shared, entry, aside);
+            }
         });
+        syn_proxy::retry(shared, self, now);
         self.persistence.sweep(now);
     }
 
@@ -295,6 +305,7 @@ impl<F: Frame> Pipeline<F> {
                 tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
+                syn: SynState::new(setup.cookie_secret),
                 all_counters: setup.all_counters.clone(),
                 steered: false,
             },
@@ -318,6 +329,11 @@ impl<F: Frame> Pipeline<F> {
         let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
         self.shared.tunnels.configure(snapshot);
+        self.shared.syn.gates.configure(snapshot, self.shared.worker);
+        if self.shared.syn.gates.any() {
+            self.v4.syn_retries.reserve();
+            self.v6.syn_retries.reserve();
+        }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
@@ -515,6 +531,7 @@ impl<F: Frame> Pipeline<F> {
     /// The queues of `out` must be empty.
     /// Returns whether it queued something.
     pub fn expire(&mut self, now: u32, budget: usize, out: &mut Outbox<F>) -> bool {
+        syn_proxy::pass_gates(&mut self.shared, now);
         self.v4.expire(&mut self.shared, now, budget);
         self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);

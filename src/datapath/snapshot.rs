@@ -104,6 +104,21 @@ pub struct Route {
     pub target: RouteTarget,
 }
 
+/// Whether Shunt completes handshakes with clients before it asks a server (SYN proxy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynProxy {
+    /// Never.
+    #[default]
+    Off,
+    /// Always.
+    On,
+    /// While there are many SYNs.
+    Auto {
+        /// SYNs per second from which it is on; each worker has its share.
+        above: u32,
+    },
+}
+
 /// A virtual server.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -129,6 +144,8 @@ pub struct Service {
     pub vni: u32,
     /// How it selects among them beyond the scheduler.
     pub selection: Selection,
+    /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
+    pub syn_proxy: SynProxy,
 }
 
 /// How the servers of a FullNAT service are told the client's address.
@@ -234,6 +251,7 @@ impl Default for Service {
             tunnel_port: 0,
             vni: 0,
             selection: Selection::default(),
+            syn_proxy: SynProxy::Off,
         }
     }
 }

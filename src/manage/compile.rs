@@ -235,6 +235,7 @@ fn add_service(
         introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,
+        syn_proxy: service.syn_proxy,
     });
 }
 

@@ -97,6 +97,9 @@ impl Extras {
     pub const PROXY_V2: Extras = Extras(1 << 12);
     /// With [`Extras::INTRODUCED`]: a packet that told the server is perhaps on its way.
     pub const TOLD: Extras = Extras(1 << 13);
+    /// Its handshake was Shunt's (SYN proxy); [`super::Aside::note`] says where the server differs from
+    /// what the client was promised.
+    pub const PROXIED: Extras = Extras(32);
 
     /// Whether there is nothing to do.
     #[inline(always)]
@@ -153,6 +156,8 @@ pub enum TcpState {
     TimeWait,
     /// Established, and RST was seen that is perhaps not its sender's.
     Contested,
+    /// The client has completed Shunt's own handshake (SYN proxy) and the server was sent a SYN.
+    SynProxied,
 }
 
 /// One session. 64 bytes for IPv4, 128 for IPv6.

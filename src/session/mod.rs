@@ -12,6 +12,7 @@ pub mod new_session;
 pub mod persistence;
 pub mod ports;
 pub mod sequence;
+pub mod syn_cookie;
 pub mod table;
 pub mod tcp_state;
 pub mod wheel;

@@ -26,6 +26,7 @@ pub mod ipv6;
 pub mod ndp;
 pub mod quic;
 pub mod quoted;
+pub mod syn_options;
 pub mod tcp;
 pub mod tcp_option;
 pub mod toeplitz;

@@ -7,19 +7,9 @@ use crate::rig::{Family, Mode, Plan, Rig, WEB, vip};
 /// Sends `count` requests, each on a connection of its own; how many each server answered. None
 /// may fail.
 pub(crate) fn requests(rig: &Rig, family: Family, count: usize) -> BTreeMap<String, usize> {
-    requests_to(rig, family, WEB, count)
-}
-
-/// The same to another port of the virtual address.
-pub(crate) fn requests_to(
-    rig: &Rig,
-    family: Family,
-    port: u16,
-    count: usize,
-) -> BTreeMap<String, usize> {
     // curl reads [1-400] in an IPv6 URL as the address, so the VIP goes by a name.
-    let resolve = format!("vip:{port}:{}", vip(family));
-    let url = format!("http://vip:{port}/?[1-{count}]");
+    let resolve = format!("vip:{WEB}:{}", vip(family));
+    let url = format!("http://vip/?[1-{count}]");
     let close = "Connection: close";
     let output = rig
         .client

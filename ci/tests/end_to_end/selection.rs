@@ -3,12 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use crate::http::{requests, requests_to};
-use crate::namespace::{Namespace, Task};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::http::requests;
+use crate::namespace::Task;
 use crate::rig::{Family, Mode, Plan, Rig, client, vip};
+use crate::servers::RealServer;
 
 const HTTP: u16 = 81;
 const HTTPS: u16 = 82;
@@ -19,6 +23,11 @@ const QUIC: u16 = 443;
 /// Where the servers answer datagrams of `DNS` and `QUIC`.
 const DNS_SERVER: u16 = 5300;
 const QUIC_SERVER: u16 = 4433;
+/// Where they answer connections of `HTTP`, `HTTPS` and `BACKUP`. Each has its own: two services
+/// cannot have the same client port at one server's.
+const HTTP_SERVER: u16 = 9001;
+const HTTPS_SERVER: u16 = 9002;
+const BACKUP_SERVER: u16 = 9003;
 
 /// A service of both families on `port`, with these keys; `server_keys` of servers 1 and 2.
 fn service(port: u16, protocol: &str, to: u16, keys: &str, server_keys: [&str; 2]) -> String {
@@ -41,15 +50,15 @@ fn plan() -> Plan {
     let mut plan = Plan::new(Mode::Nat, 2);
     plan.service_keys = "scheduler = \"maglev\"\nhash_on = \"source\"\n".into();
     let group = "persistence = { seconds = 60, group = \"site\" }";
-    let health = "[service.health]\ntype = \"http\"\npath = \"/healthz\"\ninterval_ms = 200\n\
-                  timeout_ms = 200\nrise = 1\nfall = 2\n";
+    let health =
+        "[service.health]\ntype = \"tcp\"\ninterval_ms = 200\ntimeout_ms = 200\nfall = 2\n";
     let quic = "hash_on = \"quic_cid\"\nquic = { server_id_length = 1 }";
     let ids = ["quic_server_id = \"01\"", "quic_server_id = \"02\""];
     plan.sections = [
-        service(HTTP, "tcp", 8080, group, ["", ""]),
-        service(HTTPS, "tcp", 8080, group, ["", ""]),
+        service(HTTP, "tcp", HTTP_SERVER, group, ["", ""]),
+        service(HTTPS, "tcp", HTTPS_SERVER, group, ["", ""]),
         service(LIMITED, "tcp", 7, "max_connections = 2", ["", ""]),
-        service(BACKUP, "tcp", 8080, health, ["", "backup = true"]),
+        service(BACKUP, "tcp", BACKUP_SERVER, health, ["", "backup = true"]),
         service(DNS, "udp", DNS_SERVER, "one_packet = true", ["", ""]),
         service(QUIC, "udp", QUIC_SERVER, quic, ids),
     ]
@@ -58,14 +67,9 @@ fn plan() -> Plan {
 }
 
 /// Answers every datagram at `port` with the server's name.
-fn answer_with_name(
-    namespace: &Namespace,
-    name: &str,
-    addresses: [std::net::IpAddr; 2],
-    port: u16,
-) -> Task {
-    let name = name.to_owned();
-    namespace.spawn(move || async move {
+fn answer_with_name(server: &RealServer, port: u16) -> Task {
+    let (name, addresses) = (server.name.clone(), server.addresses);
+    server.namespace.spawn(move || async move {
         let answer = |address| {
             let name = name.clone();
             async move {
@@ -79,6 +83,30 @@ fn answer_with_name(
         };
         tokio::join!(answer(addresses[0]), answer(addresses[1]));
     })
+}
+
+/// The same for connections: the name, and the end.
+fn serve_name(server: &RealServer, port: u16) -> Task {
+    let name = server.name.clone();
+    server.namespace.spawn(move || async move {
+        let at = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let listener = TcpListener::bind(at).await.expect("a listener");
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else { continue };
+            let _ = stream.write_all(name.as_bytes()).await;
+        }
+    })
+}
+
+/// Opens connections one after the other; how many each server has answered.
+fn names(rig: &Rig, family: Family, port: u16, count: usize) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for mut stream in rig.connect(family, port, count) {
+        let mut name = String::new();
+        stream.read_to_string(&mut name).expect("a name");
+        *answers.entry(name).or_insert(0) += 1;
+    }
+    answers
 }
 
 fn socket(family: Family) -> UdpSocket {
@@ -143,37 +171,40 @@ fn limited(rig: &Rig) {
 #[test]
 fn selection() {
     let mut rig = Rig::without_shunt(plan());
-    let _answering: Vec<Task> = rig
-        .servers
-        .iter()
-        .flat_map(|s| {
-            [DNS_SERVER, QUIC_SERVER]
-                .map(|port| answer_with_name(&s.namespace, &s.name, s.addresses, port))
-        })
-        .collect();
+    let answering = |s: &RealServer| {
+        [
+            answer_with_name(s, DNS_SERVER),
+            answer_with_name(s, QUIC_SERVER),
+            serve_name(s, HTTP_SERVER),
+            serve_name(s, HTTPS_SERVER),
+        ]
+    };
+    let _answering: Vec<_> = rig.servers.iter().map(answering).collect();
+    let mut primary_and_backup: Vec<Task> =
+        rig.servers.iter().map(|s| serve_name(s, BACKUP_SERVER)).collect();
     let config = rig.write_config("shunt.toml", &rig.config());
     rig.run_shunt(&config);
 
     for family in Family::BOTH {
         // All from one address, over both workers.
         assert_eq!(requests(&rig, family, 40).len(), 1, "maglev by source");
-        let home = requests_to(&rig, family, HTTP, 30);
+        let home = names(&rig, family, HTTP, 30);
         assert_eq!(home.len(), 1, "persistence");
-        assert_eq!(requests_to(&rig, family, HTTPS, 30), home, "persistence of the group");
-        let primary = requests_to(&rig, family, BACKUP, 10);
+        assert_eq!(names(&rig, family, HTTPS, 30), home, "persistence of the group");
+        let primary = names(&rig, family, BACKUP, 10);
         assert_eq!(primary.into_keys().collect::<Vec<_>>(), ["server1"]);
     }
     one_packet(&rig);
     quic(&rig);
     limited(&rig);
 
-    rig.servers[0].kill_http();
+    drop(primary_and_backup.remove(0));
     rig.wait_for("the primary is down", |rig| {
         let down = |s: &crate::view::Server| s.service == "port-84" && !s.up;
         rig.servers_view().iter().filter(|s| down(s)).count() == 2
     });
     for family in Family::BOTH {
-        let backup = requests_to(&rig, family, BACKUP, 10);
+        let backup = names(&rig, family, BACKUP, 10);
         assert_eq!(backup.into_keys().collect::<Vec<_>>(), ["server2"]);
     }
     rig.finish();

@@ -20,4 +20,6 @@ mod parsing;
 mod random;
 mod rig;
 mod selection;
+mod syn_proxy;
+mod syn_proxy_streams;
 mod tunnels;

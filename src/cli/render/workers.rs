@@ -24,9 +24,9 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("MADE"),
         Number("SESSIONS"),
         Number("EXPIRED"),
-        Number("PERSISTENT"),
         Number("ICMP ERRORS"),
         Number("FRAGMENTS"),
+        Number("PERSISTENT"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -48,9 +48,9 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.originated_packets),
             count(w.sessions_v4 + w.sessions_v6),
             count(w.sessions_expired),
-            count(w.persistent_clients),
             count(w.icmp_errors),
             count(w.fragments),
+            count(w.persistent_clients),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
@@ -96,8 +96,8 @@ mod tests {
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  PERSISTENT  ICMP ERRORS  FRAGMENTS  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6          12            9         11            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  ICMP ERRORS  FRAGMENTS  PERSISTENT  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            9         11          12            0  1 in flight
 "
         );
     }

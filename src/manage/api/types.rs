@@ -73,6 +73,8 @@ pub struct Status {
     pub dropped_pps: u64,
     /// The reasons that dropped most, most first.
     pub worst_drops: Vec<DropCount>,
+    /// Services whose SYNs are answered with cookies now.
+    pub syn_proxy_on: Vec<String>,
 }
 
 /// Whether a worker accounts for every packet.
@@ -179,6 +181,25 @@ pub struct Service {
     /// What went through it.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// Its SYN proxy; `null` when it has none.
+    pub syn_proxy: Option<SynProxy>,
+}
+
+/// The SYN proxy of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynProxy {
+    /// `on` or `auto`.
+    pub policy: String,
+    /// Workers that answer SYNs with cookies now.
+    pub workers_on: u64,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: u64,
+    /// ACKs that returned one.
+    pub cookies_accepted: u64,
+    /// Segments without a session that returned none that is good.
+    pub cookies_rejected: u64,
+    /// Connections that a server has accepted, after Shunt's handshake with the client.
+    pub connections: u64,
 }
 
 /// `GET /v1/servers`
@@ -302,8 +323,8 @@ pub struct Session {
     pub local: SocketAddr,
     /// The real server.
     pub server: SocketAddr,
-    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both` or
-    /// `closed`.
+    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
+    /// `closed` or `syn_proxied`.
     pub state: String,
     /// `nat`, `fullnat` or `dr`.
     pub mode: String,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::reader::{At, List};
 use super::selection::SelectionDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
-use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -84,10 +84,11 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
-    pub(super) selection: SelectionDraft,
     pub(super) introduction: Option<Introduction>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
+    pub(super) syn_proxy: Option<At<SynProxy>>,
+    pub(super) selection: SelectionDraft,
 }
 
 /// `[[service.server]]`
@@ -191,10 +192,11 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
-            selection: self.selection.into_selection()?,
             introduction: self.introduction?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
+            syn_proxy: self.syn_proxy?.value,
+            selection: self.selection.into_selection()?,
         })
     }
 }

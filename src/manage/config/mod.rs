@@ -15,6 +15,7 @@ mod reader;
 mod schema;
 mod selection;
 mod service;
+mod syn_proxy;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -34,7 +35,7 @@ pub use selection::{Persistence, Quic, Selection};
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Introduction, Mac, Side, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -150,14 +151,16 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
-    /// How it selects its servers beyond the scheduler.
-    pub selection: Selection,
     /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
     pub introduction: Introduction,
+    /// How it selects its servers beyond the scheduler.
+    pub selection: Selection,
     /// UDP destination port of the tunnel; 0 where the mode has none.
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
     pub vni: u32,
+    /// `syn_proxy` and `syn_proxy_above`
+    pub syn_proxy: SynProxy,
 }
 
 /// `[[service.server]]`
@@ -288,10 +291,11 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
-            selection: Selection::default(),
             introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
+            syn_proxy: SynProxy::Off,
+            selection: Selection::default(),
         }
     }
 }

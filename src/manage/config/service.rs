@@ -3,6 +3,7 @@
 use super::draft::{ServerDraft, ServiceDraft};
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
+use super::syn_proxy;
 use super::values::{
     boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
 };
@@ -89,6 +90,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         s.missing("server", "at least one [[service.server]]");
     }
     let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
+    let syn_proxy = syn_proxy::read(&mut s);
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -105,6 +107,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         introduction,
         tunnel_port,
         vni,
+        syn_proxy,
         selection,
     }
 }

@@ -8,7 +8,7 @@ use super::draft::{Draft, PortDraft, ServiceDraft};
 use super::reader::{At, Report};
 use super::schema::MAX_WORKERS;
 use super::values::{canonical_pci, vdev_name};
-use super::{Idle, addresses, reach, selection};
+use super::{Idle, addresses, reach, selection, syn_proxy};
 use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -181,6 +181,7 @@ fn services(draft: &Draft, report: &Report<'_>) {
             }
         }
         health(service, report);
+        syn_proxy::check(service, report);
         server_list(service, report);
 
         let before = servers;
