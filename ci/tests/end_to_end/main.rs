@@ -20,5 +20,6 @@ mod paths;
 mod reach;
 mod rig;
 mod rig_itself;
+mod selection;
 mod servers;
 mod view;
