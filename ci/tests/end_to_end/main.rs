@@ -18,4 +18,5 @@ mod reach;
 mod rig;
 mod rig_itself;
 mod servers;
+mod syn_proxy;
 mod view;
