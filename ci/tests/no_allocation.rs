@@ -311,7 +311,7 @@ fn traffic(rig: &mut Rig, mode: Mode) {
     }
     rig.turn();
     // All sessions end.
-    rig.pass(50_000);
+    rig.pass(150_000);
     let sessions: usize =
         rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
     assert_eq!(sessions, 0);

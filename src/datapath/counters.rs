@@ -104,7 +104,7 @@ pub struct WorkerCounters {
     pub punted: Cell,
     /// Packets that ended here on purpose: ARP, NDP and echo that was answered or learnt from.
     pub consumed: Cell,
-    /// Gauge: packets that wait for their next hop.
+    /// Gauge: packets that wait, for their next hop or for the first fragment of their packet.
     pub held: Cell,
     /// Packets made by Shunt and transmitted (answers, ICMP errors, probes); not in `tx`.
     pub originated: Cell,
@@ -122,6 +122,12 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// Fragments forwarded; in `tx`.
+    pub fragments: Cell,
+    /// Fragments that came before the first of their packet and had to wait.
+    pub fragments_held: Cell,
+    /// Packets that went to the server without the TOA option for want of room.
+    pub toa_no_room: Cell,
     /// ICMP errors passed on to the end they concern; in `tx`.
     pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
@@ -154,6 +160,9 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            fragments: Cell::default(),
+            fragments_held: Cell::default(),
+            toa_no_room: Cell::default(),
             icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),

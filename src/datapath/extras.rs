@@ -3,34 +3,32 @@
 
 use super::family::Family;
 use super::frame::Frame;
+use super::introduce;
 use super::pipeline::{Item, Shared};
 use super::syn_proxy;
 use super::verdict::Verdict;
-use crate::rewrite::sequence::{self, Shifts};
+use crate::rewrite::sequence;
 use crate::session::{Direction, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
 pub(super) fn apply<A: Family, F: Frame>(
-    _shared: &mut Shared<F>,
+    shared: &mut Shared<F>,
     table: &mut Table<A>,
     frame: &mut F,
-    _item: &Item<A>,
+    item: &Item<A>,
     id: SessionId,
     direction: Direction,
     _now: u32,
 ) -> Option<Verdict> {
     let extras = table.get(id).extras;
-    if extras.has(Extras::SHIFTED) {
-        let aside = table.aside(id);
-        let shifts = Shifts {
-            forward: aside.forward_shift,
-            reply: aside.reply_shift,
-            time: aside.time_shift,
-        };
-        sequence::shift::<A>(frame.bytes_mut(), direction, shifts);
+    debug_assert!(extras != Extras::NONE);
+    if extras.has(Extras::INTRODUCED) {
+        introduce::apply(shared, table, frame, item, id, direction);
+    } else if extras.has(Extras::SHIFTED) {
+        sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
     }
-    if extras.has(Extras::PROXIED) {
+    if extras.has(Extras::SYN_PROXIED) {
         syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
     }
     None

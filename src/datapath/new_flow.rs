@@ -6,6 +6,7 @@ use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::introduce;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
 use super::syn_proxy;
@@ -70,7 +71,7 @@ fn opens_connection(flags: u8) -> bool {
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &Lane<A>,
     frame: &mut F,
@@ -182,6 +183,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
         Ok(id) => {
             lane.balancer.opened(server_id);
             counters.server(server_id).created.add(1);
+            introduce::begin(service, &mut lane.table, id);
             Ok(id)
         }
         Err(error) => {

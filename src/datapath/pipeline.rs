@@ -23,6 +23,8 @@ use super::balancer::Balancer;
 use super::counters::WorkerCounters;
 use super::established;
 use super::family::Family;
+use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
+use super::fragments::Fragments;
 use super::frame::Frame;
 use super::hops::{Hops, Released};
 use super::icmp_error;
@@ -167,6 +169,13 @@ pub(super) struct Item<A> {
     candidate: Option<(SessionId, Direction)>,
 }
 
+impl<A> Item<A> {
+    /// A packet that is decided on by itself.
+    pub(super) fn alone(flow: Flow<A>, hash: u64) -> Self {
+        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None }
+    }
+}
+
 impl<A: Family> Lane<A> {
     fn new(sessions: usize, setup: &Setup) -> Self {
         Lane {
@@ -246,11 +255,13 @@ impl<A: Family> Lane<A> {
 
 /// The data path of one worker.
 pub struct Pipeline<F> {
-    shared: Shared<F>,
-    v4: Lane<Ipv4Addr>,
-    v6: Lane<Ipv6Addr>,
+    pub(super) shared: Shared<F>,
+    pub(super) v4: Lane<Ipv4Addr>,
+    pub(super) v6: Lane<Ipv6Addr>,
     batch_v4: Batch<Ipv4Addr>,
     batch_v6: Batch<Ipv6Addr>,
+    pub(super) fragments_v4: Fragments<Ipv4Addr, F>,
+    pub(super) fragments_v6: Fragments<Ipv6Addr, F>,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -277,6 +288,8 @@ impl<F: Frame> Pipeline<F> {
             v6: Lane::new(setup.sessions_v6, setup),
             batch_v4: ArrayVec::new(),
             batch_v6: ArrayVec::new(),
+            fragments_v4: fragments(BITS_V4, setup),
+            fragments_v6: fragments(BITS_V6, setup),
         };
         pipeline.configure(snapshot);
         pipeline
@@ -298,6 +311,9 @@ impl<F: Frame> Pipeline<F> {
         }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
+        self.fragments_v4.idents().share(workers);
+        self.fragments_v6.idents().share(workers);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -341,7 +357,7 @@ impl<F: Frame> Pipeline<F> {
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
-            if let Some(verdict) = self.classify(slot as u8, frame, steer, now) {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, steered, now) {
                 verdicts[slot] = verdict;
             }
         }
@@ -351,15 +367,23 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
+        // Before the burst: what goes to a server ahead of a client's data must come ahead of it.
+        self.shared.flush(out);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
-        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
     #[inline(always)]
-    fn classify(&mut self, slot: u8, frame: &mut F, steer: bool, now: u32) -> Option<Verdict> {
+    fn classify(
+        &mut self,
+        slot: u8,
+        frame: &mut F,
+        steer: bool,
+        steered: bool,
+        now: u32,
+    ) -> Option<Verdict> {
         let port_id = frame.rx_port();
         let port = &self.shared.snapshot.ports[usize::from(port_id.0)];
         let role = port.role;
@@ -386,7 +410,7 @@ impl<F: Frame> Pipeline<F> {
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
             Ok(other) => Some(self.not_a_flow(frame, other, steer, now)),
-            Err(reason) => Some(Verdict::Drop(reason)),
+            Err(reason) => Some(self.refused(frame, reason, steered, now)),
         }
     }
 
@@ -409,7 +433,7 @@ impl<F: Frame> Pipeline<F> {
 
     /// Stage 7.
     #[inline(always)]
-    fn queue(&mut self, mut frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
+    pub(super) fn queue(&mut self, mut frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
         let counters = &self.shared.counters;
         match verdict {
             Verdict::Forward(port) => out.to_port(port, frame, false),
@@ -435,9 +459,16 @@ impl<F: Frame> Pipeline<F> {
                 if self.shared.hops.hold(hop, frame, now).is_err() {
                     counters.drops_of(DropReason::NeighborQueueFull).add(1);
                 }
-                counters.held.set(self.shared.hops.held() as u64);
+                self.count_held();
             }
+            Verdict::HoldFragment { v6, place } => self.hold_fragment(frame, v6, place, now),
         }
+    }
+
+    /// Sets the gauge of packets that wait.
+    pub(super) fn count_held(&self) {
+        let held = self.shared.hops.held() + self.fragments_held();
+        self.shared.counters.held.set(held as u64);
     }
 
     /// Takes in what the management thread knows of a next hop. Call [`Pipeline::release`] after.
@@ -466,7 +497,7 @@ impl<F: Frame> Pipeline<F> {
                 }
             }
         }
-        counters.held.set(self.shared.hops.held() as u64);
+        self.count_held();
         more
     }
 
@@ -481,6 +512,10 @@ impl<F: Frame> Pipeline<F> {
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
+        if self.fragments_held() != 0 {
+            self.move_fragments(now, out);
+            return true;
+        }
         made
     }
 
@@ -499,6 +534,11 @@ impl<F: Frame> Pipeline<F> {
     pub fn notice(&mut self) -> Option<Notice> {
         self.shared.notices.pop_at(0)
     }
+}
+
+/// No fragments yet.
+fn fragments<A: Address, F>(bits: u32, setup: &Setup) -> Fragments<A, F> {
+    Fragments::new(Idents::new(bits, setup.worker, setup.seed), setup.seed)
 }
 
 /// Puts a flow into its family's batch, or finds that it is another worker's.

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::selection::Selection;
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -135,6 +136,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// How servers are told the client's address.
+    pub introduction: Introduction,
     /// UDP destination port of a tunnel (`gue`, `vxlan`).
     pub tunnel_port: u16,
     /// VXLAN network identifier, 24 bits (`vxlan`).
@@ -143,6 +146,31 @@ pub struct Service {
     pub selection: Selection,
     /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
     pub syn_proxy: SynProxy,
+}
+
+/// How the servers of a FullNAT service are told the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Introduction {
+    /// They are not, or see it anyway.
+    #[default]
+    None,
+    /// By a header of the PROXY protocol, version 1, at the beginning of the stream.
+    ProxyV1,
+    /// The same, version 2.
+    ProxyV2,
+    /// By the TOA option of TCP.
+    Toa,
+}
+
+impl Introduction {
+    /// The version of the PROXY protocol header, if there is one.
+    pub const fn proxy_protocol(self) -> Option<Version> {
+        match self {
+            Introduction::ProxyV1 => Some(Version::V1),
+            Introduction::ProxyV2 => Some(Version::V2),
+            Introduction::None | Introduction::Toa => None,
+        }
+    }
 }
 
 /// A real server of one service.
@@ -217,6 +245,7 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
             selection: Selection::default(),

@@ -30,7 +30,7 @@
 //! | [`Aside::shift_at`] | when the last SYN went to the server |
 //! | [`Aside::note`] | [`Handshake`] |
 //!
-//! and afterwards, with [`Extras::PROXIED`], an [`Adaptation`] in the note.
+//! and afterwards, with [`Extras::SYN_PROXIED`], an [`Adaptation`] in the note.
 //!
 //! Lost packets: the client's SYN and our SYN-ACK by the client's timer. The client's ACK by its first
 //! data, which it probes the window for (a client that waits for the server to speak first has none:
@@ -321,7 +321,7 @@ pub(super) fn follow<A: Family, F: Frame>(
         }
         // Our ACK was lost.
         (TcpState::Established | TcpState::FinClient | TcpState::FinServer, Direction::Reply)
-            if entry.extras.has(Extras::PROXIED) && flags & (SYN | ACK) == SYN | ACK =>
+            if entry.extras.has(Extras::SYN_PROXIED) && flags & (SYN | ACK) == SYN | ACK =>
         {
             Some(acknowledge_again(shared, lane, frame, item, id))
         }
@@ -645,7 +645,7 @@ fn complete<A: Family, F: Frame>(
     aside.note = adaptation.pack();
 
     let entry = lane.table.get_mut(id);
-    entry.extras = entry.extras.with(Extras::SHIFTED).with(Extras::PROXIED);
+    entry.extras = entry.extras.with(Extras::SHIFTED).with(Extras::SYN_PROXIED);
     entry.reply_end = segment.seq.wrapping_add(1);
     entry.scales.set(Direction::Reply, segment.options.window_scale.unwrap_or(0));
     let (service, forward_end) = (entry.service, entry.forward_end);

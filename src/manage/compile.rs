@@ -229,6 +229,7 @@ fn add_service(
         scheduler: service.scheduler,
         timeouts: service.timeouts,
         servers: ids,
+        introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,
         selection: selection(service),

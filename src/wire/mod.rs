@@ -17,6 +17,7 @@ pub mod checksum;
 pub mod drop_reason;
 pub mod ethernet;
 pub mod flow;
+pub mod fragment;
 pub mod icmpv4;
 pub mod icmpv6;
 pub mod ip_protocol;

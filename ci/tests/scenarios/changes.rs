@@ -109,6 +109,9 @@ impl Changes {
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
             ("events_lost", &c.events_lost),
+            ("fragments", &c.fragments),
+            ("fragments_held", &c.fragments_held),
+            ("toa_no_room", &c.toa_no_room),
             ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);

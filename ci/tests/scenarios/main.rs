@@ -5,9 +5,11 @@
 mod changes;
 mod connections;
 mod forwarding;
+mod fragments;
 mod frames;
 mod full_nat;
 mod icmp_errors;
+mod introduce;
 mod lifetimes;
 mod local;
 mod loops;

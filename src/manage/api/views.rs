@@ -242,7 +242,11 @@ impl State {
                     0 => 0.0,
                     polls => rate(3) as f64 * 100.0 / polls as f64,
                 },
+                icmp_errors: c.icmp_errors.get(),
+                fragments: c.fragments.get(),
+                fragments_held: c.fragments_held.get(),
                 events_lost: c.events_lost.get(),
+                toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
             }
         };

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
-use crate::datapath::snapshot::{Mac, Side, SynProxy, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -83,6 +83,7 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) introduction: Option<Introduction>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
     pub(super) hash_on: Option<HashOn>,
@@ -187,6 +188,7 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            introduction: self.introduction?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
             hash_on: self.hash_on?,

@@ -8,6 +8,7 @@
 mod addresses;
 mod draft;
 mod error;
+mod introduction;
 pub(in crate::manage) mod network;
 mod reach;
 mod reader;
@@ -32,7 +33,8 @@ pub use schema::MAX_WORKERS;
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Mac, Side, SynProxy, Timeouts};
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -147,6 +149,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
+    pub introduction: Introduction,
     /// UDP destination port of the tunnel; 0 where the mode has none.
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
@@ -185,6 +189,8 @@ pub struct Health {
     pub fall: u32,
     /// Another port to ask than the one that serves (key `port`).
     pub port: Option<u16>,
+    /// The PROXY protocol header that the server expects of the check.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// How a health check asks.
@@ -272,6 +278,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
             hash_on: HashOn::Source,

@@ -7,8 +7,8 @@ use super::syn_proxy;
 use super::values::{
     boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
 };
-use super::{Health, HealthCheck, tunnel};
-use crate::datapath::snapshot::Timeouts;
+use super::{Health, HealthCheck, introduction, tunnel};
+use crate::datapath::snapshot::{Introduction, Timeouts};
 use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -83,14 +83,17 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     s.not_yet("persistence");
     s.not_yet("mid_stream");
     s.not_yet("reset_on_expiry");
-    s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
+    let introduction = introduction::read(&mut s, mode.as_ref(), protocol.as_ref());
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
     let own = s
         .table("timeouts", "[service.timeouts]")
         .and_then(|t| read_timeouts(t, timeouts.unwrap_or_default()));
     let health = match s.has("health") {
-        true => s.table("health", "[service.health]").and_then(read_health).map(Some),
+        true => s
+            .table("health", "[service.health]")
+            .and_then(|h| read_health(h, introduction.unwrap_or_default()))
+            .map(Some),
         false => {
             s.accept("health");
             Some(None)
@@ -116,6 +119,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        introduction,
         tunnel_port,
         vni,
         hash_on,
@@ -141,7 +145,9 @@ enum Kind {
     Http,
 }
 
-fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
+/// `introduction` is the service's: a server that expects a PROXY protocol header expects it of a
+/// check too, unless that asks another port.
+fn read_health(mut s: Section<'_>, introduction: Introduction) -> Option<At<Health>> {
     let kind = s.required(
         "type",
         choice(&[("tcp", Kind::Tcp), ("http", Kind::Http)], &["icmp", "udp", "https", "exec"]),
@@ -192,6 +198,7 @@ fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
         timeout_ms: timeout?.value,
         rise: rise?.value,
         fall: fall?.value,
+        proxy_protocol: if port_given { None } else { introduction.proxy_protocol() },
         port: value(port),
     };
     Some(At { value: health, line })

@@ -340,6 +340,61 @@ proptest::proptest! {
 }
 
 #[test]
+fn who_may_be_told_the_clients_address() {
+    let web = "name = \"web\"\nmode = \"fullnat\"";
+    let expect_web = |keys: &str, expected: &[&str]| {
+        expect(&[("name = \"web\"", &format!("{web}\n{keys}"))], expected);
+    };
+    for good in [
+        "proxy_protocol = \"off\"\ntoa = true",
+        "proxy_protocol = \"v1\"",
+        "proxy_protocol = \"v2\"",
+    ] {
+        expect_web(good, &[]);
+    }
+    expect_web(
+        "proxy_protocol = \"v3\"",
+        &[
+            "f.toml:32: [[service]] proxy_protocol: \"v3\" is unknown; expected \"off\", \"v1\", \"v2\"",
+        ],
+    );
+    expect_web(
+        "proxy_protocol = \"v1\"\ntoa = true",
+        &["f.toml:33: [[service]] toa: not together with proxy_protocol; choose one of them"],
+    );
+    for (key, on, off) in [("proxy_protocol", "\"v2\"", "\"off\""), ("toa", "true", "false")] {
+        one(
+            "name = \"web\"",
+            &format!("name = \"web\"\n{key} = {on}"),
+            &format!(
+                "f.toml:31: [[service]] {key}: only in mode \"fullnat\", in the others servers see the client; expected {key} = {off}"
+            ),
+        );
+        one(
+            "name = \"dns\"",
+            &format!("name = \"dns\"\n{key} = {on}"),
+            &format!(
+                "f.toml:45: [[service]] {key}: only for protocol = \"tcp\"; expected {key} = {off}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_check_has_the_header_that_the_server_expects() {
+    use crate::rewrite::proxy_protocol::Version;
+    let header = |port: &str| {
+        let keys = "name = \"web\"\nmode = \"fullnat\"\nproxy_protocol = \"v2\"";
+        let text = BASE
+            .replace("name = \"web\"", keys)
+            .replace("path = \"/healthz\"", &format!("path = \"/healthz\"\n{port}"));
+        parse(&text, "f.toml").unwrap().services[0].health.clone().unwrap().proxy_protocol
+    };
+    assert_eq!(header(""), Some(Version::V2));
+    assert_eq!(header("port = 8081"), None);
+}
+
+#[test]
 fn the_syn_proxy_where_it_can_work() {
     let web = |keys: &str| {
         ("listen = [\"192.0.2.10:80\"]", format!("listen = [\"192.0.2.10:80\"]\n{keys}"))
@@ -380,6 +435,18 @@ fn the_syn_proxy_where_it_can_work() {
         "listen = [\"192.0.2.10:53\"]\nsyn_proxy = \"on\"",
         "f.toml:47: [[service]] syn_proxy: is for tcp services; leave it out",
     );
+}
+
+#[test]
+fn the_syn_proxy_and_the_clients_address() {
+    for told in ["proxy_protocol = \"v2\"", "toa = true"] {
+        let keys = format!("name = \"web\"\nmode = \"fullnat\"\n{told}\nsyn_proxy = \"on\"");
+        one(
+            "name = \"web\"",
+            &keys,
+            "f.toml:33: [[service]] syn_proxy: not together with proxy_protocol or toa; choose one of them",
+        );
+    }
 }
 
 #[test]

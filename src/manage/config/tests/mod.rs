@@ -164,6 +164,7 @@ fn a_valid_file_with_its_defaults() {
                     timeout_ms: 500,
                     rise: 2,
                     fall: 3,
+                    proxy_protocol: None,
                     port: None,
                 }),
                 servers: vec![server("10.0.0.11:8080", 10), server("10.9.0.12:8080", 1)],
@@ -307,12 +308,6 @@ fn what_comes_later_is_not_supported_yet() {
             "listen = \"127.0.0.1:1\"",
             "socket = \"/run/test.sock\"",
             "52: [api] listen",
-        ),
-        (
-            "proxy_protocol = \"off\"",
-            "proxy_protocol = \"v1\"",
-            "name = \"web\"",
-            "31: [[service]] proxy_protocol",
         ),
     ] {
         expect(&[(at, &format!("{at}\n{off}"))], &[]);
