@@ -415,7 +415,7 @@ fn the_syn_proxy_costs_none() {
         rig.turn();
     }
     assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 3072);
-    rig.pass(10_000);
+    rig.pass(30_000);
     assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 0);
     assert_eq!(allocations(), 0);
     let service = rig.counters[0].service(ServiceId(0));
