@@ -28,7 +28,7 @@ pub(super) fn apply<A: Family, F: Frame>(
     } else if extras.has(Extras::SHIFTED) {
         sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
     }
-    if extras.has(Extras::SYN_PROXIED) {
+    if extras.has(Extras::PROXIED) {
         syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
     }
     None

@@ -30,7 +30,7 @@
 //! | [`Aside::shift_at`] | when the last SYN went to the server |
 //! | [`Aside::note`] | [`Handshake`] |
 //!
-//! and afterwards, with [`Extras::SYN_PROXIED`], an [`Adaptation`] in the note.
+//! and afterwards, with [`Extras::PROXIED`], an [`Adaptation`] in the note.
 //!
 //! Lost packets: the client's SYN and our SYN-ACK by the client's timer. The client's ACK by its first
 //! data, which it probes the window for (a client that waits for the server to speak first has none:
@@ -42,11 +42,10 @@
 
 use std::collections::VecDeque;
 
+use super::choose;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
-use super::icmp;
-use super::new_flow;
 use super::pipeline::{Item, Lane, Shared};
 use super::refuse;
 use super::segment;
@@ -321,7 +320,7 @@ pub(super) fn follow<A: Family, F: Frame>(
         }
         // Our ACK was lost.
         (TcpState::Established | TcpState::FinClient | TcpState::FinServer, Direction::Reply)
-            if entry.extras.has(Extras::SYN_PROXIED) && flags & (SYN | ACK) == SYN | ACK =>
+            if entry.extras.has(Extras::PROXIED) && flags & (SYN | ACK) == SYN | ACK =>
         {
             Some(acknowledge_again(shared, lane, frame, item, id))
         }
@@ -448,13 +447,13 @@ fn open<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     shared.counters.service(service).syn_cookies_accepted.add(1);
-    let id = match new_flow::create(shared, lane, item, service, now) {
+    let id = match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => id,
-        Err(DropReason::HopLimitExceeded) => {
-            return icmp::time_exceeded(shared, frame, &item.flow, now);
-        }
         // The client thinks that it is connected.
-        Err(reason) => return refuse::refuse(shared, frame, &item.flow, reason, now),
+        Err(Verdict::Drop(reason)) => {
+            return refuse::refuse(shared, frame, &item.flow, reason, now);
+        }
+        Err(verdict) => return verdict,
     };
     let timeouts = &shared.snapshot.services[usize::from(service.0)].timeouts;
     let timeout = tcp_state::timeout(TcpState::SynProxied, timeouts);
@@ -645,7 +644,7 @@ fn complete<A: Family, F: Frame>(
     aside.note = adaptation.pack();
 
     let entry = lane.table.get_mut(id);
-    entry.extras = entry.extras.with(Extras::SHIFTED).with(Extras::SYN_PROXIED);
+    entry.extras = entry.extras.with(Extras::SHIFTED).with(Extras::PROXIED);
     entry.reply_end = segment.seq.wrapping_add(1);
     entry.scales.set(Direction::Reply, segment.options.window_scale.unwrap_or(0));
     let (service, forward_end) = (entry.service, entry.forward_end);

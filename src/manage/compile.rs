@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
-use crate::datapath::selection::Selection;
+use super::selection;
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot,
@@ -116,7 +116,7 @@ pub fn compile(
         worker_of: worker_of(config.node.workers.len()),
     };
     for (service, id) in config.services.iter().zip(0..) {
-        add_service(&mut snapshot, service, ServiceId(id), &routes, servers);
+        add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
@@ -192,6 +192,7 @@ fn lips(config: &Config, uses: &[PortUse]) -> Vec<LocalAddresses> {
 
 fn add_service(
     snapshot: &mut Snapshot,
+    config: &Config,
     service: &config::Service,
     id: ServiceId,
     routes: &[Route],
@@ -212,6 +213,7 @@ fn add_service(
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
             inner_mac: server.inner_mac.unwrap_or_default(),
             backup: server.backup,
+            max_connections: server.max_connections,
         });
     }
     for listen in &service.listen {
@@ -228,17 +230,13 @@ fn add_service(
         mode: service.mode,
         scheduler: service.scheduler,
         timeouts: service.timeouts,
+        selection: selection::compile(config, service, &ids, id),
         servers: ids,
         introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,
-        selection: selection(service),
         syn_proxy: service.syn_proxy,
     });
-}
-
-fn selection(service: &config::Service) -> Selection {
-    Selection { hash_on: service.hash_on, ..Default::default() }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {

@@ -26,7 +26,7 @@ pub struct Aside {
     /// The client's sequence number at which something was put into the stream.
     pub shift_at: u32,
     /// For whoever else needs to remember something of few sessions: the SYN proxy, of those with
-    /// [`Extras::SYN_PROXIED`](super::Extras::SYN_PROXIED) or in state
+    /// [`Extras::PROXIED`](super::Extras::PROXIED) or in state
     /// [`TcpState::SynProxied`](super::TcpState::SynProxied), which also lends it the fields above.
     pub note: u32,
 }
