@@ -22,4 +22,5 @@ mod rig;
 mod rig_itself;
 mod selection;
 mod servers;
+mod syn_proxy;
 mod view;
