@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::filter::MAX_FILTERS;
 use super::snapshot::PortId;
 use crate::session::ServerId;
 use crate::wire::DropReason;
@@ -72,6 +73,15 @@ pub struct ServerCounters {
     pub reply_bytes: Cell,
 }
 
+/// A rule of the packet filter, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct FilterCounters {
+    /// Packets it was the first to match.
+    pub packets: Cell,
+    /// Their bytes (frames).
+    pub bytes: Cell,
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -105,6 +115,15 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// Gauge: TCP sessions whose handshake is not complete.
+    pub half_open: Cell,
+    /// Packets of sources that found no place in the table of source limits.
+    pub sources_untracked: Cell,
+    /// Copies of packets made for sensors; in `originated` when transmitted.
+    pub mirrored: Cell,
+    /// Copies that could not be made: no spare buffer, or too long for the sensor's port.
+    pub mirror_missed: Cell,
+    filters: Box<[FilterCounters]>,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
 }
@@ -134,6 +153,11 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            half_open: Cell::default(),
+            sources_untracked: Cell::default(),
+            mirrored: Cell::default(),
+            mirror_missed: Cell::default(),
+            filters: (0..MAX_FILTERS).map(|_| FilterCounters::default()).collect(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
         }
@@ -149,6 +173,11 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn server(&self, server: ServerId) -> &ServerCounters {
         &self.servers[usize::from(server.0)]
+    }
+
+    /// The counters of a rule of the packet filter.
+    pub fn filter(&self, rule: usize) -> &FilterCounters {
+        &self.filters[rule]
     }
 
     /// The counter of a drop reason.

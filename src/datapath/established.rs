@@ -146,7 +146,7 @@ pub(super) fn miss<A: Family, F: Frame>(
 /// is the SYN of a new connection that must not use the old session.
 #[cold]
 fn follow_tcp<A: Family, F: Frame>(
-    shared: &Shared<F>,
+    shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     id: SessionId,
     direction: Direction,
@@ -169,7 +169,9 @@ fn follow_tcp<A: Family, F: Frame>(
         let service = shared.snapshot.services.get(usize::from(entry.service.0));
         let timeout =
             service.map_or(entry.timeout, |service| tcp_state::timeout(state, &service.timeouts));
+        let before = entry.state;
         lane.table.set_state(id, state, timeout, now);
+        shared.limits.moved(lane.table.get(id), before, &shared.counters);
     }
     true
 }

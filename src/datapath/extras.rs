@@ -3,6 +3,7 @@
 
 use super::family::Family;
 use super::frame::Frame;
+use super::mirror;
 use super::pipeline::{Item, Shared};
 use super::verdict::Verdict;
 use crate::session::{Direction, Extras, SessionId, Table};
@@ -10,14 +11,25 @@ use crate::session::{Direction, Extras, SessionId, Table};
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
 pub(super) fn apply<A: Family, F: Frame>(
-    _shared: &mut Shared<F>,
+    shared: &mut Shared<F>,
     table: &mut Table<A>,
-    _frame: &mut F,
+    frame: &mut F,
     _item: &Item<A>,
     id: SessionId,
-    _direction: Direction,
-    _now: u32,
+    direction: Direction,
+    now: u32,
 ) -> Option<Verdict> {
-    debug_assert!(table.get(id).extras != Extras::NONE);
+    let entry = table.get(id);
+    debug_assert!(entry.extras != Extras::NONE);
+    // First, since the sensor gets what was received.
+    if entry.extras.has(Extras::MIRRORED) {
+        mirror::of_service(shared, entry.service, frame);
+    }
+    if entry.extras.has(Extras::POLICED)
+        && direction == Direction::Forward
+        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
+    {
+        return Some(Verdict::Drop(reason));
+    }
     None
 }

@@ -5,22 +5,29 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod bogons;
 pub mod counters;
 mod established;
 mod extras;
 pub mod family;
+pub mod filter;
 pub mod frame;
+pub mod guard;
 pub mod hops;
 mod icmp;
 pub mod limiter;
+pub mod limits;
 mod local;
 pub mod local_ports;
+pub mod mirror;
 mod new_flow;
 pub mod note;
 pub mod outbox;
 pub mod pipeline;
+pub mod prefix_set;
 mod refuse;
 mod segment;
 pub mod snapshot;
+mod source_limits;
 pub mod steer;
 pub mod verdict;

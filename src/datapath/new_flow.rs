@@ -11,7 +11,8 @@ use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
+    Direction, Extras, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState,
+    tcp_state,
 };
 use crate::wire::DropReason;
 use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
@@ -27,6 +28,9 @@ pub(super) fn open<A: Family, F: Frame>(
     let key = &item.flow.key;
     if A::local(&shared.snapshot, key.src).is_some() {
         return Verdict::Drop(DropReason::SpoofedLocal);
+    }
+    if key.sport == 0 || key.dport == 0 {
+        return Verdict::Drop(DropReason::PortZero);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
         return without_service(shared, lane, frame, item, now);
@@ -52,7 +56,8 @@ pub(super) fn replace<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     let entry = lane.table.remove(old);
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+    let Shared { counters, limits, .. } = &mut *shared;
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
     open(shared, lane, frame, item, now)
 }
 
@@ -103,6 +108,9 @@ fn create<A: Family, F: Frame>(
     if lane.table.len() == lane.table.capacity() {
         return Err(DropReason::SessionTableFull);
     }
+    let (key, counters) = (&item.flow.key, &shared.counters);
+    let tcp = key.protocol == Protocol::Tcp;
+    shared.limits.admit(service_id, tcp, key.src.into(), counters, now)?;
     let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
     create_with(shared, lane, &item.flow.key, service_id, server_id, now)
 }
@@ -116,7 +124,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
     server_id: ServerId,
     now: u32,
 ) -> Result<SessionId, DropReason> {
-    let Shared { snapshot, hops, toeplitz, counters, .. } = shared;
+    let Shared { snapshot, hops, toeplitz, counters, limits, .. } = shared;
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];
     let server = &snapshot.servers[usize::from(server_id.0)];
@@ -169,6 +177,9 @@ pub(super) fn create_with<A: Family, F: Frame>(
     match lane.table.insert(session, now) {
         Ok(id) => {
             lane.balancer.opened(server_id);
+            let entry = lane.table.get_mut(id);
+            let mirrored = if service.mirror.is_some() { Extras::MIRRORED } else { Extras::NONE };
+            entry.extras = entry.extras.with(mirrored).with(limits.opened(entry, counters));
             counters.server(server_id).created.add(1);
             Ok(id)
         }

@@ -24,10 +24,13 @@ use super::counters::WorkerCounters;
 use super::established;
 use super::family::Family;
 use super::frame::Frame;
+use super::guard::{self, GuardState};
 use super::hops::{Hops, Released};
 use super::limiter::TokenBucket;
+use super::limits::Limiters;
 use super::local;
 use super::local_ports::LocalPorts;
+use super::mirror::Samplers;
 use super::note::Note;
 use super::outbox::Outbox;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
@@ -90,6 +93,9 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
+    pub(super) guard: GuardState,
+    pub(super) samplers: Samplers,
+    pub(super) limits: Limiters,
 }
 
 impl<F: Frame> Shared<F> {
@@ -181,8 +187,10 @@ impl<A: Family> Lane<A> {
         entry: &Entry<A>,
         balancer: &mut Balancer,
         local_ports: &mut LocalPorts<A>,
+        limits: &mut Limiters,
         counters: &WorkerCounters,
     ) {
+        limits.closed(entry, counters);
         balancer.closed(entry.server_id);
         local_ports.release(entry);
         counters.server(entry.server_id).ended.add(1);
@@ -190,9 +198,9 @@ impl<A: Family> Lane<A> {
 
     fn expire<F>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        let counters = &shared.counters;
+        let Shared { counters, limits, .. } = shared;
         table.expire(now, budget, |entry: &Entry<A>, _: &Aside| {
-            Self::closed(entry, balancer, local_ports, counters);
+            Self::closed(entry, balancer, local_ports, limits, counters);
             counters.expired.add(1);
         });
     }
@@ -257,6 +265,9 @@ impl<F: Frame> Pipeline<F> {
                 punts: PUNTS,
                 spare: Burst::new(),
                 made: ArrayVec::new(),
+                guard: GuardState::default(),
+                samplers: Samplers::default(),
+                limits: Limiters::new(setup.seed),
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
@@ -277,6 +288,9 @@ impl<F: Frame> Pipeline<F> {
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        self.shared.guard.configure(&old, snapshot);
+        self.shared.samplers.configure(snapshot);
+        self.shared.limits.configure(snapshot);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -319,8 +333,9 @@ impl<F: Frame> Pipeline<F> {
         }
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
+        let guard = self.shared.guard.on && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
-            if let Some(verdict) = self.classify(slot as u8, frame, steer, now) {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, guard, now) {
                 verdicts[slot] = verdict;
             }
         }
@@ -338,7 +353,14 @@ impl<F: Frame> Pipeline<F> {
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
     #[inline(always)]
-    fn classify(&mut self, slot: u8, frame: &mut F, steer: bool, now: u32) -> Option<Verdict> {
+    fn classify(
+        &mut self,
+        slot: u8,
+        frame: &mut F,
+        steer: bool,
+        guard: bool,
+        now: u32,
+    ) -> Option<Verdict> {
         let port_id = frame.rx_port();
         let port = &self.shared.snapshot.ports[usize::from(port_id.0)];
         let role = port.role;
@@ -355,16 +377,27 @@ impl<F: Frame> Pipeline<F> {
         if checksum.transport_bad {
             return Some(Verdict::Drop(DropReason::BadTransportChecksum));
         }
+        let full_checksums = port.full_checksums;
         match flow::parse(frame.bytes(), &port.mac, checksum.ip_good) {
             Ok(Parsed::V4(flow)) => {
-                let fill = checksum.transport_partial | port.full_checksums;
+                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
+                    return Some(verdict);
+                }
+                let fill = checksum.transport_partial | full_checksums;
                 enter(&self.shared, &mut self.batch_v4, slot, flow, fill, role, steer)
             }
             Ok(Parsed::V6(flow)) => {
-                let fill = checksum.transport_partial | port.full_checksums;
+                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
+                    return Some(verdict);
+                }
+                let fill = checksum.transport_partial | full_checksums;
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
-            Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
+            Ok(other) => {
+                let shared = &mut self.shared;
+                let refused = guard.then(|| guard::other(shared, frame, &other, now)).flatten();
+                refused.or_else(|| Some(local::handle(shared, frame, other, now)))
+            }
             Err(reason) => Some(Verdict::Drop(reason)),
         }
     }

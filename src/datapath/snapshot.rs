@@ -5,10 +5,14 @@
 //! session may keep them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::guard::Guard;
+use super::limits::Limits;
+use super::mirror::MirrorId;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -119,6 +123,10 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// What it and its sources may do at most.
+    pub limits: Limits,
+    /// Where its packets are copied to.
+    pub mirror: Option<MirrorId>,
 }
 
 /// A real server of one service.
@@ -176,6 +184,15 @@ pub struct Snapshot {
     pub local_v6: HashMap<Ipv6Addr, LocalAddress>,
     /// The worker that owns each steering bucket.
     pub worker_of: [u8; BUCKETS],
+    /// The packet filter and what else is looked at before any session.
+    pub guard: Arc<Guard>,
+}
+
+impl Snapshot {
+    /// How many workers there are.
+    pub fn workers(&self) -> u32 {
+        self.worker_of.iter().max().map_or(1, |last| u32::from(*last) + 1)
+    }
 }
 
 /// A plain service without a name: what a test, or a key the file leaves out, does not say.
@@ -189,6 +206,8 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            limits: Limits::default(),
+            mirror: None,
         }
     }
 }
@@ -236,6 +255,7 @@ impl Default for Snapshot {
             local_v4: HashMap::new(),
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
+            guard: Arc::default(),
         }
     }
 }

@@ -9,12 +9,14 @@
 //! registry that gives out the ids.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
+use super::guard;
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot,
@@ -113,9 +115,10 @@ pub fn compile(
         local_v4: HashMap::new(),
         local_v6: HashMap::new(),
         worker_of: worker_of(config.node.workers.len()),
+        guard: Arc::new(guard::compile(config)),
     };
     for (service, id) in config.services.iter().zip(0..) {
-        add_service(&mut snapshot, service, ServiceId(id), &routes, servers);
+        add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
@@ -190,6 +193,7 @@ fn lips(config: &Config, uses: &[PortUse]) -> Vec<LocalAddresses> {
 
 fn add_service(
     snapshot: &mut Snapshot,
+    config: &Config,
     service: &config::Service,
     id: ServiceId,
     routes: &[Route],
@@ -225,6 +229,8 @@ fn add_service(
         scheduler: service.scheduler,
         timeouts: service.timeouts,
         servers: ids,
+        limits: service.limits,
+        mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
     });
 }
 

@@ -88,7 +88,7 @@ impl Changes {
             .add(format!("server{s}.reply_bytes"), bytes.len() as i64)
     }
 
-    /// Adds every counter of a worker but those of its loop. Those that are zero are left out.
+    /// Adds every counter of a worker but those of its loop and the gauge of half-open sessions. Those that are zero are left out.
     pub fn read(&mut self, counters: &WorkerCounters, snapshot: &Snapshot) {
         let mut put = |name: String, cell: &Cell| {
             if cell.get() != 0 {
@@ -109,11 +109,18 @@ impl Changes {
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
             ("events_lost", &c.events_lost),
+            ("sources_untracked", &c.sources_untracked),
+            ("mirrored", &c.mirrored),
+            ("mirror_missed", &c.mirror_missed),
         ] {
             put(name.into(), cell);
         }
         for &reason in DropReason::ALL {
             put(format!("drop.{reason}"), c.drops_of(reason));
+        }
+        for rule in 0..snapshot.guard.filters.rules().len() {
+            put(format!("filter{rule}.packets"), &c.filter(rule).packets);
+            put(format!("filter{rule}.bytes"), &c.filter(rule).bytes);
         }
         for port in 0..snapshot.ports.len() {
             let p = c.port(PortId(port as u8));

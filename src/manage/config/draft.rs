@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::guard::GuardDraft;
 use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
+use crate::datapath::limits::Limits;
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -21,6 +23,7 @@ pub(super) struct Draft {
     pub(super) neighbors: Vec<NeighborDraft>,
     pub(super) services: Vec<ServiceDraft>,
     pub(super) api: Option<Api>,
+    pub(super) guard: GuardDraft,
     /// Whether every `[[port]]` and `[[route]]` is a table.
     pub(super) whole: bool,
 }
@@ -83,6 +86,8 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) limits: Option<At<Limits>>,
+    pub(super) mirror: Option<At<Option<String>>>,
 }
 
 /// `[[service.server]]`
@@ -110,6 +115,7 @@ impl Draft {
                 .map(ServiceDraft::into_service)
                 .collect::<Option<_>>()?,
             api: self.api?,
+            guard: self.guard.into_guard()?,
         })
     }
 }
@@ -180,6 +186,8 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            limits: self.limits?.value,
+            mirror: self.mirror?.value,
         })
     }
 }

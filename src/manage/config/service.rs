@@ -1,9 +1,12 @@
 //! The keys of `[[service]]` and of the tables in it.
 
 use super::draft::{ServerDraft, ServiceDraft};
+use super::guard;
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
-use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
+use super::values::{
+    choice, endpoint, http_host, http_path, integer, name as name_of, statuses, string,
+};
 use super::{Health, HealthCheck};
 use crate::datapath::snapshot::Timeouts;
 use crate::sched::SchedulerKind;
@@ -16,7 +19,7 @@ const CHECK_TIMEOUT: u64 = 500;
 
 /// Reads a service. `timeouts` is what `[timeouts]` says, `None` when that is wrong.
 pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDraft {
-    let name = s.required("name", string(name), "a name, like \"web\"");
+    let name = s.required("name", string(name_of), "a name, like \"web\"");
     let protocol = s.required(
         "protocol",
         choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], &[]),
@@ -65,6 +68,8 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         }
     };
 
+    let limits = s.table("limits", "[service.limits]").and_then(guard::read_limits);
+    let mirror = s.optional("mirror", string(|text| name_of(text).map(Some)), None);
     let (servers, servers_whole) = s.tables("server", "[[service.server]]");
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
@@ -83,6 +88,8 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        limits,
+        mirror,
     }
 }
 

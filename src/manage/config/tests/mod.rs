@@ -166,6 +166,7 @@ fn a_valid_file_with_its_defaults() {
                     Server { address: "10.0.0.11:8080".parse().unwrap(), weight: 10 },
                     Server { address: "10.9.0.12:8080".parse().unwrap(), weight: 1 },
                 ],
+                ..Default::default()
             },
             Service {
                 name: "dns".into(),
@@ -176,9 +177,11 @@ fn a_valid_file_with_its_defaults() {
                 timeouts,
                 health: None,
                 servers: vec![Server { address: "10.0.0.11:53".parse().unwrap(), weight: 1 }],
+                ..Default::default()
             },
         ],
         api: Api { socket: "/run/test.sock".into() },
+        guard: Guard::default(),
     };
     assert_eq!(parse(BASE, "f.toml"), Ok(expected));
 }
@@ -248,7 +251,7 @@ fn sections_and_keys_that_are_unknown() {
     one(
         "[api]",
         "[[zebra]]\n[api]",
-        "f.toml:50: [[zebra]]: unknown section; known here: node, dpdk, port, route, neighbor, timeouts, service, api",
+        "f.toml:50: [[zebra]]: unknown section; known here: node, dpdk, filter, list, mirror, protection, port, route, neighbor, timeouts, service, api",
     );
     one(
         "path = \"/",
@@ -287,7 +290,7 @@ fn tables_of_another_kind() {
 #[test]
 fn what_comes_later_is_not_supported_yet() {
     let later = "not supported yet; leave it out";
-    for section in ["[ha]", "[[snat]]", "[[filter]]"] {
+    for section in ["[ha]", "[[snat]]"] {
         one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
     }
     for key in ["persistence", "mid_stream", "reset_on_expiry"] {
@@ -373,7 +376,7 @@ fn the_full_example_has_every_key() {
     let table = DeTable::parse(&text).unwrap();
     schema::read(table.get_ref(), &report);
     let asked = report.asked();
-    assert_eq!(asked.len(), 48, "the schema changed: change this number, and conf/full.toml");
+    assert_eq!(asked.len(), 78, "the schema changed: change this number, and conf/full.toml");
     for (section, key) in asked {
         // The lines from the first such header to the next header.
         let after = text.split_once(&format!("\n{section}\n")).map(|(_, after)| after);
