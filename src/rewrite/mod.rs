@@ -6,4 +6,5 @@
 
 pub mod ethernet;
 pub mod nat;
+pub mod sequence;
 pub mod transport_checksum;
