@@ -2,6 +2,7 @@
 //! compared with the exact line it prints.
 
 mod checks;
+mod guard;
 mod values;
 
 use super::*;
