@@ -149,12 +149,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
             listen: vec![SocketAddr::new(VIP.into(), port)],
             mode,
             scheduler,
-            timeouts: Timeouts {
-                tcp_syn: 5_000,
-                tcp_established: 900_000,
-                tcp_fin: 10_000,
-                udp: 30_000,
-            },
+            timeouts: Timeouts::DEFAULT,
             servers: Vec::new(),
             limits: Limits {
                 connections_per_second: 1_000_000,
@@ -232,6 +227,17 @@ impl Rig {
 
     /// Everything that has arrived, counted.
     fn turn(&mut self) {
+        // The port's buffers are there beforehand, as those of a NIC are: one more for each packet
+        // that may be copied, and twice what a pipeline keeps.
+        let waiting: usize = self
+            .workers
+            .iter_mut()
+            .flat_map(|w| w.io().rx.iter().map(|q| q.len()).collect::<Vec<_>>())
+            .sum();
+        for worker in &mut self.workers {
+            let pool = &mut worker.io().pool;
+            pool.resize_with(2 * waiting + 256, || MemoryFrame::new(FRONT, &[]));
+        }
         loop {
             let mut moved = 0;
             for worker in &mut self.workers {

@@ -80,12 +80,7 @@ pub fn snapshot(mode: Mode) -> Arc<Snapshot> {
             listen: vec![SocketAddr::new(VIP.into(), VIP_PORT)],
             mode,
             scheduler: SchedulerKind::Rr,
-            timeouts: Timeouts {
-                tcp_syn: 5_000,
-                tcp_established: 900_000,
-                tcp_fin: 10_000,
-                udp: 900_000,
-            },
+            timeouts: Timeouts { udp: 900_000, ..Timeouts::DEFAULT },
             servers: (0..addresses.len()).map(|i| ServerId(i as u16)).collect(),
             ..Default::default()
         }],

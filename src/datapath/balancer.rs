@@ -6,7 +6,7 @@ use super::snapshot::Snapshot;
 use crate::sched::{Candidate, Scheduler, SchedulerKind};
 use crate::session::{ServerId, ServiceId};
 
-/// The servers of one service that have this family.
+/// The servers of one service that serve this family.
 #[derive(Debug)]
 struct Group {
     kind: SchedulerKind,
@@ -41,7 +41,11 @@ impl Balancer {
                 .servers
                 .iter()
                 .copied()
-                .filter(|s| A::from_ip(snapshot.servers[usize::from(s.0)].address).is_some())
+                // A tunnel takes either family to either.
+                .filter(|s| {
+                    let server = &snapshot.servers[usize::from(s.0)];
+                    service.mode.tunnels() || A::from_ip(server.address).is_some()
+                })
                 .collect();
             let candidates = servers
                 .iter()

@@ -6,6 +6,7 @@
 
 pub mod balancer;
 mod bogons;
+mod connection;
 pub mod counters;
 mod established;
 mod extras;
@@ -30,4 +31,5 @@ mod segment;
 pub mod snapshot;
 mod source_limits;
 pub mod steer;
+mod tunnel;
 pub mod verdict;

@@ -128,19 +128,24 @@ pub(super) fn create_with<A: Family, F: Frame>(
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];
     let server = &snapshot.servers[usize::from(server_id.0)];
-    let server_address = A::from_ip(server.address).ok_or(DropReason::NoServer)?;
+    let server_address = match A::from_ip(server.address) {
+        Some(address) => address,
+        // Looked up by its id.
+        None if service.mode.tunnels() => A::UNSPECIFIED,
+        None => return Err(DropReason::NoServer),
+    };
     let forward_hop = hop_to_server(hops, snapshot, server)?;
     let reply_hop = match service.mode {
         // The reply does not come this way.
-        Mode::Dr => forward_hop,
-        Mode::Nat | Mode::FullNat => hop_to(hops, snapshot, key.src)?,
+        mode if mode.one_way() => forward_hop,
+        _ => hop_to(hops, snapshot, key.src)?,
     };
     let (local, local_port) = match service.mode {
         Mode::FullNat => {
             let bucket = A::bucket(toeplitz, key.src, key.sport);
             lane.local_ports.allocate(server_id, bucket).ok_or(DropReason::LocalPortsExhausted)?
         }
-        Mode::Nat | Mode::Dr => (key.src, key.sport),
+        _ => (key.src, key.sport),
     };
     let towards_server = FlowKey {
         src: local,

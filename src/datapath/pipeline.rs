@@ -35,6 +35,7 @@ use super::note::Note;
 use super::outbox::Outbox;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
+use super::tunnel::Tunnels;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
 use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
@@ -89,6 +90,7 @@ pub(super) struct Shared<F> {
     pub(super) notices: ArrayVec<Notice, NOTICES>,
     pub(super) icmp_errors: TokenBucket,
     pub(super) punts: TokenBucket,
+    pub(super) tunnels: Tunnels,
     /// Empty frames for what Shunt sends without having received it; the worker restocks them.
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
@@ -263,6 +265,7 @@ impl<F: Frame> Pipeline<F> {
                 notices: ArrayVec::new(),
                 icmp_errors: ICMP_ERRORS,
                 punts: PUNTS,
+                tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
                 guard: GuardState::default(),
@@ -286,6 +289,7 @@ impl<F: Frame> Pipeline<F> {
         self.shared.several_workers = snapshot.worker_of.iter().any(|w| *w != self.shared.worker);
         let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
+        self.shared.tunnels.configure(snapshot);
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.shared.guard.configure(&old, snapshot);

@@ -127,6 +127,10 @@ pub struct Service {
     pub limits: Limits,
     /// Where its packets are copied to.
     pub mirror: Option<MirrorId>,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
 }
 
 /// A real server of one service.
@@ -144,6 +148,8 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -208,6 +214,8 @@ impl Default for Service {
             servers: Vec::new(),
             limits: Limits::default(),
             mirror: None,
+            tunnel_port: 0,
+            vni: 0,
         }
     }
 }
@@ -221,6 +229,7 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
         }
     }
 }

@@ -212,6 +212,7 @@ fn add_service(
             weight: state.weight.unwrap_or(server.weight),
             up: state.up && route.is_some(),
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
+            inner_mac: server.inner_mac.unwrap_or_default(),
         });
     }
     for listen in &service.listen {
@@ -231,6 +232,8 @@ fn add_service(
         servers: ids,
         limits: service.limits,
         mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
+        tunnel_port: service.tunnel_port,
+        vni: service.vni,
     });
 }
 
@@ -426,8 +429,7 @@ weight = 7
         assert_eq!((web.name.as_str(), web.protocol), ("web", Protocol::Tcp));
         assert_eq!((web.mode, web.scheduler), (Mode::Nat, SchedulerKind::Wlc));
         assert_eq!(web.listen, config().services[0].listen);
-        let timeouts =
-            Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 20_000, udp: 30_000 };
+        let timeouts = Timeouts { tcp_fin: 20_000, ..Timeouts::DEFAULT };
         assert_eq!(web.timeouts, timeouts);
         assert_eq!(web.servers, [ServerId(0), ServerId(1), ServerId(2)]);
         assert_eq!((dns.name.as_str(), dns.protocol), ("dns", Protocol::Udp));

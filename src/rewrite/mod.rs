@@ -8,3 +8,4 @@ pub mod ethernet;
 pub mod nat;
 pub mod sequence;
 pub mod transport_checksum;
+pub mod tunnel;

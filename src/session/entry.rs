@@ -4,10 +4,12 @@
 //! |---|---|
 //! | client, vip | the outer pair: source and destination of a packet from the client |
 //! | local, server | the inner pair: source and destination of that packet towards the server |
-//! | | (`nat`, `dr`: local = client; `dr`: server = the real server's address, never written) |
+//! | | (all but `fullnat`: local = client; `dr` and tunnels: server = the real server's address, |
+//! | | never written; unspecified when it is of the other family: look it up by `server_id`) |
 //! | end | TCP: how far the stream of each side has come |
 //! | delta | one's-complement difference the forward rewrite makes to the checksums |
 
+use super::sequence::Scales;
 use crate::wire::flow::{Address, FlowKey, Protocol};
 
 /// Index of a service in the snapshot; stable while the service exists.
@@ -38,6 +40,14 @@ pub enum Mode {
     FullNat,
     /// Direct server return: only the Ethernet header changes.
     Dr,
+    /// The packet goes in an IP header to the real server, which answers directly.
+    Ipip,
+    /// The same in GRE.
+    Gre,
+    /// The same in generic UDP encapsulation.
+    Gue,
+    /// The same in VXLAN.
+    Vxlan,
 }
 
 impl Mode {
@@ -45,6 +55,13 @@ impl Mode {
     #[inline(always)]
     pub const fn translates(self) -> bool {
         matches!(self, Mode::Nat | Mode::FullNat)
+    }
+
+    /// Whether packets go to the real server in a tunnel. Its family may then be another than that
+    /// of the session.
+    #[inline(always)]
+    pub const fn tunnels(self) -> bool {
+        matches!(self, Mode::Ipip | Mode::Gre | Mode::Gue | Mode::Vxlan)
     }
 
     /// Whether servers answer clients directly, so that Shunt sees one direction only.
@@ -123,8 +140,12 @@ pub enum TcpState {
     FinServer,
     /// Both have sent FIN.
     FinBoth,
-    /// RST was seen.
+    /// RST was seen that its receiver accepts.
     Closed,
+    /// Both have sent FIN, and the last one was acknowledged.
+    TimeWait,
+    /// Established, and RST was seen that is perhaps not its sender's.
+    Contested,
 }
 
 /// One session. 64 bytes for IPv4, 128 for IPv6.
@@ -177,6 +198,8 @@ pub struct Entry<A> {
     pub reply_end: u32,
     /// What is done to the session's packets beyond the rewrite.
     pub extras: Extras,
+    /// TCP: the window scales, and whether the marks say something.
+    pub scales: Scales,
 }
 
 const _: () = assert!(size_of::<Entry<std::net::Ipv4Addr>>() == 64);

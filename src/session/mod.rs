@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 pub mod aside;
+pub mod connection;
 pub mod entry;
 pub mod index;
 pub mod key;
 pub mod new_session;
 pub mod ports;
+pub mod sequence;
 pub mod table;
 pub mod tcp_state;
 pub mod wheel;
@@ -16,5 +18,6 @@ pub mod wheel;
 pub use aside::Aside;
 pub use entry::{Direction, Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
 pub use new_session::NewSession;
+pub use sequence::Scales;
 pub use table::{InsertError, SessionId, Table};
 pub use tcp_state::Timeouts;

@@ -88,6 +88,7 @@ drop_reasons! {
     ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";
     NotLocal, "not_local", "Neither for a service nor for an address of this node.";
+    TcpOutOfWindow, "tcp_out_of_window", "A TCP reset whose sequence number its connection cannot have: forged, or very late.";
     NoException, "no_exception", "For an address of this node, but the port has no exception path to the kernel.";
     PuntLimited, "punt_limited", "More packets for the kernel than it is given per second.";
     // Next hops.

@@ -24,6 +24,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
 pub mod tcp;
+pub mod tcp_option;
 pub mod toeplitz;
 pub mod udp;
 

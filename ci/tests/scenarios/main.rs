@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
 
 mod changes;
+mod connections;
 mod forwarding;
 mod frames;
 mod full_nat;
@@ -18,3 +19,4 @@ mod net;
 mod parsing;
 mod random;
 mod rig;
+mod tunnels;

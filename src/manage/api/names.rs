@@ -10,6 +10,10 @@ pub(super) const fn mode_name(mode: Mode) -> &'static str {
         Mode::Nat => "nat",
         Mode::FullNat => "fullnat",
         Mode::Dr => "dr",
+        Mode::Ipip => "ipip",
+        Mode::Gre => "gre",
+        Mode::Gue => "gue",
+        Mode::Vxlan => "vxlan",
     }
 }
 
@@ -34,6 +38,8 @@ pub(super) const fn state_name(state: TcpState) -> &'static str {
         TcpState::FinServer => "fin_server",
         TcpState::FinBoth => "fin_both",
         TcpState::Closed => "closed",
+        TcpState::TimeWait => "time_wait",
+        TcpState::Contested => "contested",
     }
 }
 

@@ -88,12 +88,16 @@ pub(super) struct ServiceDraft {
     pub(super) servers_whole: bool,
     pub(super) limits: Option<At<Limits>>,
     pub(super) mirror: Option<At<Option<String>>>,
+    pub(super) tunnel_port: Option<u16>,
+    pub(super) vni: Option<u32>,
 }
 
 /// `[[service.server]]`
 pub(super) struct ServerDraft {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<u16>,
+    /// `Some(None)`: not given.
+    pub(super) inner_mac: Option<Option<Mac>>,
 }
 
 impl Draft {
@@ -188,12 +192,18 @@ impl ServiceDraft {
                 .collect::<Option<_>>()?,
             limits: self.limits?.value,
             mirror: self.mirror?.value,
+            tunnel_port: self.tunnel_port?,
+            vni: self.vni?,
         })
     }
 }
 
 impl ServerDraft {
     fn into_server(self) -> Option<Server> {
-        Some(Server { address: self.address?.value, weight: self.weight? })
+        Some(Server {
+            address: self.address?.value,
+            weight: self.weight?,
+            inner_mac: self.inner_mac?,
+        })
     }
 }

@@ -18,6 +18,7 @@ mod schema;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod validate;
 mod values;
 
@@ -220,6 +221,10 @@ pub struct Service {
     pub limits: Limits,
     /// The name of the mirror its packets are copied to.
     pub mirror: Option<String>,
+    /// UDP destination port of the tunnel; 0 where the mode has none.
+    pub tunnel_port: u16,
+    /// VXLAN network identifier; 0 in other modes.
+    pub vni: u32,
 }
 
 /// `[[service.server]]`
@@ -229,6 +234,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// 0 to 65535; 0 takes no new sessions.
     pub weight: u16,
+    /// MAC address of its vxlan device (mode `vxlan`).
+    pub inner_mac: Option<Mac>,
 }
 
 /// `[service.health]`
@@ -316,6 +323,12 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Server { address: SocketAddr::from(([0, 0, 0, 0], 0)), weight: 1, inner_mac: None }
+    }
+}
+
 impl Default for Service {
     fn default() -> Self {
         Service {
@@ -329,6 +342,8 @@ impl Default for Service {
             servers: Vec::new(),
             limits: Limits::default(),
             mirror: None,
+            tunnel_port: 0,
+            vni: 0,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::schema::{read_timeouts, value};
 use super::values::{
     choice, endpoint, http_host, http_path, integer, name as name_of, statuses, string,
 };
-use super::{Health, HealthCheck};
+use super::{Health, HealthCheck, tunnel};
 use crate::datapath::snapshot::Timeouts;
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -33,11 +33,21 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     let mode = s.optional(
         "mode",
         choice(
-            &[("nat", Mode::Nat), ("fullnat", Mode::FullNat), ("dr", Mode::Dr)],
-            &["ipip", "gre", "gue", "vxlan"],
+            &[
+                ("nat", Mode::Nat),
+                ("fullnat", Mode::FullNat),
+                ("dr", Mode::Dr),
+                ("ipip", Mode::Ipip),
+                ("gre", Mode::Gre),
+                ("gue", Mode::Gue),
+                ("vxlan", Mode::Vxlan),
+            ],
+            &[],
         ),
         Mode::Nat,
     );
+    let known_mode = mode.as_ref().map(|mode| mode.value);
+    let (tunnel_port, vni) = tunnel::read(&mut s, known_mode);
     let scheduler = value(s.optional(
         "scheduler",
         choice(
@@ -74,7 +84,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
     }
-    let servers = servers.into_iter().map(read_server).collect();
+    let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -90,13 +100,16 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         servers_whole,
         limits,
         mirror,
+        tunnel_port,
+        vni,
     }
 }
 
-fn read_server(mut s: Section<'_>) -> ServerDraft {
+fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
     let draft = ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
+        inner_mac: tunnel::read_inner_mac(&mut s, mode),
     };
     s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
     s.finish();

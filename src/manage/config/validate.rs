@@ -209,6 +209,8 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
     const SECTION: &str = "[[service.server]]";
     let error = |line, message| report.error(line, SECTION, "address", message);
     let listens = &service.listen.items;
+    let mode = service.mode.as_ref().map(|mode| mode.value);
+    let tunnels = mode.is_some_and(Mode::tunnels);
     let mut once = Once::new();
     let mut all_match = service.servers_whole;
     for server in &service.servers {
@@ -220,7 +222,9 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             let message = format!("{server} is a server of this service already (line {first})");
             error(*line, message + "; give it a larger weight instead");
         }
-        let family_of = |at: &At<std::net::SocketAddr>| at.value.is_ipv4() == server.is_ipv4();
+        // A tunnel takes either family to either.
+        let family_of =
+            |at: &At<std::net::SocketAddr>| tunnels || at.value.is_ipv4() == server.is_ipv4();
         if service.listen.whole && !listens.iter().any(family_of) {
             let family = family(server.ip());
             error(
@@ -229,15 +233,16 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             );
             all_match = false;
         }
-        if service.mode.as_ref().is_some_and(|m| m.value == Mode::Dr)
+        if let Some(mode) = mode.filter(|mode| mode.one_way())
             && let Some(other) =
                 listens.iter().find(|l| family_of(l) && l.value.port() != server.port())
         {
             let right = std::net::SocketAddr::new(server.ip(), other.value.port());
-            error(*line, format!("{server}: dr does not rewrite the port; expected {right}"));
+            let what = if mode == Mode::Dr { "dr" } else { "a tunnel" };
+            error(*line, format!("{server}: {what} does not rewrite the port; expected {right}"));
         }
     }
-    if !all_match {
+    if !all_match || tunnels {
         return;
     }
     for v4 in [true, false] {
