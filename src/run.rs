@@ -229,6 +229,7 @@ fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     let mut snapshot = compile::compile(config, &facts, &vec![ServerState::UP; servers], 1);
     await_first_check(config, &mut snapshot);
+    snapshot.prepare();
     snapshot
 }
 

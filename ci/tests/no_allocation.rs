@@ -357,7 +357,7 @@ fn traffic(rig: &mut Rig, mode: Mode) {
     }
     rig.turn();
     // All sessions end.
-    rig.pass(50_000);
+    rig.pass(150_000);
     let sessions: usize =
         rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
     assert_eq!(sessions, 0);
@@ -412,7 +412,7 @@ fn packets_cost_no_allocation() {
                 assert_eq!(allocations(), 0, "{workers} workers, {mode:?}, {scheduler}");
                 let copies: u64 = rig.counters.iter().map(|c| c.mirrored.get()).sum();
                 let matched: u64 = rig.counters.iter().map(|c| c.filter(1).packets.get()).sum();
-                assert!(copies > 5000 && matched > 10_000, "{copies} copies, {matched} matched");
+                assert!(copies > 5000 && matched > 8_000, "{copies} copies, {matched} matched");
                 let sent: u64 = rig.counters.iter().map(|c| c.tx.get()).sum();
                 assert!(sent > 5000, "{sent}");
                 assert!(rig.drops(DropReason::HopLimitExceeded) == 1000 || mode == Mode::Dr);

@@ -97,7 +97,7 @@ pub struct WorkerCounters {
     pub punted: Cell,
     /// Packets that ended here on purpose: ARP, NDP and echo that was answered or learnt from.
     pub consumed: Cell,
-    /// Gauge: packets that wait for their next hop.
+    /// Gauge: packets that wait, for their next hop or for the first fragment of their packet.
     pub held: Cell,
     /// Packets made by Shunt and transmitted (answers, ICMP errors, probes); not in `tx`.
     pub originated: Cell,
@@ -124,6 +124,12 @@ pub struct WorkerCounters {
     /// Copies that could not be made: no spare buffer, or too long for the sensor's port.
     pub mirror_missed: Cell,
     filters: Box<[FilterCounters]>,
+    /// Fragments forwarded; in `tx`.
+    pub fragments: Cell,
+    /// Fragments that came before the first of their packet and had to wait.
+    pub fragments_held: Cell,
+    /// ICMP errors passed on to the end they concern; in `tx`.
+    pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
 }
@@ -158,6 +164,9 @@ impl WorkerCounters {
             mirrored: Cell::default(),
             mirror_missed: Cell::default(),
             filters: (0..MAX_FILTERS).map(|_| FilterCounters::default()).collect(),
+            fragments: Cell::default(),
+            fragments_held: Cell::default(),
+            icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
         }

@@ -168,6 +168,23 @@ pub(super) fn miss<A: Family, F: Frame>(
     }
 }
 
+/// The next hop of a session's packets in this direction.
+#[cold]
+pub(super) fn next_hop<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &mut Entry<A>,
+    direction: Direction,
+) -> Result<(HopRef, Hop), DropReason> {
+    let hop_ref = match direction {
+        Direction::Forward => entry.forward_hop,
+        Direction::Reply => entry.reply_hop,
+    };
+    match shared.hops.get(hop_ref) {
+        Some(hop) => Ok((hop_ref, *hop)),
+        None => renew_hop(shared, entry, direction),
+    }
+}
+
 /// Looks a session's next hop up again, since routes changed.
 #[cold]
 fn renew_hop<A: Family, F: Frame>(

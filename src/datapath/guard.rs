@@ -21,7 +21,7 @@ use super::snapshot::{PortId, PortRole, Side, Snapshot};
 use super::verdict::Verdict;
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::{Address, Flow, Parsed};
+use crate::wire::flow::{Address, Flow};
 use crate::wire::ip_protocol;
 
 /// The configuration of all this.
@@ -100,18 +100,10 @@ pub(super) fn flow<A: Family, F: Frame>(
     })
 }
 
-/// Looks at a packet that is no flow.
+/// Looks at a frame that is no flow: other protocols and fragments.
 #[cold]
 #[inline(never)]
-pub(super) fn other<F: Frame>(
-    shared: &mut Shared<F>,
-    frame: &mut F,
-    parsed: &Parsed,
-    now: u32,
-) -> Option<Verdict> {
-    if matches!(parsed, Parsed::Arp | Parsed::OtherEtherType) {
-        return None;
-    }
+pub(super) fn other<F: Frame>(shared: &mut Shared<F>, frame: &mut F, now: u32) -> Option<Verdict> {
     let bytes = frame.bytes();
     let reason = if bytes.get(12..14) == Some(&[0x86, 0xdd]) {
         let packet = packet_v6(bytes, frame.rx_port())?;
@@ -120,10 +112,12 @@ pub(super) fn other<F: Frame>(
             return None;
         }
         spoofed(shared, &packet).or_else(|| filter(shared, frame.bytes(), &packet, now))
-    } else {
+    } else if bytes.get(12..14) == Some(&[0x08, 0x00]) {
         let packet = packet_v4(bytes, frame.rx_port())?;
         mirror::by_address(shared, frame, &packet);
         spoofed(shared, &packet).or_else(|| filter(shared, frame.bytes(), &packet, now))
+    } else {
+        None
     };
     reason.map(Verdict::Drop)
 }

@@ -1,6 +1,7 @@
 //! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
 //! dropped and the reason says why.
 
+use super::choose;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
@@ -68,7 +69,7 @@ fn opens_connection(flags: u8) -> bool {
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &Lane<A>,
     frame: &mut F,
@@ -94,7 +95,7 @@ fn without_service<A: Family, F: Frame>(
 }
 
 /// Chooses a real server and makes the session.
-fn create<A: Family, F: Frame>(
+pub(super) fn create<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     item: &Item<A>,
@@ -111,7 +112,7 @@ fn create<A: Family, F: Frame>(
     let (key, counters) = (&item.flow.key, &shared.counters);
     let tcp = key.protocol == Protocol::Tcp;
     shared.limits.admit(service_id, tcp, key.src.into(), counters, now)?;
-    let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
+    let server_id = choose::server(shared, lane, item, service_id)?;
     create_with(shared, lane, &item.flow.key, service_id, server_id, now)
 }
 

@@ -23,9 +23,12 @@ use super::balancer::Balancer;
 use super::counters::WorkerCounters;
 use super::established;
 use super::family::Family;
+use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
+use super::fragments::Fragments;
 use super::frame::Frame;
 use super::guard::{self, GuardState};
 use super::hops::{Hops, Released};
+use super::icmp_error;
 use super::limiter::TokenBucket;
 use super::limits::Limiters;
 use super::local;
@@ -166,6 +169,13 @@ pub(super) struct Item<A> {
     candidate: Option<(SessionId, Direction)>,
 }
 
+impl<A> Item<A> {
+    /// A packet that is decided on by itself.
+    pub(super) fn alone(flow: Flow<A>, hash: u64) -> Self {
+        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None }
+    }
+}
+
 impl<A: Family> Lane<A> {
     fn new(sessions: usize, setup: &Setup) -> Self {
         Lane {
@@ -243,11 +253,13 @@ impl<A: Family> Lane<A> {
 
 /// The data path of one worker.
 pub struct Pipeline<F> {
-    shared: Shared<F>,
-    v4: Lane<Ipv4Addr>,
-    v6: Lane<Ipv6Addr>,
+    pub(super) shared: Shared<F>,
+    pub(super) v4: Lane<Ipv4Addr>,
+    pub(super) v6: Lane<Ipv6Addr>,
     batch_v4: Batch<Ipv4Addr>,
     batch_v6: Batch<Ipv6Addr>,
+    pub(super) fragments_v4: Fragments<Ipv4Addr, F>,
+    pub(super) fragments_v6: Fragments<Ipv6Addr, F>,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -276,6 +288,8 @@ impl<F: Frame> Pipeline<F> {
             v6: Lane::new(setup.sessions_v6, setup),
             batch_v4: ArrayVec::new(),
             batch_v6: ArrayVec::new(),
+            fragments_v4: fragments(BITS_V4, setup),
+            fragments_v6: fragments(BITS_V6, setup),
         };
         pipeline.configure(snapshot);
         pipeline
@@ -295,6 +309,9 @@ impl<F: Frame> Pipeline<F> {
         self.shared.guard.configure(&old, snapshot);
         self.shared.samplers.configure(snapshot);
         self.shared.limits.configure(snapshot);
+        let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
+        self.fragments_v4.idents().share(workers);
+        self.fragments_v6.idents().share(workers);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -339,7 +356,7 @@ impl<F: Frame> Pipeline<F> {
         let steer = self.shared.several_workers && !steered;
         let guard = self.shared.guard.on && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
-            if let Some(verdict) = self.classify(slot as u8, frame, steer, guard, now) {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, guard, steered, now) {
                 verdicts[slot] = verdict;
             }
         }
@@ -363,6 +380,7 @@ impl<F: Frame> Pipeline<F> {
         frame: &mut F,
         steer: bool,
         guard: bool,
+        steered: bool,
         now: u32,
     ) -> Option<Verdict> {
         let port_id = frame.rx_port();
@@ -398,17 +416,35 @@ impl<F: Frame> Pipeline<F> {
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
             Ok(other) => {
-                let shared = &mut self.shared;
-                let refused = guard.then(|| guard::other(shared, frame, &other, now)).flatten();
-                refused.or_else(|| Some(local::handle(shared, frame, other, now)))
+                if guard && let Some(verdict) = guard::other(&mut self.shared, frame, now) {
+                    return Some(verdict);
+                }
+                Some(self.not_a_flow(frame, other, steer, now))
             }
-            Err(reason) => Some(Verdict::Drop(reason)),
+            Err(reason) => Some(self.refused(frame, reason, steered, now)),
         }
+    }
+
+    /// Decides on what is read but is neither TCP nor UDP.
+    #[cold]
+    #[inline(never)]
+    fn not_a_flow(&mut self, frame: &mut F, parsed: Parsed, steer: bool, now: u32) -> Verdict {
+        let Pipeline { shared, v4, v6, .. } = self;
+        let passed_on = match parsed {
+            Parsed::Icmpv4 { frame_len, .. } => {
+                icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+            }
+            Parsed::Icmpv6 { frame_len, .. } => {
+                icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+            }
+            _ => None,
+        };
+        passed_on.unwrap_or_else(|| local::handle(shared, frame, parsed, now))
     }
 
     /// Stage 7.
     #[inline(always)]
-    fn queue(&mut self, mut frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
+    pub(super) fn queue(&mut self, mut frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
         let counters = &self.shared.counters;
         match verdict {
             Verdict::Forward(port) => out.to_port(port, frame, false),
@@ -434,9 +470,16 @@ impl<F: Frame> Pipeline<F> {
                 if self.shared.hops.hold(hop, frame, now).is_err() {
                     counters.drops_of(DropReason::NeighborQueueFull).add(1);
                 }
-                counters.held.set(self.shared.hops.held() as u64);
+                self.count_held();
             }
+            Verdict::HoldFragment { v6, place } => self.hold_fragment(frame, v6, place, now),
         }
+    }
+
+    /// Sets the gauge of packets that wait.
+    pub(super) fn count_held(&self) {
+        let held = self.shared.hops.held() + self.fragments_held();
+        self.shared.counters.held.set(held as u64);
     }
 
     /// Takes in what the management thread knows of a next hop. Call [`Pipeline::release`] after.
@@ -465,7 +508,7 @@ impl<F: Frame> Pipeline<F> {
                 }
             }
         }
-        counters.held.set(self.shared.hops.held() as u64);
+        self.count_held();
         more
     }
 
@@ -479,6 +522,10 @@ impl<F: Frame> Pipeline<F> {
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
+        if self.fragments_held() != 0 {
+            self.move_fragments(now, out);
+            return true;
+        }
         made
     }
 
@@ -497,6 +544,11 @@ impl<F: Frame> Pipeline<F> {
     pub fn notice(&mut self) -> Option<Notice> {
         self.shared.notices.pop_at(0)
     }
+}
+
+/// No fragments yet.
+fn fragments<A: Address, F>(bits: u32, setup: &Setup) -> Fragments<A, F> {
+    Fragments::new(Idents::new(bits, setup.worker, setup.seed), setup.seed)
 }
 
 /// Puts a flow into its family's batch, or finds that it is another worker's.

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::guard::Guard;
 use super::limits::Limits;
 use super::mirror::MirrorId;
+use super::selection::Selection;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -131,6 +132,8 @@ pub struct Service {
     pub tunnel_port: u16,
     /// VXLAN network identifier, 24 bits (`vxlan`).
     pub vni: u32,
+    /// How it selects among them beyond the scheduler.
+    pub selection: Selection,
 }
 
 /// A real server of one service.
@@ -150,6 +153,8 @@ pub struct Server {
     pub route: RouteTarget,
     /// MAC address of its tunnel device (`vxlan`).
     pub inner_mac: Mac,
+    /// Takes new sessions only when no other server of the service is up with weight.
+    pub backup: bool,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -216,6 +221,7 @@ impl Default for Service {
             mirror: None,
             tunnel_port: 0,
             vni: 0,
+            selection: Selection::default(),
         }
     }
 }
@@ -230,6 +236,7 @@ impl Default for Server {
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
             inner_mac: [0; 6],
+            backup: false,
         }
     }
 }

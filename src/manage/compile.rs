@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
 use super::guard;
+use crate::datapath::selection::Selection;
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot,
@@ -122,6 +123,7 @@ pub fn compile(
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
+    snapshot.prepare();
     snapshot
 }
 
@@ -213,6 +215,7 @@ fn add_service(
             up: state.up && route.is_some(),
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
             inner_mac: server.inner_mac.unwrap_or_default(),
+            backup: server.backup,
         });
     }
     for listen in &service.listen {
@@ -234,7 +237,12 @@ fn add_service(
         mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
         tunnel_port: service.tunnel_port,
         vni: service.vni,
+        selection: selection(service),
     });
+}
+
+fn selection(service: &config::Service) -> Selection {
+    Selection { hash_on: service.hash_on, ..Default::default() }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
+pub mod fragment;
+pub mod icmp_error;
 pub mod nat;
 pub mod sequence;
 pub mod transport_checksum;

@@ -48,7 +48,13 @@ drop_reasons! {
     BadIpChecksum, "bad_ip_checksum", "The IPv4 header checksum is wrong.";
     IpOptions, "ip_options", "An IPv4 packet with options other than source routing.";
     ExtensionHeader, "extension_header", "An IPv6 packet with extension headers.";
-    Fragment, "fragment", "A fragment of an IP packet.";
+    Fragment, "fragment", "A fragment of a packet that is neither TCP nor UDP.";
+    BadFragment, "bad_fragment", "A fragment whose length or offset cannot be, or a fragmented SYN.";
+    TinyFragment, "tiny_fragment", "A first fragment without the whole TCP or UDP header, or another that begins inside it (RFC 1858, RFC 3128).";
+    FragmentOverlap, "fragment_overlap", "Fragments of one packet overlap (RFC 5722), or the network has doubled one.";
+    FragmentExpired, "fragment_expired", "The first fragment of its packet did not come.";
+    FragmentTableFull, "fragment_table_full", "No room to remember another fragmented packet.";
+    FragmentQueueFull, "fragment_queue_full", "Too many fragments wait for the first one of their packet.";
     Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
     Land, "land", "Source and destination are the same address and port.";
     SpoofedLocal, "spoofed_local", "The source is one of our own addresses.";
@@ -80,6 +86,9 @@ drop_reasons! {
     SourceConnectionRate, "source_connection_rate", "More new connections per second than the service allows one source.";
     SourcePacketRate, "source_packet_rate", "More packets per second than the service allows one source.";
     SourceHalfOpenLimit, "source_half_open_limit", "As many handshakes of one source are incomplete as the service allows it.";
+    BadIcmpQuote, "bad_icmp_quote", "An ICMP error that does not quote enough of the packet it is about, or a later fragment.";
+    IcmpNoSession, "icmp_no_session", "An ICMP error about a packet of no known session.";
+    IcmpOutOfWindow, "icmp_out_of_window", "An ICMP error about a TCP segment that its sender cannot have in flight (RFC 5927).";
     // Sessions and services.
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";

@@ -353,7 +353,7 @@ fn transport(protocol: u8, payload: &[u8]) -> Transport {
                 return Transport::Bad(DropReason::BadTcpHeader);
             }
             let flags = tcp[13] & 0x3f;
-            if BAD_TCP_FLAGS >> flags & 1 != 0 {
+            if is_bad_tcp_flags(flags) {
                 return Transport::Bad(bad_tcp_flags(flags));
             }
             Transport::Session(Protocol::Tcp, flags)
@@ -390,10 +390,16 @@ const BAD_TCP_FLAGS: u64 = {
     bad
 };
 
+/// Whether no stack sends a segment with these of the six flags.
+#[inline(always)]
+pub(super) const fn is_bad_tcp_flags(flags: u8) -> bool {
+    BAD_TCP_FLAGS >> (flags & 0x3f) & 1 != 0
+}
+
 /// Source networks that cannot be on a wire: this network, loopback, multicast, reserved
 /// (RFC 1812 5.3.7, RFC 6890). `first` is the first byte of the address.
 #[inline(always)]
-fn is_martian_v4(first: u8) -> bool {
+pub(super) fn is_martian_v4(first: u8) -> bool {
     first == 0 || first == 127 || first >= 224
 }
 
@@ -435,7 +441,7 @@ fn asks_for_a_route(mut options: &[u8]) -> bool {
 
 /// Which of the [`BAD_TCP_FLAGS`] these are.
 #[cold]
-fn bad_tcp_flags(flags: u8) -> DropReason {
+pub(super) fn bad_tcp_flags(flags: u8) -> DropReason {
     use tcp_flags::{FIN, PSH, RST, SYN, URG};
     const XMAS: u8 = FIN | PSH | URG;
     match flags {

@@ -11,9 +11,11 @@
 mod bulk;
 mod commands;
 mod failure;
+mod guard;
 mod http;
 mod lifecycle;
 mod namespace;
+mod paths;
 mod reach;
 mod rig;
 mod rig_itself;

@@ -112,6 +112,9 @@ impl Changes {
             ("sources_untracked", &c.sources_untracked),
             ("mirrored", &c.mirrored),
             ("mirror_missed", &c.mirror_missed),
+            ("fragments", &c.fragments),
+            ("fragments_held", &c.fragments_held),
+            ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);
         }

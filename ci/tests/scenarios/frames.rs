@@ -150,7 +150,7 @@ pub fn echo(macs: (Mac, Mac), src: IpAddr, dst: IpAddr, reply: bool, ttl: u8) ->
 
 /// The Time Exceeded about `frame`, quoting all of its packet.
 pub fn time_exceeded(macs: (Mac, Mac), src: IpAddr, dst: IpAddr, frame: &[u8]) -> Vec<u8> {
-    icmp_error(macs, src, dst, frame, [(11, 0), (3, 0)], 0)
+    icmp_error(macs, src, dst, 64, [(11, 0), (3, 0)], 0, &frame[14..])
 }
 
 /// The Fragmentation Needed or Packet Too Big about `frame`, quoting all of it.
@@ -161,31 +161,33 @@ pub fn packet_too_big(
     frame: &[u8],
     mtu: u16,
 ) -> Vec<u8> {
-    icmp_error(macs, src, dst, frame, [(3, 4), (2, 0)], mtu)
+    icmp_error(macs, src, dst, 64, [(3, 4), (2, 0)], u32::from(mtu), &frame[14..])
 }
 
-/// An ICMP error with these type and code in IPv4 and in IPv6, and this in its second word.
-fn icmp_error(
+/// An ICMP error with these type and code in IPv4 and in IPv6, `rest` in its second word, and this
+/// quote.
+pub fn icmp_error(
     macs: (Mac, Mac),
     src: IpAddr,
     dst: IpAddr,
-    frame: &[u8],
+    ttl: u8,
     [v4, v6]: [(u8, u8); 2],
-    rest: u16,
+    rest: u32,
+    quote: &[u8],
 ) -> Vec<u8> {
-    let rest = u32::from(rest).to_be_bytes();
+    let rest = rest.to_be_bytes();
     let start = PacketBuilder::ethernet2(macs.0, macs.1);
     let mut bytes = Vec::new();
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => start
-            .ipv4(src.octets(), dst.octets(), 64)
+            .ipv4(src.octets(), dst.octets(), ttl)
             .icmpv4_raw(v4.0, v4.1, rest)
-            .write(&mut bytes, &frame[14..])
+            .write(&mut bytes, quote)
             .unwrap(),
         (IpAddr::V6(src), IpAddr::V6(dst)) => start
-            .ipv6(src.octets(), dst.octets(), 64)
+            .ipv6(src.octets(), dst.octets(), ttl)
             .icmpv6_raw(v6.0, v6.1, rest)
-            .write(&mut bytes, &frame[14..])
+            .write(&mut bytes, quote)
             .unwrap(),
         _ => panic!("two families"),
     }

@@ -5,9 +5,11 @@
 mod changes;
 mod connections;
 mod forwarding;
+mod fragments;
 mod frames;
 mod full_nat;
 mod guard;
+mod icmp_errors;
 mod lifetimes;
 mod limits;
 mod local;

@@ -39,7 +39,8 @@ impl Rig {
         Self::with_sessions(net, 1000)
     }
 
-    pub fn with_sessions(net: Net, sessions: usize) -> Self {
+    pub fn with_sessions(mut net: Net, sessions: usize) -> Self {
+        net.snapshot.prepare();
         let snapshot = Arc::new(net.snapshot.clone());
         let (mut workers, mut commands, mut events, mut counters) =
             (vec![], vec![], vec![], vec![]);
@@ -93,6 +94,7 @@ impl Rig {
 
     /// Gives every worker the configuration in `self.net`.
     pub fn reconfigure(&mut self) {
+        self.net.snapshot.prepare();
         let snapshot = Arc::new(self.net.snapshot.clone());
         self.command(|| Command::Snapshot(snapshot.clone()));
     }

@@ -19,12 +19,7 @@ pub(super) const fn mode_name(mode: Mode) -> &'static str {
 
 /// As in the configuration.
 pub(super) const fn scheduler_name(scheduler: SchedulerKind) -> &'static str {
-    match scheduler {
-        SchedulerKind::Rr => "rr",
-        SchedulerKind::Wrr => "wrr",
-        SchedulerKind::Lc => "lc",
-        SchedulerKind::Wlc => "wlc",
-    }
+    scheduler.name()
 }
 
 /// As in [`super::types::Session::state`].

@@ -408,7 +408,7 @@ pub struct Worker {
     pub punted_packets: u64,
     /// Packets answered or learnt from.
     pub consumed_packets: u64,
-    /// Packets that wait for their next hop.
+    /// Packets that wait, for their next hop or for the first fragment of their packet.
     pub held_packets: u64,
     /// Dropped packets.
     pub dropped_packets: u64,
@@ -424,6 +424,12 @@ pub struct Worker {
     pub sessions_expired: u64,
     /// Share of the loop iterations of the last second that found packets, 0 to 100.
     pub busy_percent: f64,
+    /// ICMP errors passed on to the end they concern.
+    pub icmp_errors: u64,
+    /// Fragments forwarded.
+    pub fragments: u64,
+    /// Fragments that came before the first of their packet.
+    pub fragments_held: u64,
     /// Events to management that found the queue full.
     pub events_lost: u64,
     /// Commands from management that wait for room in the queue.

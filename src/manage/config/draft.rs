@@ -10,7 +10,7 @@ use super::reader::{At, List};
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::limits::Limits;
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -90,6 +90,7 @@ pub(super) struct ServiceDraft {
     pub(super) mirror: Option<At<Option<String>>>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
+    pub(super) hash_on: Option<HashOn>,
 }
 
 /// `[[service.server]]`
@@ -98,6 +99,7 @@ pub(super) struct ServerDraft {
     pub(super) weight: Option<u16>,
     /// `Some(None)`: not given.
     pub(super) inner_mac: Option<Option<Mac>>,
+    pub(super) backup: Option<bool>,
 }
 
 impl Draft {
@@ -194,6 +196,7 @@ impl ServiceDraft {
             mirror: self.mirror?.value,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
+            hash_on: self.hash_on?,
         })
     }
 }
@@ -204,6 +207,7 @@ impl ServerDraft {
             address: self.address?.value,
             weight: self.weight?,
             inner_mac: self.inner_mac?,
+            backup: self.backup?,
         })
     }
 }

@@ -39,7 +39,7 @@ use crate::datapath::filter::{Action, FlagMatch};
 use crate::datapath::limits::Limits;
 use crate::datapath::prefix_set::PrefixSet;
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
@@ -225,6 +225,8 @@ pub struct Service {
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
     pub vni: u32,
+    /// What `sh` and `maglev` place a session by (key `hash_on`).
+    pub hash_on: HashOn,
 }
 
 /// `[[service.server]]`
@@ -236,6 +238,8 @@ pub struct Server {
     pub weight: u16,
     /// MAC address of its vxlan device (mode `vxlan`).
     pub inner_mac: Option<Mac>,
+    /// Takes new sessions only when no other server is up with weight.
+    pub backup: bool,
 }
 
 /// `[service.health]`
@@ -325,7 +329,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
 
 impl Default for Server {
     fn default() -> Self {
-        Server { address: SocketAddr::from(([0, 0, 0, 0], 0)), weight: 1, inner_mac: None }
+        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
     }
 }
 
@@ -344,6 +348,7 @@ impl Default for Service {
             mirror: None,
             tunnel_port: 0,
             vni: 0,
+            hash_on: HashOn::Source,
         }
     }
 }

@@ -5,11 +5,11 @@ use super::guard;
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
 use super::values::{
-    choice, endpoint, http_host, http_path, integer, name as name_of, statuses, string,
+    boolean, choice, endpoint, http_host, http_path, integer, name as name_of, statuses, string,
 };
 use super::{Health, HealthCheck, tunnel};
 use crate::datapath::snapshot::Timeouts;
-use crate::sched::SchedulerKind;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -56,11 +56,30 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
                 ("wrr", SchedulerKind::Wrr),
                 ("lc", SchedulerKind::Lc),
                 ("wlc", SchedulerKind::Wlc),
+                ("sed", SchedulerKind::Sed),
+                ("nq", SchedulerKind::Nq),
+                ("sh", SchedulerKind::Sh),
+                ("maglev", SchedulerKind::Maglev),
             ],
-            &["sed", "nq", "sh", "maglev"],
+            &[],
         ),
         SchedulerKind::Wrr,
     ));
+    let hash_on = value(s.optional(
+        "hash_on",
+        choice(
+            &[
+                ("source", HashOn::Source),
+                ("source_port", HashOn::SourcePort),
+                ("destination", HashOn::Destination),
+            ],
+            &["quic_cid"],
+        ),
+        HashOn::Source,
+    ));
+    if s.has("hash_on") && scheduler.is_some_and(|kind| !kind.hashes()) {
+        s.error("hash_on", "only for scheduler = \"sh\" or \"maglev\"; leave it out");
+    }
     s.not_yet("persistence");
     s.not_yet("mid_stream");
     s.not_yet("reset_on_expiry");
@@ -102,6 +121,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         mirror,
         tunnel_port,
         vni,
+        hash_on,
     }
 }
 
@@ -110,8 +130,8 @@ fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
         inner_mac: tunnel::read_inner_mac(&mut s, mode),
+        backup: value(s.optional("backup", boolean, false)),
     };
-    s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
     s.finish();
     draft
 }

@@ -304,7 +304,6 @@ fn what_comes_later_is_not_supported_yet() {
     }
     for (off, given, at, place) in [
         ("vlan = 0", "vlan = 7", "side = \"client\"", "9: [[port]] vlan"),
-        ("backup = false", "backup = true", "weight = 10", "41: [[service.server]] backup"),
         (
             "listen = \"\"",
             "listen = \"127.0.0.1:1\"",
@@ -323,15 +322,6 @@ fn what_comes_later_is_not_supported_yet() {
             at,
             &format!("{at}\n{given}"),
             &format!("f.toml:{place}: not supported yet; only {off} is accepted"),
-        );
-    }
-    for scheduler in ["sed", "nq", "sh", "maglev"] {
-        one(
-            "name = \"web\"",
-            &format!("name = \"web\"\nscheduler = {scheduler:?}"),
-            &format!(
-                "f.toml:31: [[service]] scheduler: {scheduler:?} is not supported yet; expected \"rr\", \"wrr\", \"lc\", \"wlc\""
-            ),
         );
     }
     for kind in ["icmp", "udp", "https", "exec"] {
