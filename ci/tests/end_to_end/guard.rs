@@ -90,7 +90,8 @@ fn filters_lists_limits_and_a_mirror() {
     let list = rig.directory().join("million.txt");
     million_prefixes(&list);
     rig.client.ip("addr add 192.0.2.101/24 dev eth0");
-    rig.client.ip("addr add 2001:db8:1::101/64 dev eth0 nodad");
+    // Deprecated, so that it is nobody's choice unless asked for.
+    rig.client.ip("addr add 2001:db8:1::101/64 dev eth0 nodad preferred_lft 0");
     let sensor = Namespace::new(format!("{}-sensor", rig.lb.name()));
     veth(&rig.lb, "sensor", &sensor, "eth0");
 
@@ -126,7 +127,7 @@ fn filters_lists_limits_and_a_mirror() {
         let refused = curl(&rig, family, &["--local-port", "41100-41199"]);
         assert_eq!(refused.0, CONNECTION_REFUSED, "{family:?}");
         let (status, page) = curl(&rig, family, &["--local-port", "41200-41299"]);
-        assert_eq!((status, &page[..6]), (Some(0), "server"), "{family:?}");
+        assert!(status == Some(0) && page.starts_with("server"), "{family:?}: {status:?} {page}");
         // From an address in the list, and from one that is not.
         let blocked = family.pick("192.0.2.101", "2001:db8:1::101").to_string();
         assert_eq!(curl(&rig, family, &["--interface", &blocked]).0, TIMEOUT, "{family:?}");
