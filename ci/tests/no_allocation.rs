@@ -203,10 +203,12 @@ impl Rig {
         for (number, peers) in Peers::mesh(workers).into_iter().enumerate() {
             let counters = Arc::new(WorkerCounters::new());
             let setup = Setup {
+                all_counters: Arc::default(),
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: 16,
                 seed: 1,
+                cookie_secret: 1,
                 advise: |_, _| {},
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), counters.clone());

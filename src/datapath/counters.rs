@@ -12,13 +12,15 @@ use crossbeam_utils::CachePadded;
 
 use super::filter::MAX_FILTERS;
 use super::snapshot::PortId;
-use crate::session::ServerId;
+use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
 
 /// The most ports a node can have, exception taps included.
 pub const MAX_PORTS: usize = 32;
 /// The most real servers a node can have, over all services.
 pub const MAX_SERVERS: usize = 16_384;
+/// The most services a node can have: each has a server.
+pub const MAX_SERVICES: usize = MAX_SERVERS;
 
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
@@ -29,6 +31,11 @@ impl Cell {
     #[inline(always)]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+    /// Takes `n` from a gauge. Only the owner calls it.
+    #[inline(always)]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
     /// Sets a gauge. Only the owner calls it.
     #[inline(always)]
@@ -82,6 +89,23 @@ pub struct FilterCounters {
     pub bytes: Cell,
 }
 
+/// One service, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct ServiceCounters {
+    /// SYNs that were answered with a cookie.
+    pub syn_cookies_sent: Cell,
+    /// ACKs that returned a cookie; each opened a session or was refused one.
+    pub syn_cookies_accepted: Cell,
+    /// ACKs without a session that returned no good cookie.
+    pub syn_cookies_rejected: Cell,
+    /// Sessions whose server has accepted, after Shunt's own handshake with the client.
+    pub syn_proxied: Cell,
+    /// Gauge: whether SYNs are answered with cookies, 0 or 1.
+    pub syn_proxy_on: Cell,
+    /// Gauge: its open sessions.
+    pub sessions: Cell,
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -128,10 +152,17 @@ pub struct WorkerCounters {
     pub fragments: Cell,
     /// Fragments that came before the first of their packet and had to wait.
     pub fragments_held: Cell,
+    /// Packets that went to the server without the TOA option for want of room.
+    pub toa_no_room: Cell,
     /// ICMP errors passed on to the end they concern; in `tx`.
     pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
+    services: Box<[ServiceCounters]>,
+    /// Gauge: clients that services with persistence remember.
+    pub persistent_clients: Cell,
+    /// Connections of clients that could not be remembered, since the table was full.
+    pub persistence_full: Cell,
 }
 
 impl Default for WorkerCounters {
@@ -166,9 +197,13 @@ impl WorkerCounters {
             filters: (0..MAX_FILTERS).map(|_| FilterCounters::default()).collect(),
             fragments: Cell::default(),
             fragments_held: Cell::default(),
+            toa_no_room: Cell::default(),
             icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
+            services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
+            persistent_clients: Cell::default(),
+            persistence_full: Cell::default(),
         }
     }
 
@@ -187,6 +222,18 @@ impl WorkerCounters {
     /// The counters of a rule of the packet filter.
     pub fn filter(&self, rule: usize) -> &FilterCounters {
         &self.filters[rule]
+    }
+
+    /// The counters of a service.
+    #[inline(always)]
+    pub fn service(&self, service: ServiceId) -> &ServiceCounters {
+        &self.services[usize::from(service.0)]
+    }
+
+    /// Gauge: the open sessions of a service.
+    #[inline(always)]
+    pub fn service_sessions(&self, service: ServiceId) -> &Cell {
+        &self.service(service).sessions
     }
 
     /// The counter of a drop reason.

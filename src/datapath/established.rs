@@ -9,6 +9,7 @@ use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
 use super::snapshot::{PortId, Server, Snapshot};
+use super::syn_proxy;
 use super::tunnel;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
@@ -43,6 +44,10 @@ pub(super) fn act<A: Family, F: Frame>(
                 connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
             }
         } else {
+            if let Some(verdict) = syn_proxy::follow(shared, lane, frame, item, id, direction, now)
+            {
+                return verdict;
+            }
             match connection::follow(shared, &mut lane.table, id, direction, frame, flow, now) {
                 Outcome::Pass => {}
                 Outcome::Drop => return Verdict::Drop(DropReason::TcpOutOfWindow),

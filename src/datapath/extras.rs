@@ -3,9 +3,12 @@
 
 use super::family::Family;
 use super::frame::Frame;
+use super::introduce;
 use super::mirror;
 use super::pipeline::{Item, Shared};
+use super::syn_proxy;
 use super::verdict::Verdict;
+use crate::rewrite::sequence;
 use crate::session::{Direction, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
@@ -14,22 +17,31 @@ pub(super) fn apply<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     table: &mut Table<A>,
     frame: &mut F,
-    _item: &Item<A>,
+    item: &Item<A>,
     id: SessionId,
     direction: Direction,
     now: u32,
 ) -> Option<Verdict> {
     let entry = table.get(id);
-    debug_assert!(entry.extras != Extras::NONE);
+    let extras = entry.extras;
+    debug_assert!(extras != Extras::NONE);
     // First, since the sensor gets what was received.
-    if entry.extras.has(Extras::MIRRORED) {
+    if extras.has(Extras::MIRRORED) {
         mirror::of_service(shared, entry.service, frame);
     }
-    if entry.extras.has(Extras::POLICED)
+    if extras.has(Extras::POLICED)
         && direction == Direction::Forward
         && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
     {
         return Some(Verdict::Drop(reason));
+    }
+    if extras.has(Extras::INTRODUCED) {
+        introduce::apply(shared, table, frame, item, id, direction);
+    } else if extras.has(Extras::SHIFTED) {
+        sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
+    }
+    if extras.has(Extras::PROXIED) {
+        syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
     }
     None
 }

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
+use super::introduce;
 use super::note::Note;
 use super::pipeline::{Lane, Shared};
 use super::snapshot::LocalAddress;
@@ -128,7 +129,10 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
         return Verdict::Drop(DropReason::PacketTooBig);
     }
     if translates {
-        let to = translation(entry, aside, direction, A::endpoints(frame.bytes()).0);
+        let mut to = translation(entry, aside, direction, A::endpoints(frame.bytes()).0);
+        if entry.extras.has(Extras::INTRODUCED) && direction == Direction::Reply {
+            to.sequence = introduce::quoted_shift(entry, aside, quoted.sequence);
+        }
         A::translate_error(frame.bytes_mut(), end, quoted, &to);
     }
     shared.counters.icmp_errors.add(1);

@@ -72,6 +72,8 @@ struct ServiceState {
     source: SourceRefills,
     /// Half-open sessions of this worker, counted whether there is a limit or not.
     half_open: u32,
+    /// What its packets need.
+    extras: Extras,
 }
 
 impl ServiceState {
@@ -87,6 +89,7 @@ impl ServiceState {
                 packets: refill(limits.source_packets_per_second),
             },
             half_open,
+            extras: Extras::NONE,
         }
     }
 
@@ -128,6 +131,10 @@ impl Limiters {
                 }
                 None => self.services.push(ServiceState::new(limits, workers, 0)),
             }
+            let policed = limits.packets_per_second != 0 || limits.source_packets_per_second != 0;
+            let choose = |on, extras| if on { extras } else { Extras::NONE };
+            self.services[index].extras = choose(policed, Extras::POLICED)
+                .with(choose(service.mirror.is_some(), Extras::MIRRORED));
         }
         let used = snapshot.services.iter().any(|service| service.limits.has_source());
         if used && (source_changed || self.sources.is_unused()) {
@@ -181,6 +188,11 @@ impl Limiters {
         Ok(())
     }
 
+    /// What packets of the service's sessions need: to be counted, to be copied.
+    pub(super) fn extras(&self, service: ServiceId) -> Extras {
+        self.services.get(usize::from(service.0)).map_or(Extras::NONE, |state| state.extras)
+    }
+
     /// Takes notice of a session that has begun, and says what its packets need from now on.
     pub(super) fn opened<A: Address>(
         &mut self,
@@ -190,12 +202,7 @@ impl Limiters {
         if is_half_open(entry.state) {
             self.count_half_open(entry, 1, counters);
         }
-        match self.services.get(usize::from(entry.service.0)) {
-            Some(state) if state.packets.is_some() || state.source.packets.is_some() => {
-                Extras::POLICED
-            }
-            _ => Extras::NONE,
-        }
+        self.extras(entry.service)
     }
 
     /// Takes notice of a session that goes from `state` to the state in its entry.

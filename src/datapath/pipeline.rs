@@ -35,13 +35,17 @@ use super::local;
 use super::local_ports::LocalPorts;
 use super::mirror::Samplers;
 use super::note::Note;
+use super::one_packet::{self, Origins};
 use super::outbox::Outbox;
+use super::persist;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
+use super::syn_proxy::{self, Retries, SynState};
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
-use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
+use crate::session::persistence::Persistence;
+use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
@@ -75,9 +79,14 @@ pub struct Setup {
     pub sessions_v6: usize,
     /// Secret of the session hash.
     pub seed: u64,
+    /// The counters of all workers, this one's included; they are read where connections are
+    /// limited. Empty when this one is alone.
+    pub all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Called with the address and length of each large block of memory before it is touched: the
     /// moment to ask for huge pages.
     pub advise: fn(usize, usize),
+    /// Secret of the SYN cookies, the same for all workers of the node.
+    pub cookie_secret: u128,
 }
 
 /// What both families share.
@@ -101,6 +110,11 @@ pub(super) struct Shared<F> {
     pub(super) guard: GuardState,
     pub(super) samplers: Samplers,
     pub(super) limits: Limiters,
+    pub(super) syn: SynState,
+    /// See [`Setup::all_counters`].
+    pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
+    /// Whether the burst comes from another worker (or from this one, once more): its notes count.
+    pub(super) steered: bool,
 }
 
 impl<F: Frame> Shared<F> {
@@ -153,6 +167,12 @@ pub(super) struct Lane<A: Family> {
     pub(super) local_ports: LocalPorts<A>,
     /// Where real servers answer from: tells an answer to nobody from a stray packet.
     pub(super) servers: HashSet<(A, u16)>,
+    /// Servers that the SYN proxy is to ask again.
+    pub(super) syn_retries: Retries<A>,
+    /// Where clients of persistent services were sent.
+    pub(super) persistence: Persistence<A>,
+    /// Where answers of one-packet services come from.
+    pub(super) origins: Origins<A>,
 }
 
 /// The packets of a burst that are of one family.
@@ -183,6 +203,9 @@ impl<A: Family> Lane<A> {
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
+            syn_retries: Retries::new(),
+            persistence: Persistence::new(setup.seed),
+            origins: Origins::new(),
         }
     }
 
@@ -192,6 +215,11 @@ impl<A: Family> Lane<A> {
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
+        self.origins = one_packet::origins(snapshot);
+        let clients = persist::clients(snapshot, self.table.capacity());
+        if clients != 0 {
+            self.persistence.allocate(clients);
+        }
     }
 
     /// Undoes what creating the session did outside the table.
@@ -206,15 +234,20 @@ impl<A: Family> Lane<A> {
         balancer.closed(entry.server_id);
         local_ports.release(entry);
         counters.server(entry.server_id).ended.add(1);
+        counters.service_sessions(entry.service).sub(1);
     }
 
-    fn expire<F>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
+    fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        let Shared { counters, limits, .. } = shared;
-        table.expire(now, budget, |entry: &Entry<A>, _: &Aside| {
-            Self::closed(entry, balancer, local_ports, limits, counters);
-            counters.expired.add(1);
+        table.expire(now, budget, |entry: &Entry<A>, aside: &Aside| {
+            Self::closed(entry, balancer, local_ports, &mut shared.limits, &shared.counters);
+            shared.counters.expired.add(1);
+            if entry.state == TcpState::SynProxied {
+                syn_proxy::expired(shared, entry, aside);
+            }
         });
+        syn_proxy::retry(shared, self, now);
+        self.persistence.sweep(now);
     }
 
     /// Stages 3 to 6 for the packets of this family.
@@ -283,6 +316,9 @@ impl<F: Frame> Pipeline<F> {
                 guard: GuardState::default(),
                 samplers: Samplers::default(),
                 limits: Limiters::new(setup.seed),
+                syn: SynState::new(setup.cookie_secret),
+                all_counters: setup.all_counters.clone(),
+                steered: false,
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
@@ -304,6 +340,11 @@ impl<F: Frame> Pipeline<F> {
         let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
         self.shared.tunnels.configure(snapshot);
+        self.shared.syn.gates.configure(snapshot, self.shared.worker);
+        if self.shared.syn.gates.any() {
+            self.v4.syn_retries.reserve();
+            self.v6.syn_retries.reserve();
+        }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.shared.guard.configure(&old, snapshot);
@@ -352,6 +393,7 @@ impl<F: Frame> Pipeline<F> {
         for frame in burst.iter() {
             frame.prefetch_bytes();
         }
+        self.shared.steered = steered;
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
         let guard = self.shared.guard.on && !steered;
@@ -366,10 +408,11 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
+        // Before the burst: what goes to a server ahead of a client's data must come ahead of it.
+        self.shared.flush(out);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
-        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
@@ -516,10 +559,13 @@ impl<F: Frame> Pipeline<F> {
     /// The queues of `out` must be empty.
     /// Returns whether it queued something.
     pub fn expire(&mut self, now: u32, budget: usize, out: &mut Outbox<F>) -> bool {
+        syn_proxy::pass_gates(&mut self.shared, now);
         self.v4.expire(&mut self.shared, now, budget);
         self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
+        let persistent = self.v4.persistence.len() + self.v6.persistence.len();
+        self.shared.counters.persistent_clients.set(persistent as u64);
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
         if self.fragments_held() != 0 {

@@ -14,6 +14,7 @@ use super::guard::Guard;
 use super::limits::Limits;
 use super::mirror::MirrorId;
 use super::selection::Selection;
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -107,6 +108,21 @@ pub struct Route {
     pub target: RouteTarget,
 }
 
+/// Whether Shunt completes handshakes with clients before it asks a server (SYN proxy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynProxy {
+    /// Never.
+    #[default]
+    Off,
+    /// Always.
+    On,
+    /// While there are many SYNs.
+    Auto {
+        /// SYNs per second from which it is on; each worker has its share.
+        above: u32,
+    },
+}
+
 /// A virtual server.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -128,12 +144,41 @@ pub struct Service {
     pub limits: Limits,
     /// Where its packets are copied to.
     pub mirror: Option<MirrorId>,
+    /// How servers are told the client's address.
+    pub introduction: Introduction,
     /// UDP destination port of a tunnel (`gue`, `vxlan`).
     pub tunnel_port: u16,
     /// VXLAN network identifier, 24 bits (`vxlan`).
     pub vni: u32,
     /// How it selects among them beyond the scheduler.
     pub selection: Selection,
+    /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
+    pub syn_proxy: SynProxy,
+}
+
+/// How the servers of a FullNAT service are told the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Introduction {
+    /// They are not, or see it anyway.
+    #[default]
+    None,
+    /// By a header of the PROXY protocol, version 1, at the beginning of the stream.
+    ProxyV1,
+    /// The same, version 2.
+    ProxyV2,
+    /// By the TOA option of TCP.
+    Toa,
+}
+
+impl Introduction {
+    /// The version of the PROXY protocol header, if there is one.
+    pub const fn proxy_protocol(self) -> Option<Version> {
+        match self {
+            Introduction::ProxyV1 => Some(Version::V1),
+            Introduction::ProxyV2 => Some(Version::V2),
+            Introduction::None | Introduction::Toa => None,
+        }
+    }
 }
 
 /// A real server of one service.
@@ -155,6 +200,8 @@ pub struct Server {
     pub inner_mac: Mac,
     /// Takes new sessions only when no other server of the service is up with weight.
     pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -219,9 +266,11 @@ impl Default for Service {
             servers: Vec::new(),
             limits: Limits::default(),
             mirror: None,
+            introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
             selection: Selection::default(),
+            syn_proxy: SynProxy::Off,
         }
     }
 }
@@ -237,6 +286,7 @@ impl Default for Server {
             route: RouteTarget { port: PortId(0), via: None },
             inner_mac: [0; 6],
             backup: false,
+            max_connections: 0,
         }
     }
 }

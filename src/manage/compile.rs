@@ -16,8 +16,7 @@ use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
-use super::guard;
-use crate::datapath::selection::Selection;
+use super::{guard, selection};
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot,
@@ -216,6 +215,7 @@ fn add_service(
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
             inner_mac: server.inner_mac.unwrap_or_default(),
             backup: server.backup,
+            max_connections: server.max_connections,
         });
     }
     for listen in &service.listen {
@@ -232,17 +232,15 @@ fn add_service(
         mode: service.mode,
         scheduler: service.scheduler,
         timeouts: service.timeouts,
+        selection: selection::compile(config, service, &ids, id),
         servers: ids,
         limits: service.limits,
         mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
+        introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,
-        selection: selection(service),
+        syn_proxy: service.syn_proxy,
     });
-}
-
-fn selection(service: &config::Service) -> Selection {
-    Selection { hash_on: service.hash_on, ..Default::default() }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {

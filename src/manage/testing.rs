@@ -87,6 +87,7 @@ pub(crate) fn config() -> Config {
                     timeout_ms: 500,
                     rise: 2,
                     fall: 3,
+                    proxy_protocol: None,
                     port: None,
                 }),
                 servers: vec![server("10.0.0.11:8080", 3), server("10.9.0.12:8080", 1)],

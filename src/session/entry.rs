@@ -90,6 +90,16 @@ impl Extras {
     pub const INTRODUCED: Extras = Extras(8);
     /// Its packets are marked (DSCP).
     pub const MARKED: Extras = Extras(16);
+    /// The server is told the client's address by a PROXY protocol header, version 1 (without this
+    /// and [`Extras::PROXY_V2`]: by the TOA option).
+    pub const PROXY_V1: Extras = Extras(1 << 11);
+    /// The same, version 2.
+    pub const PROXY_V2: Extras = Extras(1 << 12);
+    /// With [`Extras::INTRODUCED`]: a packet that told the server is perhaps on its way.
+    pub const TOLD: Extras = Extras(1 << 13);
+    /// Its handshake was Shunt's (SYN proxy); [`super::Aside::note`] says where the server differs from
+    /// what the client was promised.
+    pub const PROXIED: Extras = Extras(32);
 
     /// Whether there is nothing to do.
     #[inline(always)]
@@ -146,6 +156,8 @@ pub enum TcpState {
     TimeWait,
     /// Established, and RST was seen that is perhaps not its sender's.
     Contested,
+    /// The client has completed Shunt's own handshake (SYN proxy) and the server was sent a SYN.
+    SynProxied,
 }
 
 /// One session. 64 bytes for IPv4, 128 for IPv6.

@@ -63,7 +63,7 @@ pub fn is_steady(state: TcpState, flags: u8) -> bool {
 pub fn timeout(state: TcpState, timeouts: &Timeouts) -> u32 {
     match state {
         TcpState::Udp => timeouts.udp,
-        TcpState::SynSent => timeouts.tcp_syn,
+        TcpState::SynSent | TcpState::SynProxied => timeouts.tcp_syn,
         TcpState::SynReceived => timeouts.tcp_syn_received,
         TcpState::Established => timeouts.tcp_established,
         TcpState::FinClient | TcpState::FinServer => timeouts.tcp_fin_wait,
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use TcpState::*;
 
-    const ALL: [TcpState; 10] = [
+    const ALL: [TcpState; 11] = [
         Udp,
         SynSent,
         SynReceived,
@@ -89,6 +89,7 @@ mod tests {
         Closed,
         TimeWait,
         Contested,
+        SynProxied,
     ];
 
     #[test]
@@ -112,6 +113,6 @@ mod tests {
             tcp_time_wait: 7,
             tcp_close: 8,
         };
-        assert_eq!(ALL.map(|s| timeout(s, &timeouts)), [4, 1, 5, 2, 6, 6, 3, 8, 7, 8]);
+        assert_eq!(ALL.map(|s| timeout(s, &timeouts)), [4, 1, 5, 2, 6, 6, 3, 8, 7, 8, 1]);
     }
 }

@@ -93,9 +93,13 @@ drop_reasons! {
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";
     NoServer, "no_server", "No real server of the service is up and has weight.";
+    ServerLimit, "server_limit", "The real server has as many connections as it may (max_connections), and so has every other; the client was refused.";
+    ServiceLimit, "service_limit", "The service has as many connections as it may (max_connections); the client was refused.";
     SessionTableFull, "session_table_full", "The session table is at its capacity (node.sessions).";
     ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";
+    SynCookieInvalid, "syn_cookie_invalid", "SYN proxy: in mid-stream, no session is known, and it acknowledges no SYN cookie of this node that is still good.";
+    SynProxyWaiting, "syn_proxy_waiting", "SYN proxy: the client is connected and the server has not yet answered Shunt's SYN; the sender will send this again.";
     NotLocal, "not_local", "Neither for a service nor for an address of this node.";
     TcpOutOfWindow, "tcp_out_of_window", "A TCP reset whose sequence number its connection cannot have: forged, or very late.";
     NoException, "no_exception", "For an address of this node, but the port has no exception path to the kernel.";

@@ -13,6 +13,7 @@ mod commands;
 mod failure;
 mod guard;
 mod http;
+mod introduce;
 mod lifecycle;
 mod namespace;
 mod paths;

@@ -17,6 +17,9 @@ use crate::changes::Changes;
 use crate::frames::Packet;
 use crate::net::{Family, Net, ROUTER_MAC, server_mac};
 
+/// Of the SYN cookies of every rig.
+pub const COOKIE_SECRET: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
+
 /// Frames by the port they left from.
 pub type Sent = Vec<(PortId, Vec<u8>)>;
 
@@ -44,14 +47,18 @@ impl Rig {
         let snapshot = Arc::new(net.snapshot.clone());
         let (mut workers, mut commands, mut events, mut counters) =
             (vec![], vec![], vec![], vec![]);
+        let all_counters: Arc<[_]> =
+            (0..net.workers()).map(|_| Arc::new(WorkerCounters::new())).collect();
         for (number, peers) in Peers::mesh(net.workers()).into_iter().enumerate() {
-            let own = Arc::new(WorkerCounters::new());
+            let own = all_counters[number].clone();
             let setup = Setup {
+                all_counters: all_counters.clone(),
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: sessions,
                 seed: 0x5eed + number as u64,
                 advise: |_, _| {},
+                cookie_secret: COOKIE_SECRET,
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), own.clone());
             let (to_worker, from_management) = RingBuffer::new(64);

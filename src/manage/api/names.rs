@@ -35,6 +35,7 @@ pub(super) const fn state_name(state: TcpState) -> &'static str {
         TcpState::Closed => "closed",
         TcpState::TimeWait => "time_wait",
         TcpState::Contested => "contested",
+        TcpState::SynProxied => "syn_proxied",
     }
 }
 

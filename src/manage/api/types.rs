@@ -73,6 +73,8 @@ pub struct Status {
     pub dropped_pps: u64,
     /// The reasons that dropped most, most first.
     pub worst_drops: Vec<DropCount>,
+    /// Services whose SYNs are answered with cookies now.
+    pub syn_proxy_on: Vec<String>,
 }
 
 /// Whether a worker accounts for every packet.
@@ -166,6 +168,12 @@ pub struct Service {
     pub scheduler: String,
     /// Whether a server takes new sessions.
     pub up: bool,
+    /// What `sh` and `maglev` place a session by; `null` for other schedulers.
+    pub hash_on: Option<String>,
+    /// The most open sessions; 0 for no limit.
+    pub max_connections: u32,
+    /// Seconds that a client is remembered; 0 without persistence.
+    pub persistence_seconds: u32,
     /// Servers that are up and have weight.
     pub servers_up: u64,
     /// All servers.
@@ -173,6 +181,25 @@ pub struct Service {
     /// What went through it.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// Its SYN proxy; `null` when it has none.
+    pub syn_proxy: Option<SynProxy>,
+}
+
+/// The SYN proxy of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynProxy {
+    /// `on` or `auto`.
+    pub policy: String,
+    /// Workers that answer SYNs with cookies now.
+    pub workers_on: u64,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: u64,
+    /// ACKs that returned one.
+    pub cookies_accepted: u64,
+    /// Segments without a session that returned none that is good.
+    pub cookies_rejected: u64,
+    /// Connections that a server has accepted, after Shunt's handshake with the client.
+    pub connections: u64,
 }
 
 /// `GET /v1/servers`
@@ -195,6 +222,10 @@ pub struct Server {
     pub via: Option<IpAddr>,
     /// 0 takes no new sessions.
     pub weight: u16,
+    /// Whether it takes new sessions only when no other can.
+    pub backup: bool,
+    /// The most open sessions; 0 for no limit.
+    pub max_connections: u32,
     /// Whether its check passes, or it has none.
     pub up: bool,
     /// Its check; `null` when it has none.
@@ -292,8 +323,8 @@ pub struct Session {
     pub local: SocketAddr,
     /// The real server.
     pub server: SocketAddr,
-    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both` or
-    /// `closed`.
+    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
+    /// `closed` or `syn_proxied`.
     pub state: String,
     /// `nat`, `fullnat` or `dr`.
     pub mode: String,
@@ -422,6 +453,10 @@ pub struct Worker {
     pub sessions_v6: u64,
     /// Sessions that ended by timeout.
     pub sessions_expired: u64,
+    /// Clients that services with persistence remember.
+    pub persistent_clients: u64,
+    /// Connections of clients that could not be remembered: the table was full.
+    pub persistence_full: u64,
     /// Share of the loop iterations of the last second that found packets, 0 to 100.
     pub busy_percent: f64,
     /// ICMP errors passed on to the end they concern.
@@ -432,6 +467,8 @@ pub struct Worker {
     pub fragments_held: u64,
     /// Events to management that found the queue full.
     pub events_lost: u64,
+    /// Packets that went to a server without the TOA option for want of room.
+    pub toa_no_room: u64,
     /// Commands from management that wait for room in the queue.
     pub commands_waiting: usize,
     /// TCP sessions whose handshake is not complete.

@@ -6,11 +6,11 @@ use super::local_ports;
 use super::names::{mac_text, mode_name, scheduler_name, state_name};
 use super::types::{
     Drop, DropCount, Drops, Filter, Filters, Health, LocalPorts, Neighbor, Neighbors, Port, Ports,
-    Server, Servers, Service, Services, Session, Sessions, Status, Traffic, Worker, WorkerBalance,
-    Workers,
+    Server, Servers, Service, Services, Session, Sessions, Status, SynProxy, Traffic, Worker,
+    WorkerBalance, Workers,
 };
 use crate::datapath::counters::{Cell, WorkerCounters};
-use crate::datapath::snapshot::{PortRole, Side};
+use crate::datapath::snapshot::{self, PortRole, Side};
 use crate::manage::neighbors;
 use crate::manage::servers::takes_sessions;
 use crate::manage::session_list::SessionList;
@@ -34,6 +34,9 @@ impl State {
         };
         let servers = self.servers().servers;
         let services = self.services().services;
+        let proxies =
+            services.iter().filter(|s| s.syn_proxy.as_ref().is_some_and(|p| p.workers_on > 0));
+        let syn_proxy_on = proxies.map(|s| s.name.clone()).collect();
         let mut drops: Vec<DropCount> = self.drops().drops.into_iter().map(|d| d.count).collect();
         let dropped_pps = drops.iter().map(|d| d.pps).sum();
         drops.retain(|d| d.packets > 0);
@@ -70,12 +73,14 @@ impl State {
             dropped_packets: self.workers.iter().map(|w| w.counters().dropped()).sum(),
             dropped_pps,
             worst_drops: drops,
+            syn_proxy_on,
         }
     }
 
     /// `GET /v1/services`
     pub(super) fn services(&self) -> Services {
-        let service = |s: &crate::datapath::snapshot::Service| {
+        let service = |(id, s): (usize, &crate::datapath::snapshot::Service)| {
+            let id = ServiceId(id as u16);
             let mut traffic = Traffic::default();
             for &id in &s.servers {
                 traffic.add(&self.traffic(id));
@@ -88,13 +93,33 @@ impl State {
                 listen: s.listen.clone(),
                 mode: mode_name(s.mode).into(),
                 scheduler: scheduler_name(s.scheduler).into(),
+                hash_on: s.scheduler.hashes().then(|| s.selection.hash_on.name().into()),
+                max_connections: s.selection.max_connections,
+                persistence_seconds: s.selection.persistence.map_or(0, |p| p.life_ms / 1_000),
                 up: servers_up > 0,
                 servers_up,
                 servers_total: s.servers.len() as u64,
                 traffic,
+                syn_proxy: self.syn_proxy(id, s.syn_proxy),
             }
         };
-        Services { services: self.snapshot.services.iter().map(service).collect() }
+        Services { services: self.snapshot.services.iter().enumerate().map(service).collect() }
+    }
+
+    fn syn_proxy(&self, id: ServiceId, policy: snapshot::SynProxy) -> Option<SynProxy> {
+        let policy = match policy {
+            snapshot::SynProxy::Off => return None,
+            snapshot::SynProxy::On => "on",
+            snapshot::SynProxy::Auto { .. } => "auto",
+        };
+        Some(SynProxy {
+            policy: policy.into(),
+            workers_on: self.sum(|c| &c.service(id).syn_proxy_on),
+            cookies_sent: self.sum(|c| &c.service(id).syn_cookies_sent),
+            cookies_accepted: self.sum(|c| &c.service(id).syn_cookies_accepted),
+            cookies_rejected: self.sum(|c| &c.service(id).syn_cookies_rejected),
+            connections: self.sum(|c| &c.service(id).syn_proxied),
+        })
     }
 
     /// `GET /v1/servers`
@@ -119,6 +144,8 @@ impl State {
             port: self.port_name(server.route.port),
             via: server.route.via,
             weight: server.weight,
+            backup: server.backup,
+            max_connections: server.max_connections,
             up: server.up,
             health,
             local_ports,
@@ -216,6 +243,8 @@ impl State {
                 sessions_v4: c.sessions_v4.get(),
                 sessions_v6: c.sessions_v6.get(),
                 sessions_expired: c.expired.get(),
+                persistent_clients: c.persistent_clients.get(),
+                persistence_full: c.persistence_full.get(),
                 busy_percent: match rate(2) {
                     0 => 0.0,
                     polls => rate(3) as f64 * 100.0 / polls as f64,
@@ -224,6 +253,7 @@ impl State {
                 fragments: c.fragments.get(),
                 fragments_held: c.fragments_held.get(),
                 events_lost: c.events_lost.get(),
+                toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
                 sessions_half_open: c.half_open.get(),
                 sources_untracked: c.sources_untracked.get(),

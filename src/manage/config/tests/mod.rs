@@ -3,6 +3,7 @@
 
 mod checks;
 mod guard;
+mod selection;
 mod tunnels;
 mod values;
 
@@ -165,6 +166,7 @@ fn a_valid_file_with_its_defaults() {
                     timeout_ms: 500,
                     rise: 2,
                     fall: 3,
+                    proxy_protocol: None,
                     port: None,
                 }),
                 servers: vec![server("10.0.0.11:8080", 10), server("10.9.0.12:8080", 1)],
@@ -295,7 +297,7 @@ fn what_comes_later_is_not_supported_yet() {
     for section in ["[ha]", "[[snat]]"] {
         one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
     }
-    for key in ["persistence", "mid_stream", "reset_on_expiry"] {
+    for key in ["mid_stream", "reset_on_expiry"] {
         one(
             "name = \"web\"",
             &format!("name = \"web\"\n{key} = 1"),
@@ -309,12 +311,6 @@ fn what_comes_later_is_not_supported_yet() {
             "listen = \"127.0.0.1:1\"",
             "socket = \"/run/test.sock\"",
             "52: [api] listen",
-        ),
-        (
-            "proxy_protocol = \"off\"",
-            "proxy_protocol = \"v1\"",
-            "name = \"web\"",
-            "31: [[service]] proxy_protocol",
         ),
     ] {
         expect(&[(at, &format!("{at}\n{off}"))], &[]);
