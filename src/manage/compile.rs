@@ -232,6 +232,7 @@ fn add_service(
         timeouts: service.timeouts,
         selection: selection::compile(config, service, &ids, id),
         servers: ids,
+        policy: service.policy,
         introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,

@@ -10,6 +10,7 @@
 
 mod bulk;
 mod commands;
+mod connections;
 mod failure;
 mod http;
 mod introduce;
@@ -21,4 +22,5 @@ mod rig;
 mod rig_itself;
 mod selection;
 mod servers;
+mod syn_proxy;
 mod view;

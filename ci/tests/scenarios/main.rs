@@ -17,6 +17,7 @@ mod malformed;
 mod neighbors;
 mod net;
 mod parsing;
+mod policies;
 mod random;
 mod rig;
 mod selection;
