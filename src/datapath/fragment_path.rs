@@ -12,6 +12,7 @@
 //! A first fragment opens a session as a whole datagram does; a TCP connection is opened by whole
 //! segments only.
 
+use super::crossed;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
@@ -28,7 +29,7 @@ use crate::io::BURST;
 use crate::rewrite::ethernet;
 use crate::rewrite::fragment::TranslateFragment;
 use crate::rewrite::nat::Deltas;
-use crate::session::{Direction, SessionId};
+use crate::session::{Direction, Extras, SessionId};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, FlowKey, Protocol};
@@ -199,6 +200,9 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         },
     };
     let entry = lane.table.get_mut(id);
+    if entry.extras.has(Extras::CROSSED) {
+        return Verdict::Drop(DropReason::FragmentBetweenFamilies);
+    }
     let translates = entry.mode.translates();
     if translates && hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
@@ -258,6 +262,9 @@ fn open<A: Family, F: Frame>(
     };
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
         return Err(Verdict::Drop(DropReason::NoSession));
+    }
+    if crossed::leads_over::<A>(&shared.snapshot, service) {
+        return Err(Verdict::Drop(DropReason::FragmentBetweenFamilies));
     }
     new_flow::create(shared, lane, &item, service, now).map_err(|reason| match reason {
         DropReason::HopLimitExceeded => icmp::time_exceeded(shared, frame, &item.flow, now),

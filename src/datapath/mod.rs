@@ -8,6 +8,7 @@ pub mod balancer;
 mod choose;
 mod connection;
 pub mod counters;
+mod crossed;
 mod established;
 mod extras;
 pub mod family;

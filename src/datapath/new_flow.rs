@@ -2,6 +2,7 @@
 //! dropped and the reason says why.
 
 use super::choose;
+use super::crossed;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
@@ -14,7 +15,8 @@ use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
+    Direction, Extras, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState,
+    tcp_state,
 };
 use crate::wire::DropReason;
 use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
@@ -30,6 +32,13 @@ pub(super) fn open<A: Family, F: Frame>(
     let key = &item.flow.key;
     if A::local(&shared.snapshot, key.src).is_some() {
         return Verdict::Drop(DropReason::SpoofedLocal);
+    }
+    if crossed::takes(shared, key) {
+        return crossed::enter(shared, frame, item, now);
+    }
+    // Nothing on a wire has such an address (RFC 4942 2.2).
+    if !item.crossed && (crossed::is_mapped(key.src) || crossed::is_mapped(key.dst)) {
+        return Verdict::Drop(DropReason::Martian);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
         return without_service(shared, lane, frame, item, now);
@@ -89,6 +98,8 @@ pub(super) fn without_service<A: Family, F: Frame>(
             }
             shared.punt(frame.rx_port(), now)
         }
+        // It came back to a local address.
+        None if item.crossed => Verdict::Drop(DropReason::NoSession),
         None if lane.servers.contains(&(key.src, key.sport)) => {
             Verdict::Drop(DropReason::NoSession)
         }
@@ -132,7 +143,10 @@ pub(super) fn create_with<A: Family, F: Frame>(
         Some(address) => address,
         // Looked up by its id.
         None if service.mode.tunnels() => A::UNSPECIFIED,
-        None => return Err(DropReason::NoServer),
+        None => match A::adopt(server.address) {
+            Some(address) if service.crossed => address,
+            _ => return Err(DropReason::NoServer),
+        },
     };
     let forward_hop = hop_to_server(hops, snapshot, server)?;
     let reply_hop = match service.mode {
@@ -142,7 +156,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
     };
     let (local, local_port) = match service.mode {
         Mode::FullNat => {
-            let bucket = A::bucket(toeplitz, key.src, key.sport);
+            let bucket = A::outer_bucket(toeplitz, key.src, key.sport);
             lane.local_ports.allocate(server_id, bucket).ok_or(DropReason::LocalPortsExhausted)?
         }
         _ => (key.src, key.sport),
@@ -184,6 +198,10 @@ pub(super) fn create_with<A: Family, F: Frame>(
             lane.balancer.opened(server_id);
             counters.server(server_id).created.add(1);
             introduce::begin(service, &mut lane.table, id);
+            if crossed::is_mapped(key.src) || crossed::is_mapped(server_address) {
+                let entry = lane.table.get_mut(id);
+                entry.extras = entry.extras.with(Extras::CROSSED);
+            }
             Ok(id)
         }
         Err(error) => {

@@ -138,6 +138,8 @@ pub struct Service {
     pub servers: Vec<ServerId>,
     /// How servers are told the client's address.
     pub introduction: Introduction,
+    /// FullNAT: all servers are of one family, and serve clients of the other too.
+    pub crossed: bool,
     /// UDP destination port of a tunnel (`gue`, `vxlan`).
     pub tunnel_port: u16,
     /// VXLAN network identifier, 24 bits (`vxlan`).
@@ -232,6 +234,8 @@ pub struct Snapshot {
     pub local_v6: HashMap<Ipv6Addr, LocalAddress>,
     /// The worker that owns each steering bucket.
     pub worker_of: [u8; BUCKETS],
+    /// Whether a service is [crossed](Service::crossed).
+    pub crosses: bool,
 }
 
 /// A plain service without a name: what a test, or a key the file leaves out, does not say.
@@ -246,6 +250,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             servers: Vec::new(),
             introduction: Introduction::None,
+            crossed: false,
             tunnel_port: 0,
             vni: 0,
             selection: Selection::default(),
@@ -299,6 +304,7 @@ impl Default for Snapshot {
             local_v4: HashMap::new(),
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
+            crosses: false,
         }
     }
 }
