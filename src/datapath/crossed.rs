@@ -13,13 +13,14 @@ use super::established::hold;
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::note::Note;
 use super::pipeline::{Item, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
 use super::verdict::Verdict;
 use crate::rewrite::crossing::{self, DIFFERENCE};
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::{ethernet, transport_checksum};
-use crate::session::{Direction, ServerId, ServiceId, SessionId, Table};
+use crate::session::{Direction, Extras, ServerId, ServiceId, SessionId, Table};
 use crate::wire::DropReason;
 use crate::wire::flow::{Flow, FlowKey};
 
@@ -44,6 +45,26 @@ pub(super) fn leads_over<A: Family>(snapshot: &Snapshot, service: ServiceId) -> 
     let service = &snapshot.services[usize::from(service.0)];
     let other = |id: &ServerId| snapshot.servers[usize::from(id.0)].address.is_ipv6() != A::V6;
     service.crossed && service.servers.first().is_some_and(other)
+}
+
+/// Whether a packet without a session has an address that nothing on a wire has (RFC 4942 2.2), and
+/// did not get it here: in this burst, or before another worker was asked about its client.
+pub(super) fn is_forged<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    frame: &F,
+    item: &Item<A>,
+) -> bool {
+    (is_mapped(item.flow.key.src) || is_mapped(item.flow.key.dst))
+        && !item.crossed
+        && !(shared.steered && Note::decode(frame.note()) != Note::None)
+}
+
+/// Marks a new session that is one between families.
+pub(super) fn begin<A: Family>(table: &mut Table<A>, id: SessionId) {
+    let entry = table.get_mut(id);
+    if is_mapped(entry.client) || is_mapped(entry.server) {
+        entry.extras = entry.extras.with(Extras::CROSSED);
+    }
 }
 
 /// Makes an IPv6 packet of an IPv4 one and puts it into the line of the IPv6 lane, which decides on

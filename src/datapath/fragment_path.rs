@@ -12,6 +12,7 @@
 //! A first fragment opens a session as a whole datagram does; a TCP connection is opened by whole
 //! segments only.
 
+use super::choose;
 use super::crossed;
 use super::established::{hold, next_hop};
 use super::family::Family;
@@ -24,6 +25,7 @@ use super::note::Note;
 use super::outbox::Outbox;
 use super::pipeline::{Item, Lane, Pipeline, Shared};
 use super::steer;
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::io::BURST;
 use crate::rewrite::ethernet;
@@ -207,11 +209,20 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     if translates && hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
     }
+    // Who shifts sequence numbers needs whole segments.
+    if entry.extras.has(Extras::SHIFTED.with(Extras::INTRODUCED)) {
+        return Verdict::Drop(DropReason::Fragment);
+    }
     entry.last_seen = now;
     let (hop_ref, hop) = match next_hop(shared, entry, direction) {
         Ok(found) => found,
         Err(reason) => return Verdict::Drop(reason),
     };
+    if entry.mode.tunnels() {
+        shared.counters.fragments.add(1);
+        let item = Item::alone(flow, hash);
+        return tunnel::forward(shared, frame, &item, entry.server_id, (hop_ref, hop), now);
+    }
     let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);
@@ -266,8 +277,5 @@ fn open<A: Family, F: Frame>(
     if crossed::leads_over::<A>(&shared.snapshot, service) {
         return Err(Verdict::Drop(DropReason::FragmentBetweenFamilies));
     }
-    new_flow::create(shared, lane, &item, service, now).map_err(|reason| match reason {
-        DropReason::HopLimitExceeded => icmp::time_exceeded(shared, frame, &item.flow, now),
-        reason => Verdict::Drop(reason),
-    })
+    choose::session_here(shared, lane, frame, &item, service, now)
 }

@@ -6,8 +6,9 @@ use super::crossed;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
-use super::icmp;
 use super::introduce;
+use super::one_packet;
+use super::persist;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
 use super::syn_proxy;
@@ -15,8 +16,7 @@ use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, Extras, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState,
-    tcp_state,
+    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
 };
 use crate::wire::DropReason;
 use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
@@ -29,6 +29,9 @@ pub(super) fn open<A: Family, F: Frame>(
     item: &Item<A>,
     now: u32,
 ) -> Verdict {
+    if let Some(told) = persist::tell(shared, lane, frame, &item.flow, now) {
+        return told;
+    }
     let key = &item.flow.key;
     if A::local(&shared.snapshot, key.src).is_some() {
         return Verdict::Drop(DropReason::SpoofedLocal);
@@ -36,25 +39,29 @@ pub(super) fn open<A: Family, F: Frame>(
     if crossed::takes(shared, key) {
         return crossed::enter(shared, frame, item, now);
     }
-    // Nothing on a wire has such an address (RFC 4942 2.2).
-    if !item.crossed && (crossed::is_mapped(key.src) || crossed::is_mapped(key.dst)) {
+    if crossed::is_forged(shared, frame, item) {
         return Verdict::Drop(DropReason::Martian);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
-        return without_service(shared, lane, frame, item, now);
+        return match one_packet::reply(shared, lane, frame, item, now) {
+            Some(verdict) => verdict,
+            None => without_service(shared, lane, frame, item, now),
+        };
     };
     if key.protocol == Protocol::Tcp
         && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
     {
         return verdict;
     }
+    if shared.snapshot.services[usize::from(service.0)].selection.one_packet {
+        return one_packet::forward(shared, lane, frame, item, service, now);
+    }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }
-    match create(shared, lane, item, service, now) {
+    match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
-        Err(DropReason::HopLimitExceeded) => icmp::time_exceeded(shared, frame, &item.flow, now),
-        Err(reason) => Verdict::Drop(reason),
+        Err(verdict) => verdict,
     }
 }
 
@@ -107,25 +114,6 @@ pub(super) fn without_service<A: Family, F: Frame>(
     }
 }
 
-/// Chooses a real server and makes the session.
-pub(super) fn create<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    item: &Item<A>,
-    service_id: ServiceId,
-    now: u32,
-) -> Result<SessionId, DropReason> {
-    let service = &shared.snapshot.services[usize::from(service_id.0)];
-    if service.mode.translates() && item.flow.hop_limit <= 1 {
-        return Err(DropReason::HopLimitExceeded);
-    }
-    if lane.table.len() == lane.table.capacity() {
-        return Err(DropReason::SessionTableFull);
-    }
-    let server_id = choose::server(shared, lane, item, service_id)?;
-    create_with(shared, lane, &item.flow.key, service_id, server_id, now)
-}
-
 /// Makes the session of the client's packet with this key, towards that server.
 pub(super) fn create_with<A: Family, F: Frame>(
     shared: &mut Shared<F>,
@@ -135,7 +123,38 @@ pub(super) fn create_with<A: Family, F: Frame>(
     server_id: ServerId,
     now: u32,
 ) -> Result<SessionId, DropReason> {
-    let Shared { snapshot, hops, toeplitz, counters, .. } = shared;
+    let session = new_session(shared, lane, key, service_id, server_id)?;
+    match lane.table.insert(session, now) {
+        Ok(id) => {
+            lane.balancer.opened(server_id);
+            shared.counters.server(server_id).created.add(1);
+            shared.counters.service_sessions(service_id).add(1);
+            let service = &shared.snapshot.services[usize::from(service_id.0)];
+            introduce::begin(service, &mut lane.table, id);
+            crossed::begin(&mut lane.table, id);
+            Ok(id)
+        }
+        Err(error) => {
+            if session.mode == Mode::FullNat {
+                lane.local_ports.give_back(server_id, session.local, session.local_port);
+            }
+            Err(match error {
+                InsertError::Full | InsertError::IndexFull => DropReason::SessionTableFull,
+                InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
+            })
+        }
+    }
+}
+
+/// That session, which is in no table yet; in FullNAT it has its local port.
+pub(super) fn new_session<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    key: &FlowKey<A>,
+    service_id: ServiceId,
+    server_id: ServerId,
+) -> Result<NewSession<A>, DropReason> {
+    let Shared { snapshot, hops, toeplitz, .. } = shared;
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];
     let server = &snapshot.servers[usize::from(server_id.0)];
@@ -173,7 +192,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
         Protocol::Tcp => TcpState::SynSent,
         Protocol::Udp => TcpState::Udp,
     };
-    let session = NewSession {
+    Ok(NewSession {
         client: key.src,
         vip: key.dst,
         local,
@@ -192,26 +211,5 @@ pub(super) fn create_with<A: Family, F: Frame>(
         reply_hop,
         delta_ip: deltas.ip,
         delta_transport: deltas.transport,
-    };
-    match lane.table.insert(session, now) {
-        Ok(id) => {
-            lane.balancer.opened(server_id);
-            counters.server(server_id).created.add(1);
-            introduce::begin(service, &mut lane.table, id);
-            if crossed::is_mapped(key.src) || crossed::is_mapped(server_address) {
-                let entry = lane.table.get_mut(id);
-                entry.extras = entry.extras.with(Extras::CROSSED);
-            }
-            Ok(id)
-        }
-        Err(error) => {
-            if service.mode == Mode::FullNat {
-                lane.local_ports.give_back(server_id, local, local_port);
-            }
-            Err(match error {
-                InsertError::Full | InsertError::IndexFull => DropReason::SessionTableFull,
-                InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
-            })
-        }
-    }
+    })
 }

@@ -42,11 +42,11 @@
 
 use std::collections::VecDeque;
 
+use super::choose;
+use super::crossed;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
-use super::icmp;
-use super::new_flow;
 use super::pipeline::{Item, Lane, Shared};
 use super::refuse;
 use super::segment;
@@ -448,13 +448,13 @@ fn open<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     shared.counters.service(service).syn_cookies_accepted.add(1);
-    let id = match new_flow::create(shared, lane, item, service, now) {
+    let id = match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => id,
-        Err(DropReason::HopLimitExceeded) => {
-            return icmp::time_exceeded(shared, frame, &item.flow, now);
-        }
         // The client thinks that it is connected.
-        Err(reason) => return refuse::refuse(shared, frame, &item.flow, reason, now),
+        Err(Verdict::Drop(reason)) => {
+            return refuse::refuse(shared, frame, &item.flow, reason, now);
+        }
+        Err(verdict) => return verdict,
     };
     let timeouts = &shared.snapshot.services[usize::from(service.0)].timeouts;
     let timeout = tcp_state::timeout(TcpState::SynProxied, timeouts);
@@ -734,6 +734,7 @@ fn pass<A: Family, F: Frame>(
         Err(reason) => return Verdict::Drop(reason),
     };
     translate(entry, frame.bytes_mut(), direction);
+    let crosses = entry.extras.has(Extras::CROSSED);
     let server = shared.counters.server(entry.server_id);
     let bytes = frame.bytes().len() as u64;
     match direction {
@@ -745,6 +746,9 @@ fn pass<A: Family, F: Frame>(
             server.reply_packets.add(1);
             server.reply_bytes.add(bytes);
         }
+    }
+    if crosses {
+        crossed::make_v4(frame);
     }
     if !hop.ready {
         return hold(shared, hop_ref, now);

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
-use crate::datapath::selection::Selection;
+use super::selection;
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot,
@@ -117,7 +117,7 @@ pub fn compile(
         crosses: config.services.iter().any(crossed),
     };
     for (service, id) in config.services.iter().zip(0..) {
-        add_service(&mut snapshot, service, ServiceId(id), &routes, servers);
+        add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
@@ -193,6 +193,7 @@ fn lips(config: &Config, uses: &[PortUse]) -> Vec<LocalAddresses> {
 
 fn add_service(
     snapshot: &mut Snapshot,
+    config: &Config,
     service: &config::Service,
     id: ServiceId,
     routes: &[Route],
@@ -213,6 +214,7 @@ fn add_service(
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
             inner_mac: server.inner_mac.unwrap_or_default(),
             backup: server.backup,
+            max_connections: server.max_connections,
         });
     }
     for listen in &service.listen {
@@ -229,18 +231,14 @@ fn add_service(
         mode: service.mode,
         scheduler: service.scheduler,
         timeouts: service.timeouts,
+        selection: selection::compile(config, service, &ids, id),
         servers: ids,
         introduction: service.introduction,
         crossed: crossed(service),
         tunnel_port: service.tunnel_port,
         vni: service.vni,
-        selection: selection(service),
         syn_proxy: service.syn_proxy,
     });
-}
-
-fn selection(service: &config::Service) -> Selection {
-    Selection { hash_on: service.hash_on, ..Default::default() }
 }
 
 /// Whether clients of one family meet servers of the other alone.
@@ -512,8 +510,10 @@ weight = 7
             service.listen = listen.split(' ').map(|l| l.parse().unwrap()).collect();
             let server = service.servers[0].clone();
             let address = |s: &&str| s.parse().unwrap();
-            service.servers =
-                servers.iter().map(|s| config::Server { address: address(s), ..server }).collect();
+            service.servers = servers
+                .iter()
+                .map(|s| config::Server { address: address(s), ..server.clone() })
+                .collect();
             let states = vec![ServerState::UP; 3 + servers.len()];
             let snapshot = compile(&config, &[facts(0, 1500); 4], &states, 1);
             assert_eq!(snapshot.crosses, snapshot.services[1].crossed);

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod index;
 pub mod key;
 pub mod new_session;
+pub mod persistence;
 pub mod ports;
 pub mod sequence;
 pub mod syn_cookie;

@@ -48,8 +48,8 @@ drop_reasons! {
     BadIpChecksum, "bad_ip_checksum", "The IPv4 header checksum is wrong.";
     IpOptions, "ip_options", "An IPv4 packet with options.";
     ExtensionHeader, "extension_header", "An IPv6 packet with extension headers.";
-    Fragment, "fragment", "A fragment of a packet that is neither TCP nor UDP.";
-    BadFragment, "bad_fragment", "A fragment whose length or offset cannot be, or a fragmented SYN.";
+    Fragment, "fragment", "A fragment of a packet that is neither TCP nor UDP, or of a TCP stream that is changed on its way.";
+    BadFragment, "bad_fragment", "A fragment whose length or offset cannot be, or a fragmented SYN or RST.";
     TinyFragment, "tiny_fragment", "A first fragment without the whole TCP or UDP header, or another that begins inside it (RFC 1858, RFC 3128).";
     FragmentOverlap, "fragment_overlap", "Fragments of one packet overlap (RFC 5722), or the network has doubled one.";
     FragmentExpired, "fragment_expired", "The first fragment of its packet did not come.";
@@ -75,6 +75,8 @@ drop_reasons! {
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";
     NoServer, "no_server", "No real server of the service is up and has weight.";
+    ServerLimit, "server_limit", "The real server has as many connections as it may (max_connections), and so has every other; the client was refused.";
+    ServiceLimit, "service_limit", "The service has as many connections as it may (max_connections); the client was refused.";
     SessionTableFull, "session_table_full", "The session table is at its capacity (node.sessions).";
     ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";

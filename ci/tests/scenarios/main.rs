@@ -20,6 +20,7 @@ mod net;
 mod parsing;
 mod random;
 mod rig;
+mod selection;
 mod syn_proxy;
 mod syn_proxy_streams;
 mod tunnels;
