@@ -58,8 +58,8 @@ pub fn persistent_clients(sessions: usize) -> usize {
 
 /// Whether the server takes sessions of IPv6 (else IPv4) clients of its service.
 pub fn serves(service: &Service, server: &Server, v6: bool) -> bool {
-    // A tunnel takes either family to either.
-    service.mode.tunnels() || server.address.is_ipv6() == v6
+    // A tunnel takes either family to either. Sessions between families are IPv6 sessions.
+    service.mode.tunnels() || server.address.is_ipv6() == v6 || service.crossed && v6
 }
 
 /// The servers of a service for one family of clients, in the order of the configuration, and
