@@ -189,6 +189,8 @@ impl<Io: BurstIo> Worker<Io> {
         }
         self.pipeline.process(&mut self.burst, false, now, &mut self.outbox);
         self.flush();
+        // Mirrors may need one for each packet of the next burst.
+        self.restock();
         n
     }
 
@@ -203,6 +205,7 @@ impl<Io: BurstIo> Worker<Io> {
         self.counters.handed_in.add(n as u64);
         self.pipeline.process(&mut self.burst, true, now, &mut self.outbox);
         self.flush();
+        self.restock();
         n
     }
 

@@ -57,7 +57,7 @@ fn walk<A: Address>(
 }
 
 fn matches<A: Address>(filter: &SessionFilter, entry: &Entry<A>) -> bool {
-    let client: IpAddr = entry.client.into();
+    let client = ip(entry.client);
     filter.service.is_none_or(|service| service == entry.service)
         && (filter.servers.is_empty() || filter.servers.contains(&entry.server_id))
         && filter.client.is_none_or(|network| network.contains(&client))
@@ -67,14 +67,14 @@ fn row<A: Address>(snapshot: &Snapshot, entry: &Entry<A>, age_ms: u32, now: u32)
     // At the end of a tunnel it may be of the other family.
     let server = match snapshot.servers.get(usize::from(entry.server_id.0)) {
         Some(server) if entry.server == A::UNSPECIFIED => server.address,
-        _ => entry.server.into(),
+        _ => ip(entry.server),
     };
     let idle_ms = now.wrapping_sub(entry.last_seen);
     SessionRow {
         protocol: entry.protocol,
-        client: SocketAddr::new(entry.client.into(), entry.client_port),
-        vip: SocketAddr::new(entry.vip.into(), entry.vip_port),
-        local: SocketAddr::new(entry.local.into(), entry.local_port),
+        client: SocketAddr::new(ip(entry.client), entry.client_port),
+        vip: SocketAddr::new(ip(entry.vip), entry.vip_port),
+        local: SocketAddr::new(ip(entry.local), entry.local_port),
         server: SocketAddr::new(server, entry.server_port),
         state: entry.state,
         mode: entry.mode,
@@ -84,4 +84,9 @@ fn row<A: Address>(snapshot: &Snapshot, entry: &Entry<A>, age_ms: u32, now: u32)
         idle_ms,
         expires_ms: entry.timeout.saturating_sub(idle_ms),
     }
+}
+
+/// The address as it is on the wire: sessions between families have IPv4 addresses mapped.
+fn ip<A: Address>(address: A) -> IpAddr {
+    address.into().to_canonical()
 }

@@ -8,10 +8,13 @@
 //! cargo test --test end_to_end -- --nocapture http::nat
 //! ```
 
+mod between_families;
 mod bulk;
 mod commands;
+mod connections;
 mod decapsulate;
 mod failure;
+mod guard;
 mod http;
 mod introduce;
 mod lifecycle;
@@ -21,7 +24,9 @@ mod raw;
 mod reach;
 mod rig;
 mod rig_itself;
+mod selection;
 mod servers;
+mod syn_proxy;
 mod tunnels;
 mod view;
 mod vlans;
