@@ -215,7 +215,7 @@ impl Rig {
             let mut io = MemoryIo::new(2);
             for port in 0..2 {
                 io.rx[port].reserve(8192);
-                io.tx[port].reserve(8192);
+                io.tx[port].reserve(32_768);
             }
             let (to_worker, commands) = RingBuffer::new(64);
             let (events, from_worker) = RingBuffer::new(256);
@@ -306,6 +306,34 @@ fn packet(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), flags: Option<u8>, ttl: u8
     bytes
 }
 
+/// The two fragments of a packet, the second first.
+fn fragments(packet: &[u8], ident: u16) -> [Vec<u8>; 2] {
+    [(8..packet.len() - 34, false), (0..8, true)].map(|(piece, more)| {
+        let (mut header, payload) = etherparse::Ipv4Header::from_slice(&packet[14..]).unwrap();
+        header.identification = ident;
+        header.dont_fragment = false;
+        header.more_fragments = more;
+        header.fragment_offset = (piece.start as u16 / 8).try_into().unwrap();
+        header.set_payload_len(piece.len()).unwrap();
+        let mut bytes = packet[..14].to_vec();
+        header.write(&mut bytes).unwrap();
+        bytes.extend(&payload[piece]);
+        bytes.resize(60, 0);
+        bytes
+    })
+}
+
+/// The error about a packet that a router behind could not forward.
+fn unreachable(packet: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(HOST, MACS[1])
+        .ipv4([10, 0, 0, 99], CLIENT.octets(), 64)
+        .icmpv4_raw(3, 1, [0; 4])
+        .write(&mut bytes, &packet[14..])
+        .unwrap();
+    bytes
+}
+
 /// A few thousand packets of every kind.
 fn traffic(rig: &mut Rig, mode: Mode) {
     for port in 0..1000 {
@@ -316,6 +344,16 @@ fn traffic(rig: &mut Rig, mode: Mode) {
         rig.arrive(FRONT, &packet(client, (VIP, 53), None, 1));
         rig.arrive(FRONT, &packet((CLIENT, 1), (VIP, 80), Some(0x10), 64));
         rig.arrive(FRONT, &packet(client, (VIP, 53), None, 64)[..30]);
+        for fragment in fragments(&packet(client, (VIP, 53), None, 64), port) {
+            rig.arrive(FRONT, &fragment);
+        }
+    }
+    rig.turn();
+    for port in 0..1000 {
+        for n in 0..2 {
+            let forwarded = packet((CLIENT, 2000 + port), (server_address(n), 53), None, 63);
+            rig.arrive(BACK, &unreachable(&forwarded));
+        }
     }
     rig.turn();
     for flags in [0x10, 0x18, 0x11] {
@@ -419,6 +457,14 @@ fn packets_cost_no_allocation() {
                 assert!(sent > 5000, "{sent}");
                 assert!(rig.drops(DropReason::HopLimitExceeded) == 1000 || mode == Mode::Dr);
                 assert!(rig.drops(DropReason::NoSession) >= 1000);
+                let of = |cell: fn(&WorkerCounters) -> u64| -> u64 {
+                    rig.counters.iter().map(|c| cell(c)).sum()
+                };
+                assert_eq!(of(|c| c.fragments.get()), 2000);
+                // Of two that arrive at two workers the first may be the first to come home.
+                let held = of(|c| c.fragments_held.get());
+                assert!(held == 1000 || (workers == 2 && held > 100), "{held}");
+                assert!(of(|c| c.icmp_errors.get()) == 1000 || mode != Mode::Nat);
                 // With another list of servers, from the first packet on.
                 let next = Arc::new(snapshot(workers, mode, scheduler, 4));
                 rig.command(|| Command::Snapshot(next.clone()));

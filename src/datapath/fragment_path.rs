@@ -25,12 +25,13 @@ use super::note::Note;
 use super::outbox::Outbox;
 use super::pipeline::{Item, Lane, Pipeline, Shared};
 use super::steer;
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::io::BURST;
 use crate::rewrite::ethernet;
 use crate::rewrite::fragment::TranslateFragment;
 use crate::rewrite::nat::Deltas;
-use crate::session::{Direction, SessionId};
+use crate::session::{Direction, Extras, SessionId, TcpState};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, FlowKey, Protocol};
@@ -211,11 +212,22 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     if translates && hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
     }
+    // Who shifts sequence numbers needs whole segments.
+    if entry.extras.has(Extras::SHIFTED.with(Extras::INTRODUCED))
+        || entry.state == TcpState::SynProxied
+    {
+        return Verdict::Drop(DropReason::Fragment);
+    }
     entry.last_seen = now;
     let (hop_ref, hop) = match next_hop(shared, entry, direction) {
         Ok(found) => found,
         Err(reason) => return Verdict::Drop(reason),
     };
+    if entry.mode.tunnels() {
+        shared.counters.fragments.add(1);
+        let item = Item::alone(flow, hash);
+        return tunnel::forward(shared, frame, &item, entry.server_id, (hop_ref, hop), now);
+    }
     let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);

@@ -48,8 +48,8 @@ drop_reasons! {
     BadIpChecksum, "bad_ip_checksum", "The IPv4 header checksum is wrong.";
     IpOptions, "ip_options", "An IPv4 packet with options other than source routing.";
     ExtensionHeader, "extension_header", "An IPv6 packet with extension headers.";
-    Fragment, "fragment", "A fragment of a packet that is neither TCP nor UDP.";
-    BadFragment, "bad_fragment", "A fragment whose length or offset cannot be, or a fragmented SYN.";
+    Fragment, "fragment", "A fragment of a packet that is neither TCP nor UDP, or of a TCP stream that is changed on its way.";
+    BadFragment, "bad_fragment", "A fragment whose length or offset cannot be, or a fragmented SYN or RST.";
     TinyFragment, "tiny_fragment", "A first fragment without the whole TCP or UDP header, or another that begins inside it (RFC 1858, RFC 3128).";
     FragmentOverlap, "fragment_overlap", "Fragments of one packet overlap (RFC 5722), or the network has doubled one.";
     FragmentExpired, "fragment_expired", "The first fragment of its packet did not come.";

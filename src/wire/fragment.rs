@@ -215,8 +215,9 @@ impl Piece<'_> {
         if is_bad_tcp_flags(flags) {
             return Err(bad_tcp_flags(flags));
         }
-        // No stack fragments what opens a connection; who does wants to get round a filter.
-        if flags & tcp_flags::SYN != 0 {
+        // No stack fragments what opens a connection or ends it at once; who does wants to get round
+        // those who look.
+        if flags & (tcp_flags::SYN | tcp_flags::RST) != 0 {
             return Err(DropReason::BadFragment);
         }
         Ok(())
@@ -312,6 +313,7 @@ mod tests {
                 (frame(v6, 6, 0, true, &tcp(0x10, 4, 24)), BadTcpHeader),
                 (frame(v6, 6, 0, true, &tcp(0x29, 5, 24)), XmasScan),
                 (frame(v6, 6, 0, true, &tcp(0x02, 5, 24)), BadFragment),
+                (frame(v6, 6, 0, true, &tcp(0x14, 5, 24)), BadFragment),
                 (frame(v6, 6, 8, true, &UDP), TinyFragment),
                 (frame(v6, 6, 16, true, &UDP), TinyFragment),
             ];

@@ -18,7 +18,7 @@ use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, TAP};
 use crate::rig::Rig;
 
 /// Cuts the packet in `frame` into fragments of `size` bytes, a multiple of eight.
-fn split(frame: &[u8], ident: u32, size: usize) -> Vec<Vec<u8>> {
+pub fn split(frame: &[u8], ident: u32, size: usize) -> Vec<Vec<u8>> {
     let v6 = frame[12] == 0x86;
     let header = if v6 { 54 } else { 34 };
     let pieces = frame[header..].chunks(size);
