@@ -139,6 +139,10 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// TCP resets sent to the ends of sessions that ended; each is in `originated` too.
+    pub resets: Cell,
+    /// Sessions that were ended since their server was down or gone.
+    pub ended_with_server: Cell,
     /// Gauge: TCP sessions whose handshake is not complete.
     pub half_open: Cell,
     /// Packets of sources that found no place in the table of source limits.
@@ -190,6 +194,8 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            resets: Cell::default(),
+            ended_with_server: Cell::default(),
             half_open: Cell::default(),
             sources_untracked: Cell::default(),
             mirrored: Cell::default(),

@@ -34,12 +34,15 @@ use super::limits::Limiters;
 use super::local;
 use super::local_ports::LocalPorts;
 use super::mirror::Samplers;
+use super::new_flow;
 use super::note::Note;
 use super::one_packet::{self, Origins};
 use super::outbox::Outbox;
 use super::persist;
+use super::reset;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
+use super::sweep::{self, Sweep};
 use super::syn_proxy::{self, Retries, SynState};
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
@@ -128,6 +131,11 @@ impl<F: Frame> Shared<F> {
         frame.set_len(len).then_some(frame)
     }
 
+    /// How many frames may be taken now.
+    pub(super) fn room_to_originate(&self) -> usize {
+        self.spare.len().min(self.made.remaining_capacity())
+    }
+
     /// Sends a frame made of a spare one; it is counted as originated.
     pub(super) fn originate(&mut self, port: PortId, frame: F) {
         // There is room when it was taken, and frames are taken one at a time.
@@ -167,6 +175,9 @@ pub(super) struct Lane<A: Family> {
     pub(super) local_ports: LocalPorts<A>,
     /// Where real servers answer from: tells an answer to nobody from a stray packet.
     pub(super) servers: HashSet<(A, u16)>,
+    /// Those of them whose stray TCP segments are answered with a reset.
+    pub(super) resets_strays: HashSet<(A, u16)>,
+    pub(super) sweep: Sweep,
     /// Servers that the SYN proxy is to ask again.
     pub(super) syn_retries: Retries<A>,
     /// Where clients of persistent services were sent.
@@ -203,6 +214,8 @@ impl<A: Family> Lane<A> {
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
+            resets_strays: HashSet::new(),
+            sweep: Sweep::default(),
             syn_retries: Retries::new(),
             persistence: Persistence::new(setup.seed),
             origins: Origins::new(),
@@ -215,6 +228,7 @@ impl<A: Family> Lane<A> {
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
+        self.resets_strays = new_flow::resets_strays(snapshot);
         self.origins = one_packet::origins(snapshot);
         let clients = persist::clients(snapshot, self.table.capacity());
         if clients != 0 {
@@ -239,13 +253,18 @@ impl<A: Family> Lane<A> {
 
     fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        table.expire(now, budget, |entry: &Entry<A>, aside: &Aside| {
+        table.expire_if(now, budget, |entry: &Entry<A>, aside: &Aside| {
+            if !reset::on_expiry(shared, entry, aside, now) {
+                return false;
+            }
             Self::closed(entry, balancer, local_ports, &mut shared.limits, &shared.counters);
             shared.counters.expired.add(1);
             if entry.state == TcpState::SynProxied {
                 syn_proxy::expired(shared, entry, aside);
             }
+            true
         });
+        sweep::walk(self, shared, now);
         syn_proxy::retry(shared, self, now);
         self.persistence.sweep(now);
     }
@@ -347,6 +366,10 @@ impl<F: Frame> Pipeline<F> {
         }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        if sweep::needed(&old, snapshot) {
+            self.v4.sweep.start();
+            self.v6.sweep.start();
+        }
         self.shared.guard.configure(&old, snapshot);
         self.shared.samplers.configure(snapshot);
         self.shared.limits.configure(snapshot);

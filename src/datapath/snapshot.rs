@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::guard::Guard;
 use super::limits::Limits;
 use super::mirror::MirrorId;
+use super::policy::Policy;
 use super::selection::Selection;
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
@@ -140,6 +141,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// What it does with its sessions beyond forwarding them.
+    pub policy: Policy,
     /// What it and its sources may do at most.
     pub limits: Limits,
     /// Where its packets are copied to.
@@ -264,6 +267,7 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            policy: Policy::default(),
             limits: Limits::default(),
             mirror: None,
             introduction: Introduction::None,

@@ -234,6 +234,7 @@ fn add_service(
         timeouts: service.timeouts,
         selection: selection::compile(config, service, &ids, id),
         servers: ids,
+        policy: service.policy,
         limits: service.limits,
         mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
         introduction: service.introduction,

@@ -10,6 +10,7 @@
 
 mod bulk;
 mod commands;
+mod connections;
 mod failure;
 mod guard;
 mod http;
@@ -20,5 +21,7 @@ mod paths;
 mod reach;
 mod rig;
 mod rig_itself;
+mod selection;
 mod servers;
+mod syn_proxy;
 mod view;

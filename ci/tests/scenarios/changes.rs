@@ -111,6 +111,8 @@ impl Changes {
             ("persistent_clients", &c.persistent_clients),
             ("persistence_full", &c.persistence_full),
             ("events_lost", &c.events_lost),
+            ("resets", &c.resets),
+            ("ended_with_server", &c.ended_with_server),
             ("sources_untracked", &c.sources_untracked),
             ("mirrored", &c.mirrored),
             ("mirror_missed", &c.mirror_missed),

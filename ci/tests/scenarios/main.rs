@@ -20,6 +20,7 @@ mod mirror;
 mod neighbors;
 mod net;
 mod parsing;
+mod policies;
 mod random;
 mod rig;
 mod selection;

@@ -255,6 +255,8 @@ impl State {
                 events_lost: c.events_lost.get(),
                 toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
+                resets_sent: c.resets.get(),
+                sessions_ended_with_server: c.ended_with_server.get(),
                 sessions_half_open: c.half_open.get(),
                 sources_untracked: c.sources_untracked.get(),
                 mirrored_packets: c.mirrored.get(),

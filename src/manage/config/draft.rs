@@ -10,6 +10,7 @@ use super::reader::{At, List};
 use super::selection::SelectionDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::limits::Limits;
+use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -87,6 +88,7 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) policy: Option<Policy>,
     pub(super) limits: Option<At<Limits>>,
     pub(super) mirror: Option<At<Option<String>>>,
     pub(super) introduction: Option<Introduction>,
@@ -198,6 +200,7 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            policy: self.policy?,
             limits: self.limits?.value,
             mirror: self.mirror?.value,
             introduction: self.introduction?,

@@ -13,6 +13,7 @@ mod guard_checks;
 mod introduction;
 mod list_file;
 pub(in crate::manage) mod network;
+mod policy;
 mod reach;
 mod reader;
 mod schema;
@@ -41,6 +42,7 @@ use reader::Report;
 
 use crate::datapath::filter::{Action, FlagMatch};
 use crate::datapath::limits::Limits;
+use crate::datapath::policy::Policy;
 use crate::datapath::prefix_set::PrefixSet;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
@@ -222,6 +224,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// Keys `mid_stream`, `reset_on_expiry`, `on_server_down`, `mss` and `dscp`.
+    pub policy: Policy,
     /// `[service.limits]`
     pub limits: Limits,
     /// The name of the mirror its packets are copied to.
@@ -366,6 +370,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            policy: Policy::of(Protocol::Tcp),
             limits: Limits::default(),
             mirror: None,
             introduction: Introduction::None,
