@@ -18,6 +18,7 @@ use shunt::datapath::limits::Limits;
 use shunt::datapath::mirror::{Mirror, MirrorId};
 use shunt::datapath::pipeline::{Pipeline, Setup};
 use shunt::datapath::prefix_set::PrefixSet;
+use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::{
     LocalAddress, LocalAddresses, Port, PortId, PortRole, Route, RouteTarget, Server, Service,
     Side, Snapshot, SynProxy, Timeouts,
@@ -176,8 +177,15 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
                 ..Default::default()
             });
         }
+        if scheduler.hashes() && protocol == Protocol::Tcp {
+            // Limits that are looked at and never reached, and clients that are remembered.
+            service.selection.max_connections = 1_000_000;
+            service.selection.persistence =
+                Some(Persistence { life_ms: 60_000, mask_v4: 24, mask_v6: 64, scope: id.0 });
+        }
         snapshot.services.push(service);
     }
+    snapshot.prepare();
     snapshot
 }
 

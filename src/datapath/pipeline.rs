@@ -21,6 +21,7 @@ use hashbrown::HashSet;
 
 use super::balancer::Balancer;
 use super::counters::WorkerCounters;
+use super::crossed;
 use super::established;
 use super::family::Family;
 use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
@@ -114,6 +115,8 @@ pub(super) struct Shared<F> {
     pub(super) samplers: Samplers,
     pub(super) limits: Limiters,
     pub(super) syn: SynState,
+    /// IPv4 packets of this burst that go on in the IPv6 lane.
+    pub(super) crossed: Batch<Ipv6Addr>,
     /// See [`Setup::all_counters`].
     pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Whether the burst comes from another worker (or from this one, once more): its notes count.
@@ -137,7 +140,10 @@ impl<F: Frame> Shared<F> {
     }
 
     /// Sends a frame made of a spare one; it is counted as originated.
-    pub(super) fn originate(&mut self, port: PortId, frame: F) {
+    pub(super) fn originate(&mut self, port: PortId, mut frame: F) {
+        if self.snapshot.crosses {
+            crossed::make_v4(&mut frame);
+        }
         // There is room when it was taken, and frames are taken one at a time.
         let _ = self.made.try_push((port, frame));
     }
@@ -198,12 +204,22 @@ pub(super) struct Item<A> {
     pub(super) fill_checksum: bool,
     pub(super) hash: u64,
     candidate: Option<(SessionId, Direction)>,
+    /// Whether it came as IPv4 and was made IPv6.
+    pub(super) crossed: bool,
+}
+
+impl<A> Item<A> {
+    /// The same packet, made IPv6.
+    pub(super) fn crossed(&self, flow: Flow<Ipv6Addr>) -> Item<Ipv6Addr> {
+        let Item { slot, fill_checksum, .. } = *self;
+        Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: true }
+    }
 }
 
 impl<A> Item<A> {
     /// A packet that is decided on by itself.
     pub(super) fn alone(flow: Flow<A>, hash: u64) -> Self {
-        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None }
+        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None, crossed: false }
     }
 }
 
@@ -336,6 +352,7 @@ impl<F: Frame> Pipeline<F> {
                 samplers: Samplers::default(),
                 limits: Limiters::new(setup.seed),
                 syn: SynState::new(setup.cookie_secret),
+                crossed: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),
                 steered: false,
             },
@@ -428,6 +445,7 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v4.is_empty() {
             self.v4.run(&mut self.shared, &mut self.batch_v4, burst, &mut verdicts, now);
         }
+        self.batch_v6.extend(self.shared.crossed.drain(..));
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
@@ -526,10 +544,16 @@ impl<F: Frame> Pipeline<F> {
             Verdict::Consume => counters.consumed.add(1),
             Verdict::Answer(port) => {
                 counters.consumed.add(1);
+                if self.shared.snapshot.crosses {
+                    crossed::make_v4(&mut frame);
+                }
                 out.to_port(port, frame, true);
             }
             Verdict::Refuse(reason, port) => {
                 counters.drops_of(reason).add(1);
+                if self.shared.snapshot.crosses {
+                    crossed::make_v4(&mut frame);
+                }
                 out.to_port(port, frame, true);
             }
             Verdict::Hold(hop) => {
@@ -637,7 +661,7 @@ fn enter<A: Family, F>(
             return Some(Verdict::HandOff(owner, Note::None));
         }
     }
-    batch.push(Item { slot, flow, fill_checksum, hash: 0, candidate: None });
+    batch.push(Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: false });
     None
 }
 

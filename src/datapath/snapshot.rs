@@ -149,6 +149,8 @@ pub struct Service {
     pub mirror: Option<MirrorId>,
     /// How servers are told the client's address.
     pub introduction: Introduction,
+    /// FullNAT: all servers are of one family, and serve clients of the other too.
+    pub crossed: bool,
     /// UDP destination port of a tunnel (`gue`, `vxlan`).
     pub tunnel_port: u16,
     /// VXLAN network identifier, 24 bits (`vxlan`).
@@ -247,6 +249,8 @@ pub struct Snapshot {
     pub worker_of: [u8; BUCKETS],
     /// The packet filter and what else is looked at before any session.
     pub guard: Arc<Guard>,
+    /// Whether a service is [crossed](Service::crossed).
+    pub crosses: bool,
 }
 
 impl Snapshot {
@@ -271,6 +275,7 @@ impl Default for Service {
             limits: Limits::default(),
             mirror: None,
             introduction: Introduction::None,
+            crossed: false,
             tunnel_port: 0,
             vni: 0,
             selection: Selection::default(),
@@ -326,6 +331,7 @@ impl Default for Snapshot {
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
             guard: Arc::default(),
+            crosses: false,
         }
     }
 }

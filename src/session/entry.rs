@@ -90,6 +90,8 @@ impl Extras {
     pub const INTRODUCED: Extras = Extras(8);
     /// Its packets are marked (DSCP).
     pub const MARKED: Extras = Extras(16);
+    /// Client and server are of two families.
+    pub const CROSSED: Extras = Extras(1 << 10);
     /// The server is told the client's address by a PROXY protocol header, version 1 (without this
     /// and [`Extras::PROXY_V2`]: by the TOA option).
     pub const PROXY_V1: Extras = Extras(1 << 11);
