@@ -13,10 +13,12 @@
 //! segments only.
 
 use super::choose;
+use super::crossed;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
 use super::frame::Frame;
+use super::guard;
 use super::icmp;
 use super::local;
 use super::new_flow;
@@ -49,6 +51,12 @@ impl<F: Frame> Pipeline<F> {
     ) -> Verdict {
         if reason != DropReason::Fragment {
             return Verdict::Drop(reason);
+        }
+        if self.shared.guard.on
+            && !steered
+            && let Some(verdict) = guard::other(&mut self.shared, frame, now)
+        {
+            return verdict;
         }
         let Pipeline { shared, v4, v6, fragments_v4, fragments_v6, .. } = self;
         if let Some(dst) = fragment::destination(frame.bytes())
@@ -201,6 +209,9 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         },
     };
     let entry = lane.table.get_mut(id);
+    if entry.extras.has(Extras::CROSSED) {
+        return Verdict::Drop(DropReason::FragmentBetweenFamilies);
+    }
     let translates = entry.mode.translates();
     if translates && hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
@@ -271,6 +282,9 @@ fn open<A: Family, F: Frame>(
     };
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
         return Err(Verdict::Drop(DropReason::NoSession));
+    }
+    if crossed::leads_over::<A>(&shared.snapshot, service) {
+        return Err(Verdict::Drop(DropReason::FragmentBetweenFamilies));
     }
     choose::session_here(shared, lane, frame, &item, service, now)
 }

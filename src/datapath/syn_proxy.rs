@@ -43,6 +43,7 @@
 use std::collections::VecDeque;
 
 use super::choose;
+use super::crossed;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
@@ -360,11 +361,12 @@ fn challenge<A: Family, F: Frame>(
     };
     let key = item.flow.key;
     let claim = Claim { key, isn: syn.seq, timestamps: syn.options.timestamps.is_some() };
-    let mss = syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]);
+    let policy = shared.snapshot.services[usize::from(service.0)].policy;
+    let mss = policy.clamp_mss(syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]));
     let cookie = shared.syn.cookies.mint(&claim, mss, now);
     let headers = (A::TRANSPORT + tcp::HEADER_LEN) as u16;
     let mut answer = Made::plain(cookie, syn.seq.wrapping_add(1), SYN | ACK);
-    answer.options.mss = Some(shared.fits_all_ports.saturating_sub(headers));
+    answer.options.mss = Some(policy.clamp_mss(shared.fits_all_ports.saturating_sub(headers)));
     if let Some(timestamps) = syn.options.timestamps {
         let offer = Offer {
             window_scale: syn.options.window_scale,
@@ -458,6 +460,7 @@ fn open<A: Family, F: Frame>(
     let timeouts = &shared.snapshot.services[usize::from(service.0)].timeouts;
     let timeout = tcp_state::timeout(TcpState::SynProxied, timeouts);
     lane.table.set_state(id, TcpState::SynProxied, timeout, now);
+    shared.limits.moved(lane.table.get(id), TcpState::SynSent, &shared.counters);
     let forward_end = redeemed.isn.wrapping_add(1);
     let timestamps = segment.options.timestamps;
     let offer = timestamps.map_or_else(Offer::default, |t| Offer::of_timestamp(t.echo));
@@ -712,9 +715,10 @@ fn close<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId, no
 }
 
 /// Ends a session that another takes the place of.
-fn end<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId) {
+fn end<A: Family, F>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId) {
     let entry = lane.table.remove(id);
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+    let Shared { counters, limits, .. } = shared;
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
 }
 
 /// Passes a frame on that Shunt has made of a packet of the session, with the addresses of the side it
@@ -733,6 +737,7 @@ fn pass<A: Family, F: Frame>(
         Err(reason) => return Verdict::Drop(reason),
     };
     translate(entry, frame.bytes_mut(), direction);
+    let crosses = entry.extras.has(Extras::CROSSED);
     let server = shared.counters.server(entry.server_id);
     let bytes = frame.bytes().len() as u64;
     match direction {
@@ -744,6 +749,9 @@ fn pass<A: Family, F: Frame>(
             server.reply_packets.add(1);
             server.reply_bytes.add(bytes);
         }
+    }
+    if crosses {
+        crossed::make_v4(frame);
     }
     if !hop.ready {
         return hold(shared, hop_ref, now);

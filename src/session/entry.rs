@@ -90,6 +90,8 @@ impl Extras {
     pub const INTRODUCED: Extras = Extras(8);
     /// Its packets are marked (DSCP).
     pub const MARKED: Extras = Extras(16);
+    /// Client and server are of two families.
+    pub const CROSSED: Extras = Extras(1 << 10);
     /// The server is told the client's address by a PROXY protocol header, version 1 (without this
     /// and [`Extras::PROXY_V2`]: by the TOA option).
     pub const PROXY_V1: Extras = Extras(1 << 11);
@@ -154,7 +156,8 @@ pub enum TcpState {
     Closed,
     /// Both have sent FIN, and the last one was acknowledged.
     TimeWait,
-    /// Established, and RST was seen that is perhaps not its sender's.
+    /// Established, but RST was seen that is perhaps not its sender's, or it was taken up in
+    /// mid-stream and not yet confirmed.
     Contested,
     /// The client has completed Shunt's own handshake (SYN proxy) and the server was sent a SYN.
     SynProxied,

@@ -8,9 +8,12 @@
 //! cargo test --test end_to_end -- --nocapture http::nat
 //! ```
 
+mod between_families;
 mod bulk;
 mod commands;
+mod connections;
 mod failure;
+mod guard;
 mod http;
 mod introduce;
 mod lifecycle;
@@ -19,6 +22,7 @@ mod paths;
 mod reach;
 mod rig;
 mod rig_itself;
+mod selection;
 mod servers;
 mod syn_proxy;
 mod view;
