@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::snapshot::PortId;
+use super::snat::rules::MAX_SNATS;
 use crate::session::ServerId;
 use crate::wire::DropReason;
 
@@ -72,6 +73,21 @@ pub struct ServerCounters {
     pub reply_bytes: Cell,
 }
 
+/// One rule of egress SNAT, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct SnatCounters {
+    /// Gauge: IPv4 mappings.
+    pub mappings_v4: Cell,
+    /// Gauge: IPv6 mappings.
+    pub mappings_v6: Cell,
+    /// Packets from inside for which no port was free.
+    pub exhausted: Cell,
+    /// Packets from inside whose host has as many ports as it may.
+    pub limited: Cell,
+    /// Packets from outside that no mapping or filter lets in.
+    pub refused: Cell,
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -107,6 +123,7 @@ pub struct WorkerCounters {
     pub events_lost: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
+    snats: Box<[SnatCounters]>,
 }
 
 impl Default for WorkerCounters {
@@ -136,6 +153,7 @@ impl WorkerCounters {
             events_lost: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
+            snats: (0..MAX_SNATS).map(|_| SnatCounters::default()).collect(),
         }
     }
 
@@ -149,6 +167,11 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn server(&self, server: ServerId) -> &ServerCounters {
         &self.servers[usize::from(server.0)]
+    }
+
+    /// The counters of a rule of egress SNAT.
+    pub fn snat(&self, rule: u16) -> &SnatCounters {
+        &self.snats[usize::from(rule)]
     }
 
     /// The counter of a drop reason.

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
+use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, Protocol, tcp_flags};
@@ -155,7 +155,8 @@ fn follow_tcp<A: Family, F: Frame>(
 ) -> bool {
     use crate::session::TcpState::{Closed, FinBoth, SynSent};
     let entry = lane.table.get(id);
-    let opens = direction == Direction::Forward
+    // Of SNAT, either side may open.
+    let opens = (direction == Direction::Forward || entry.mode == Mode::Snat)
         && flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
     let server = shared.snapshot.servers.get(usize::from(entry.server_id.0));
     let server_up = server.is_some_and(|server| server.up);

@@ -4,20 +4,26 @@
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::{Item, Shared};
+use super::snat::hairpin;
 use super::verdict::Verdict;
 use crate::session::{Direction, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
 pub(super) fn apply<A: Family, F: Frame>(
-    _shared: &mut Shared<F>,
+    shared: &mut Shared<F>,
     table: &mut Table<A>,
-    _frame: &mut F,
-    _item: &Item<A>,
+    frame: &mut F,
+    item: &Item<A>,
     id: SessionId,
-    _direction: Direction,
+    direction: Direction,
     _now: u32,
 ) -> Option<Verdict> {
-    debug_assert!(table.get(id).extras != Extras::NONE);
+    let extras = table.get(id).extras;
+    debug_assert!(extras != Extras::NONE);
+    // The last of all, for it rewrites the packet.
+    if extras.has(Extras::HAIRPIN) {
+        return hairpin::apply(shared, table, frame, item, id, direction);
+    }
     None
 }

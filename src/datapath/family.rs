@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::snapshot::{LocalAddress, PortId, Route, RouteTarget, Snapshot};
+use super::snat::rules::Inside;
 use crate::rewrite::nat::Translate;
 use crate::session::ServiceId;
 use crate::wire::flow::FlowKey;
@@ -23,6 +24,9 @@ pub trait Family: Translate {
     fn bucket(toeplitz: &Toeplitz, address: Self, port: u16) -> usize;
     /// Our address on a port.
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self>;
+
+    /// The rules of egress SNAT, as they are looked up.
+    fn inside(snapshot: &Snapshot) -> &Inside<Self>;
 
     /// The way to `destination`: the port and the next hop's address. Longest prefix first.
     fn route(snapshot: &Snapshot, destination: Self) -> Option<(PortId, IpAddr)> {
@@ -60,6 +64,9 @@ impl Family for Ipv4Addr {
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self> {
         snapshot.ports[usize::from(port.0)].ipv4
     }
+    fn inside(snapshot: &Snapshot) -> &Inside<Self> {
+        &snapshot.snat.v4
+    }
 }
 
 impl Family for Ipv6Addr {
@@ -82,5 +89,8 @@ impl Family for Ipv6Addr {
     }
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self> {
         snapshot.ports[usize::from(port.0)].ipv6
+    }
+    fn inside(snapshot: &Snapshot) -> &Inside<Self> {
+        &snapshot.snat.v6
     }
 }

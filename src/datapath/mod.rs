@@ -22,5 +22,6 @@ pub mod pipeline;
 mod refuse;
 mod segment;
 pub mod snapshot;
+pub mod snat;
 pub mod steer;
 pub mod verdict;

@@ -7,6 +7,7 @@ use super::frame::Frame;
 use super::icmp;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
+use super::snat;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
@@ -25,7 +26,8 @@ pub(super) fn open<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     let key = &item.flow.key;
-    if A::local(&shared.snapshot, key.src).is_some() {
+    if A::local(&shared.snapshot, key.src).is_some() && !snat::hairpin::is_on_its_way(shared, frame)
+    {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
@@ -57,7 +59,7 @@ pub(super) fn replace<A: Family, F: Frame>(
 }
 
 /// Only a SYN opens a connection.
-fn opens_connection(flags: u8) -> bool {
+pub(super) fn opens_connection(flags: u8) -> bool {
     use tcp_flags::{ACK, FIN, RST, SYN};
     flags & (SYN | ACK | RST | FIN) == SYN
 }
@@ -65,7 +67,7 @@ fn opens_connection(flags: u8) -> bool {
 /// A packet that is for no service: perhaps for an address of ours.
 fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
-    lane: &Lane<A>,
+    lane: &mut Lane<A>,
     frame: &mut F,
     item: &Item<A>,
     now: u32,
@@ -80,6 +82,12 @@ fn without_service<A: Family, F: Frame>(
                 transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
             }
             shared.punt(frame.rx_port(), now)
+        }
+        Some(LocalAddress::Pool(_)) => snat::open::to_pool(shared, lane, frame, item, now),
+        None if !shared.snapshot.snat.is_empty()
+            && let Some(verdict) = snat::open::from_inside(shared, lane, frame, item, now) =>
+        {
+            verdict
         }
         None if lane.servers.contains(&(key.src, key.sport)) => {
             Verdict::Drop(DropReason::NoSession)
@@ -125,14 +133,14 @@ pub(super) fn create_with<A: Family, F: Frame>(
     let reply_hop = match service.mode {
         // The reply does not come this way.
         Mode::Dr => forward_hop,
-        Mode::Nat | Mode::FullNat => hop_to(hops, snapshot, key.src)?,
+        Mode::Nat | Mode::FullNat | Mode::Snat => hop_to(hops, snapshot, key.src)?,
     };
     let (local, local_port) = match service.mode {
         Mode::FullNat => {
             let bucket = A::bucket(toeplitz, key.src, key.sport);
             lane.local_ports.allocate(server_id, bucket).ok_or(DropReason::LocalPortsExhausted)?
         }
-        Mode::Nat | Mode::Dr => (key.src, key.sport),
+        Mode::Nat | Mode::Dr | Mode::Snat => (key.src, key.sport),
     };
     let towards_server = FlowKey {
         src: local,

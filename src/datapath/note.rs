@@ -5,6 +5,9 @@
 pub enum Note {
     /// The packet is yours; nothing else is known of it.
     None,
+    /// A host inside sent the packet to an outer endpoint of another; its source is already its own
+    /// outer endpoint.
+    Hairpin,
 }
 
 impl Note {
@@ -12,11 +15,15 @@ impl Note {
     pub const fn encode(self) -> u64 {
         match self {
             Note::None => 0,
+            Note::Hairpin => 32,
         }
     }
 
     /// From the word that the frame carries.
-    pub const fn decode(_word: u64) -> Self {
-        Note::None
+    pub const fn decode(word: u64) -> Self {
+        match word {
+            32 => Note::Hairpin,
+            _ => Note::None,
+        }
     }
 }

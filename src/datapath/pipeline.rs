@@ -90,6 +90,8 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
+    /// Whether the packets of this burst come from another worker, with notes.
+    pub(super) steered: bool,
 }
 
 impl<F: Frame> Shared<F> {
@@ -171,6 +173,7 @@ impl<A: Family> Lane<A> {
     fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
         self.balancer.configure::<A>(snapshot);
         self.local_ports.configure(snapshot, toeplitz, worker);
+        self.local_ports.snat.configure(snapshot, toeplitz, worker, &self.table);
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
@@ -257,6 +260,7 @@ impl<F: Frame> Pipeline<F> {
                 punts: PUNTS,
                 spare: Burst::new(),
                 made: ArrayVec::new(),
+                steered: false,
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
@@ -310,6 +314,11 @@ impl<F: Frame> Pipeline<F> {
         (v4.0 + v6.0, v4.1 + v6.1)
     }
 
+    /// Whether no mapping of egress SNAT is left.
+    pub fn snat_is_empty(&self) -> bool {
+        self.v4.local_ports.snat.is_empty() && self.v6.local_ports.snat.is_empty()
+    }
+
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
     /// from another worker that found them to be ours. `now` is in milliseconds and wraps. The
     /// queues of `out` must be empty.
@@ -317,6 +326,7 @@ impl<F: Frame> Pipeline<F> {
         for frame in burst.iter() {
             frame.prefetch_bytes();
         }
+        self.shared.steered = steered;
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
@@ -440,6 +450,11 @@ impl<F: Frame> Pipeline<F> {
         self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
+        let rules = self.shared.snapshot.snat.list().len();
+        if rules > 0 {
+            self.v4.local_ports.snat.report(rules, &self.shared.counters);
+            self.v6.local_ports.snat.report(rules, &self.shared.counters);
+        }
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
         made

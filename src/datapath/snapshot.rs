@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+pub use super::snat::rules::{Forward, Snat, SnatRules};
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -82,6 +83,8 @@ pub enum LocalAddress {
     Port(PortId),
     /// A FullNAT source address on that port.
     Lip(PortId),
+    /// An address of a pool of SNAT. Answered for on that port.
+    Pool(PortId),
 }
 
 /// A way out: the port and the next hop's address.
@@ -176,6 +179,8 @@ pub struct Snapshot {
     pub local_v6: HashMap<Ipv6Addr, LocalAddress>,
     /// The worker that owns each steering bucket.
     pub worker_of: [u8; BUCKETS],
+    /// Egress SNAT; see [`Snapshot::set_snats`].
+    pub snat: SnatRules,
 }
 
 /// A plain service without a name: what a test, or a key the file leaves out, does not say.
@@ -236,6 +241,7 @@ impl Default for Snapshot {
             local_v4: HashMap::new(),
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
+            snat: SnatRules::default(),
         }
     }
 }

@@ -17,8 +17,9 @@ use super::config::network::{lookup, routes};
 use super::config::{self, Config};
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
-    Service, Snapshot,
+    Service, Snapshot, Snat, SnatRules,
 };
+use crate::session::mappings::Policy;
 use crate::session::{ServerId, ServiceId};
 
 /// What a [`PortId`] stands for.
@@ -113,12 +114,14 @@ pub fn compile(
         local_v4: HashMap::new(),
         local_v6: HashMap::new(),
         worker_of: worker_of(config.node.workers.len()),
+        snat: SnatRules::default(),
     };
     for (service, id) in config.services.iter().zip(0..) {
         add_service(&mut snapshot, service, ServiceId(id), &routes, servers);
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
+    snapshot.set_snats(config.snats.iter().map(|rule| snat(rule, &routes)).collect());
     snapshot
 }
 
@@ -226,6 +229,22 @@ fn add_service(
         timeouts: service.timeouts,
         servers: ids,
     });
+}
+
+fn snat(rule: &config::Snat, routes: &[Route]) -> Snat {
+    // The port that answers for an address is the one by which it would be reached.
+    let port = |address| lookup(routes, address).map_or(PortId(0), |way| way.port);
+    Snat {
+        name: rule.name.clone(),
+        sources: rule.sources.clone(),
+        pool: rule.pool.iter().map(|address| (*address, port(*address))).collect(),
+        ports: rule.ports.clone(),
+        policy: Policy { mapping: rule.mapping, filtering: rule.filtering },
+        ports_per_source: rule.ports_per_source,
+        hairpin: rule.hairpin,
+        forwards: rule.forwards.clone(),
+        timeouts: rule.timeouts,
+    }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {

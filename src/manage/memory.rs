@@ -24,13 +24,21 @@ pub struct TooLittleMemory {
     pub available_mib: u64,
 }
 
-/// Bytes of the session tables for IPv4 and for IPv6; 0 for a family that no service listens on.
+/// Bytes that egress SNAT takes besides for each session it could have.
+const MAPPING_V4: u64 = 56;
+/// The same for IPv6.
+const MAPPING_V6: u64 = 112;
+
+/// Bytes of the session tables for IPv4 and for IPv6, mappings of SNAT included; 0 for a family that
+/// nothing needs.
 pub fn session_tables(config: &Config) -> (u64, u64) {
-    let table = |v6: bool, bytes: u64| {
+    let table = |v6: bool, session: u64, mapping: u64| {
         let used = config.services.iter().any(|s| s.listen.iter().any(|at| at.is_ipv6() == v6));
-        if used { config.node.sessions as u64 * bytes } else { 0 }
+        let snat = config.snats.iter().any(|s| s.pool.iter().any(|a| a.is_ipv6() == v6));
+        let bytes = if snat { session + mapping } else { session };
+        if used || snat { config.node.sessions as u64 * bytes } else { 0 }
     };
-    (table(false, SESSION_V4), table(true, SESSION_V6))
+    (table(false, SESSION_V4, MAPPING_V4), table(true, SESSION_V6, MAPPING_V6))
 }
 
 /// Bytes of the packet buffers when they do not lie on hugepages, else 0.

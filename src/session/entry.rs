@@ -38,13 +38,16 @@ pub enum Mode {
     FullNat,
     /// Direct server return: only the Ethernet header changes.
     Dr,
+    /// Egress SNAT: a session between a host inside and one outside. Opened from inside its source
+    /// is rewritten to an endpoint of a pool, opened from outside the destination from there.
+    Snat,
 }
 
 impl Mode {
     /// Whether addresses and ports are rewritten, and replies come back through Shunt.
     #[inline(always)]
     pub const fn translates(self) -> bool {
-        matches!(self, Mode::Nat | Mode::FullNat)
+        matches!(self, Mode::Nat | Mode::FullNat | Mode::Snat)
     }
 
     /// Whether servers answer clients directly, so that Shunt sees one direction only.
@@ -73,6 +76,8 @@ impl Extras {
     pub const INTRODUCED: Extras = Extras(8);
     /// Its packets are marked (DSCP).
     pub const MARKED: Extras = Extras(16);
+    /// Both ends are inside and meet at an address of an SNAT pool.
+    pub const HAIRPIN: Extras = Extras(1 << 15);
 
     /// Whether there is nothing to do.
     #[inline(always)]

@@ -4,9 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod aside;
+pub mod bucket_ports;
+pub mod counts;
 pub mod entry;
 pub mod index;
 pub mod key;
+pub mod mappings;
 pub mod new_session;
 pub mod ports;
 pub mod table;

@@ -18,4 +18,5 @@ mod reach;
 mod rig;
 mod rig_itself;
 mod servers;
+mod snat;
 mod view;

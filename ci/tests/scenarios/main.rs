@@ -15,3 +15,4 @@ mod net;
 mod parsing;
 mod random;
 mod rig;
+mod snat;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::reader::{At, List};
+use super::snat::SnatDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::snapshot::{Mac, Side, Timeouts};
 use crate::sched::SchedulerKind;
@@ -21,6 +22,7 @@ pub(super) struct Draft {
     pub(super) neighbors: Vec<NeighborDraft>,
     pub(super) services: Vec<ServiceDraft>,
     pub(super) api: Option<Api>,
+    pub(super) snats: Vec<SnatDraft>,
     /// Whether every `[[port]]` and `[[route]]` is a table.
     pub(super) whole: bool,
 }
@@ -110,6 +112,7 @@ impl Draft {
                 .map(ServiceDraft::into_service)
                 .collect::<Option<_>>()?,
             api: self.api?,
+            snats: self.snats.into_iter().map(SnatDraft::into_snat).collect::<Option<_>>()?,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! compared with the exact line it prints.
 
 mod checks;
+mod snat;
 mod values;
 
 use super::*;
@@ -179,6 +180,7 @@ fn a_valid_file_with_its_defaults() {
             },
         ],
         api: Api { socket: "/run/test.sock".into() },
+        snats: Vec::new(),
     };
     assert_eq!(parse(BASE, "f.toml"), Ok(expected));
 }
@@ -248,7 +250,7 @@ fn sections_and_keys_that_are_unknown() {
     one(
         "[api]",
         "[[zebra]]\n[api]",
-        "f.toml:50: [[zebra]]: unknown section; known here: node, dpdk, port, route, neighbor, timeouts, service, api",
+        "f.toml:50: [[zebra]]: unknown section; known here: node, dpdk, port, route, neighbor, timeouts, service, snat, api",
     );
     one(
         "path = \"/",
@@ -287,7 +289,7 @@ fn tables_of_another_kind() {
 #[test]
 fn what_comes_later_is_not_supported_yet() {
     let later = "not supported yet; leave it out";
-    for section in ["[ha]", "[[snat]]", "[[filter]]"] {
+    for section in ["[ha]", "[[filter]]"] {
         one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
     }
     for key in ["persistence", "mid_stream", "reset_on_expiry"] {
@@ -373,7 +375,7 @@ fn the_full_example_has_every_key() {
     let table = DeTable::parse(&text).unwrap();
     schema::read(table.get_ref(), &report);
     let asked = report.asked();
-    assert_eq!(asked.len(), 48, "the schema changed: change this number, and conf/full.toml");
+    assert_eq!(asked.len(), 63, "the schema changed: change this number, and conf/full.toml");
     for (section, key) in asked {
         // The lines from the first such header to the next header.
         let after = text.split_once(&format!("\n{section}\n")).map(|(_, after)| after);
