@@ -229,6 +229,7 @@ fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     let mut snapshot = compile::compile(config, &facts, &vec![ServerState::UP; servers], 1);
     await_first_check(config, &mut snapshot);
+    snapshot.prepare();
     snapshot
 }
 
@@ -242,6 +243,8 @@ fn start_workers(
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
+    let cookie_secret = [0, 1].map(|half| RandomState::new().hash_one(("SYN cookies", half)));
+    let cookie_secret = u128::from(cookie_secret[0]) << 64 | u128::from(cookie_secret[1]);
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
     for (index, ((&core, io), peers)) in
@@ -260,6 +263,7 @@ fn start_workers(
             ),
             seed,
             advise: advise_huge_pages,
+            cookie_secret,
         };
         let (snapshot, stop, idle, eal) =
             (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());

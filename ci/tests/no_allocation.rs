@@ -122,12 +122,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
             listen: vec![SocketAddr::new(VIP.into(), port)],
             mode,
             scheduler,
-            timeouts: Timeouts {
-                tcp_syn: 5_000,
-                tcp_established: 900_000,
-                tcp_fin: 10_000,
-                udp: 30_000,
-            },
+            timeouts: Timeouts::DEFAULT,
             servers: Vec::new(),
             ..Default::default()
         };
@@ -175,6 +170,7 @@ impl Rig {
                 sessions_v4: sessions,
                 sessions_v6: 16,
                 seed: 1,
+                cookie_secret: 1,
                 advise: |_, _| {},
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), counters.clone());
@@ -314,7 +310,7 @@ fn traffic(rig: &mut Rig, mode: Mode) {
     }
     rig.turn();
     // All sessions end.
-    rig.pass(50_000);
+    rig.pass(150_000);
     let sessions: usize =
         rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
     assert_eq!(sessions, 0);

@@ -11,7 +11,7 @@ use perf::traffic::{CLIENT_MAC, DUT_MAC, VIP, VIP_PORT, client, server_address, 
 use shunt::io::BURST;
 use shunt::rewrite::nat::{Deltas, Translate};
 use shunt::rewrite::transport_checksum;
-use shunt::sched::{Candidate, Scheduler, SchedulerKind};
+use shunt::sched::{Candidate, Member, Placement, Scheduler, SchedulerKind, hash, maglev};
 use shunt::session::{HopRef, Mode, NewSession, ServerId, ServiceId, SessionId, Table, TcpState};
 use shunt::wire::flow::{Flow, FlowKey, Parsed, Protocol, parse};
 
@@ -184,12 +184,19 @@ fn schedule(c: &mut Criterion) {
             let mut scheduler = Scheduler::new(kind, 1);
             scheduler.resize(servers as usize);
             let mut candidates: Vec<Candidate> = (0..servers)
-                .map(|i| Candidate { weight: 1 + i % 10, active: 0, available: i % 16 != 3 })
+                .map(|i| Candidate {
+                    weight: 1 + i % 10,
+                    available: i % 16 != 3,
+                    ..Candidate::default()
+                })
                 .collect();
-            let mut ends = 0;
+            let members = members(&candidates);
+            scheduler.place(Placement::make(kind, members, None).as_deref());
+            let (mut ends, mut hash) = (0, 0);
             group.bench_function(BenchmarkId::new(kind.name(), servers), |b| {
                 b.iter(|| {
-                    let i = scheduler.pick(black_box(&candidates)).expect("some are up");
+                    hash = hash::bytes(&hash.to_be_bytes());
+                    let i = scheduler.pick(black_box(&candidates), hash).expect("some are up");
                     candidates[i].active += 1;
                     // As many sessions end as begin.
                     ends = (ends + 7) % candidates.len();
@@ -201,5 +208,31 @@ fn schedule(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parsing, rewrite, schedule, lookup);
+/// As many servers as candidates, with their weights; those that are down take no part.
+fn members(candidates: &[Candidate]) -> Vec<Member> {
+    let member = |(n, c): (usize, &Candidate)| Member {
+        server: (server_address(n), 80).into(),
+        weight: if c.available { c.weight } else { 0 },
+        position: n as u16,
+    };
+    candidates.iter().enumerate().map(member).collect()
+}
+
+/// Making the table of `maglev`, which the management thread does.
+fn maglev_table(c: &mut Criterion) {
+    let mut group = c.benchmark_group("maglev table");
+    for servers in [3, 100, 600, 5000_u32] {
+        let candidates: Vec<Candidate> = (0..servers)
+            .map(|i| Candidate { weight: 1 + i % 10, ..Candidate::default() })
+            .collect();
+        let members = members(&candidates);
+        let size = maglev::size_for(members.len());
+        group.bench_function(format!("{servers} servers, {size} entries"), |b| {
+            b.iter(|| maglev::Table::new(black_box(&members), size));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parsing, rewrite, schedule, maglev_table, lookup);
 criterion_main!(benches);

@@ -12,13 +12,15 @@ use crossbeam_utils::CachePadded;
 
 use super::snapshot::PortId;
 use super::snat::rules::MAX_SNATS;
-use crate::session::ServerId;
+use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
 
 /// The most ports a node can have, exception taps included.
 pub const MAX_PORTS: usize = 32;
 /// The most real servers a node can have, over all services.
 pub const MAX_SERVERS: usize = 16_384;
+/// The most services a node can have: each has a server.
+pub const MAX_SERVICES: usize = MAX_SERVERS;
 
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
@@ -88,6 +90,21 @@ pub struct SnatCounters {
     pub refused: Cell,
 }
 
+/// One service, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct ServiceCounters {
+    /// SYNs that were answered with a cookie.
+    pub syn_cookies_sent: Cell,
+    /// ACKs that returned a cookie; each opened a session or was refused one.
+    pub syn_cookies_accepted: Cell,
+    /// ACKs without a session that returned no good cookie.
+    pub syn_cookies_rejected: Cell,
+    /// Sessions whose server has accepted, after Shunt's own handshake with the client.
+    pub syn_proxied: Cell,
+    /// Gauge: whether SYNs are answered with cookies, 0 or 1.
+    pub syn_proxy_on: Cell,
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -103,7 +120,7 @@ pub struct WorkerCounters {
     pub punted: Cell,
     /// Packets that ended here on purpose: ARP, NDP and echo that was answered or learnt from.
     pub consumed: Cell,
-    /// Gauge: packets that wait for their next hop.
+    /// Gauge: packets that wait, for their next hop or for the first fragment of their packet.
     pub held: Cell,
     /// Packets made by Shunt and transmitted (answers, ICMP errors, probes); not in `tx`.
     pub originated: Cell,
@@ -121,9 +138,18 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// Fragments forwarded; in `tx`.
+    pub fragments: Cell,
+    /// Fragments that came before the first of their packet and had to wait.
+    pub fragments_held: Cell,
+    /// Packets that went to the server without the TOA option for want of room.
+    pub toa_no_room: Cell,
+    /// ICMP errors passed on to the end they concern; in `tx`.
+    pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
     snats: Box<[SnatCounters]>,
+    services: Box<[ServiceCounters]>,
 }
 
 impl Default for WorkerCounters {
@@ -151,9 +177,14 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            fragments: Cell::default(),
+            fragments_held: Cell::default(),
+            toa_no_room: Cell::default(),
+            icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
             snats: (0..MAX_SNATS).map(|_| SnatCounters::default()).collect(),
+            services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
         }
     }
 
@@ -172,6 +203,12 @@ impl WorkerCounters {
     /// The counters of a rule of egress SNAT.
     pub fn snat(&self, rule: u16) -> &SnatCounters {
         &self.snats[usize::from(rule)]
+    }
+
+    /// The counters of a service.
+    #[inline(always)]
+    pub fn service(&self, service: ServiceId) -> &ServiceCounters {
+        &self.services[usize::from(service.0)]
     }
 
     /// The counter of a drop reason.

@@ -1,5 +1,6 @@
 //! The established path: the packet of a known session, rewritten as the session says.
 
+use super::connection;
 use super::extras;
 use super::family::{self, Family};
 use super::frame::Frame;
@@ -8,14 +9,17 @@ use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
 use super::snapshot::{PortId, Server, Snapshot};
+use super::syn_proxy;
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
+use crate::session::connection::Outcome;
 use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::{Flow, Protocol, tcp_flags};
+use crate::wire::flow::{Flow, Protocol};
 
 /// Acts on a packet whose session is known.
 #[inline(always)]
@@ -34,11 +38,24 @@ pub(super) fn act<A: Family, F: Frame>(
     if entry.mode.translates() && flow.hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, flow, now);
     }
-    if entry.protocol == Protocol::Tcp
-        && !tcp_state::is_steady(entry.state, flow.tcp_flags)
-        && !follow_tcp(shared, lane, id, direction, flow.tcp_flags, now)
-    {
-        return new_flow::replace(shared, lane, frame, item, id, now);
+    if entry.protocol == Protocol::Tcp {
+        if tcp_state::is_steady(entry.state, flow.tcp_flags) {
+            if !entry.advance(direction, connection::end_of::<A>(frame.bytes(), flow)) {
+                connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+            }
+        } else {
+            if let Some(verdict) = syn_proxy::follow(shared, lane, frame, item, id, direction, now)
+            {
+                return verdict;
+            }
+            match connection::follow(shared, &mut lane.table, id, direction, frame, flow, now) {
+                Outcome::Pass => {}
+                Outcome::Drop => return Verdict::Drop(DropReason::TcpOutOfWindow),
+                Outcome::Reopen => {
+                    return new_flow::replace(shared, lane, frame, item, id, now);
+                }
+            }
+        }
     }
     let entry = lane.table.get_mut(id);
     entry.last_seen = now;
@@ -57,7 +74,7 @@ pub(super) fn act<A: Family, F: Frame>(
     };
 
     if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop.port, flow)
+        && let Some(mtu) = exceeded_mtu(shared, hop.port, entry.mode, flow)
     {
         return icmp::packet_too_big(shared, frame, flow, mtu, now);
     }
@@ -67,7 +84,7 @@ pub(super) fn act<A: Family, F: Frame>(
     {
         return verdict;
     }
-    let entry = lane.table.get(id);
+    let entry = lane.table.get_mut(id);
     if entry.mode.translates() {
         let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
         match direction {
@@ -78,7 +95,16 @@ pub(super) fn act<A: Family, F: Frame>(
                 A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
             }
         }
+    } else {
+        if entry.protocol == Protocol::Tcp && !connection::acknowledge(entry, frame.bytes(), flow) {
+            connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+        }
+        let entry = lane.table.get(id);
+        if entry.mode.tunnels() {
+            return tunnel::forward(shared, frame, item, entry.server_id, (hop_ref, hop), now);
+        }
     }
+    let entry = lane.table.get(id);
     if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), flow);
     }
@@ -107,15 +133,20 @@ pub(super) fn act<A: Family, F: Frame>(
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
     port: PortId,
+    mode: Mode,
     flow: &Flow<A>,
 ) -> Option<u16> {
+    // With its outer headers it is longer still: judged there.
+    if mode.tunnels() {
+        return None;
+    }
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }
 
 /// Holds a packet until its next hop is known.
 #[cold]
-fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
     // Asked is asked for a second: not while the question would be lost.
     if !shared.notices.is_full()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
@@ -142,37 +173,21 @@ pub(super) fn miss<A: Family, F: Frame>(
     }
 }
 
-/// Follows the TCP connection through a segment that may change its state. `false` when the segment
-/// is the SYN of a new connection that must not use the old session.
+/// The next hop of a session's packets in this direction.
 #[cold]
-fn follow_tcp<A: Family, F: Frame>(
-    shared: &Shared<F>,
-    lane: &mut Lane<A>,
-    id: SessionId,
+pub(super) fn next_hop<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &mut Entry<A>,
     direction: Direction,
-    flags: u8,
-    now: u32,
-) -> bool {
-    use crate::session::TcpState::{Closed, FinBoth, SynSent};
-    let entry = lane.table.get(id);
-    // Of SNAT, either side may open.
-    let opens = (direction == Direction::Forward || entry.mode == Mode::Snat)
-        && flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
-    let server = shared.snapshot.servers.get(usize::from(entry.server_id.0));
-    let server_up = server.is_some_and(|server| server.up);
-    if opens && (matches!(entry.state, FinBoth | Closed) || (entry.state == SynSent && !server_up))
-    {
-        return false;
+) -> Result<(HopRef, Hop), DropReason> {
+    let hop_ref = match direction {
+        Direction::Forward => entry.forward_hop,
+        Direction::Reply => entry.reply_hop,
+    };
+    match shared.hops.get(hop_ref) {
+        Some(hop) => Ok((hop_ref, *hop)),
+        None => renew_hop(shared, entry, direction),
     }
-    let state = tcp_state::next(entry.mode, entry.state, direction, flags);
-    if state != entry.state {
-        // A session may outlive its service in the configuration; it then keeps its timeout.
-        let service = shared.snapshot.services.get(usize::from(entry.service.0));
-        let timeout =
-            service.map_or(entry.timeout, |service| tcp_state::timeout(state, &service.timeouts));
-        lane.table.set_state(id, state, timeout, now);
-    }
-    true
 }
 
 /// Looks a session's next hop up again, since routes changed.
@@ -187,7 +202,9 @@ fn renew_hop<A: Family, F: Frame>(
         Direction::Forward => {
             let server = snapshot.servers.get(usize::from(entry.server_id.0));
             entry.forward_hop = match server {
-                Some(server) if server.address == entry.server.into() => {
+                Some(server)
+                    if A::from_ip(server.address).unwrap_or(A::UNSPECIFIED) == entry.server =>
+                {
                     hop_to_server(hops, snapshot, server)?
                 }
                 // The configuration does not have it any more.

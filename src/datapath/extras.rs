@@ -3,9 +3,12 @@
 
 use super::family::Family;
 use super::frame::Frame;
+use super::introduce;
 use super::pipeline::{Item, Shared};
 use super::snat::hairpin;
+use super::syn_proxy;
 use super::verdict::Verdict;
+use crate::rewrite::sequence;
 use crate::session::{Direction, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
@@ -21,6 +24,14 @@ pub(super) fn apply<A: Family, F: Frame>(
 ) -> Option<Verdict> {
     let extras = table.get(id).extras;
     debug_assert!(extras != Extras::NONE);
+    if extras.has(Extras::INTRODUCED) {
+        introduce::apply(shared, table, frame, item, id, direction);
+    } else if extras.has(Extras::SHIFTED) {
+        sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
+    }
+    if extras.has(Extras::PROXIED) {
+        syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
+    }
     // The last of all, for it rewrites the packet.
     if extras.has(Extras::HAIRPIN) {
         return hairpin::apply(shared, table, frame, item, id, direction);

@@ -83,7 +83,7 @@ fn refuse<A: Family, F: Frame>(
             None => return Verdict::Drop(reason),
         },
     };
-    if !shared.icmp_errors.take(now) {
+    if !may_report::<A>(&frame.bytes()[ETHERNET..]) || !shared.icmp_errors.take(now) {
         return Verdict::Drop(reason);
     }
     let made = match (own.into(), flow.key.src.into()) {
@@ -96,6 +96,15 @@ fn refuse<A: Family, F: Frame>(
     }
     turn_round(frame.bytes_mut(), &own_mac);
     Verdict::Refuse(reason, port)
+}
+
+/// Whether there may be an error about this packet.
+fn may_report<A: Family>(packet: &[u8]) -> bool {
+    if A::V6 {
+        icmpv6::may_report(&ipv6::Packet::new_unchecked(packet))
+    } else {
+        icmpv4::may_report(&ipv4::Packet::new_unchecked(packet))
+    }
 }
 
 /// Makes of the frame the error about itself. The Ethernet header stays as it came.

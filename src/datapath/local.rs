@@ -218,6 +218,15 @@ fn other_ip<F: Frame>(shared: &mut Shared<F>, port: PortId, dst: IpAddr, now: u3
     }
 }
 
+/// Whether a packet to this address is the kernel's, whatever it says.
+pub(super) fn is_for_kernel<F>(shared: &Shared<F>, dst: IpAddr) -> bool {
+    let local = match dst {
+        IpAddr::V4(dst) => Ipv4Addr::local(&shared.snapshot, dst),
+        IpAddr::V6(dst) => Ipv6Addr::local(&shared.snapshot, dst),
+    };
+    matches!(local, Some(LocalAddress::Port(_))) || is_group_or_link_local(dst)
+}
+
 fn is_group_or_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => a.is_multicast() || a.is_broadcast(),

@@ -5,13 +5,22 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod choose;
+mod connection;
 pub mod counters;
 mod established;
 mod extras;
 pub mod family;
+pub mod fragment_idents;
+mod fragment_path;
+mod fragment_ranges;
+mod fragment_room;
+pub mod fragments;
 pub mod frame;
 pub mod hops;
 mod icmp;
+mod icmp_error;
+mod introduce;
 pub mod limiter;
 mod local;
 pub mod local_ports;
@@ -21,7 +30,11 @@ pub mod outbox;
 pub mod pipeline;
 mod refuse;
 mod segment;
+pub mod selection;
 pub mod snapshot;
 pub mod snat;
 pub mod steer;
+mod syn_gate;
+mod syn_proxy;
+mod tunnel;
 pub mod verdict;

@@ -1,13 +1,16 @@
 //! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
 //! dropped and the reason says why.
 
+use super::choose;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::introduce;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
 use super::snat;
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
@@ -31,8 +34,19 @@ pub(super) fn open<A: Family, F: Frame>(
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
+        if let Some(opened) = snat::open::session(shared, lane, frame, item, true, now) {
+            return match opened {
+                Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
+                Err(verdict) => verdict,
+            };
+        }
         return without_service(shared, lane, frame, item, now);
     };
+    if key.protocol == Protocol::Tcp
+        && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
+    {
+        return verdict;
+    }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }
@@ -65,9 +79,9 @@ pub(super) fn opens_connection(flags: u8) -> bool {
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
+    lane: &Lane<A>,
     frame: &mut F,
     item: &Item<A>,
     now: u32,
@@ -75,19 +89,13 @@ fn without_service<A: Family, F: Frame>(
     let key = &item.flow.key;
     match A::local(&shared.snapshot, key.dst) {
         Some(LocalAddress::Vip) => Verdict::Drop(DropReason::NoService),
-        Some(LocalAddress::Lip(_)) => Verdict::Drop(DropReason::NoSession),
+        Some(LocalAddress::Lip(_) | LocalAddress::Pool(_)) => Verdict::Drop(DropReason::NoSession),
         Some(LocalAddress::Port(_)) => {
             // The kernel drops what is not finished: the answers to health checks, for instance.
             if item.fill_checksum {
                 transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
             }
             shared.punt(frame.rx_port(), now)
-        }
-        Some(LocalAddress::Pool(_)) => snat::open::to_pool(shared, lane, frame, item, now),
-        None if !shared.snapshot.snat.is_empty()
-            && let Some(verdict) = snat::open::from_inside(shared, lane, frame, item, now) =>
-        {
-            verdict
         }
         None if lane.servers.contains(&(key.src, key.sport)) => {
             Verdict::Drop(DropReason::NoSession)
@@ -97,7 +105,7 @@ fn without_service<A: Family, F: Frame>(
 }
 
 /// Chooses a real server and makes the session.
-fn create<A: Family, F: Frame>(
+pub(super) fn create<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     item: &Item<A>,
@@ -111,7 +119,7 @@ fn create<A: Family, F: Frame>(
     if lane.table.len() == lane.table.capacity() {
         return Err(DropReason::SessionTableFull);
     }
-    let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
+    let server_id = choose::server(shared, lane, item, service_id)?;
     create_with(shared, lane, &item.flow.key, service_id, server_id, now)
 }
 
@@ -128,19 +136,24 @@ pub(super) fn create_with<A: Family, F: Frame>(
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];
     let server = &snapshot.servers[usize::from(server_id.0)];
-    let server_address = A::from_ip(server.address).ok_or(DropReason::NoServer)?;
+    let server_address = match A::from_ip(server.address) {
+        Some(address) => address,
+        // Looked up by its id.
+        None if service.mode.tunnels() => A::UNSPECIFIED,
+        None => return Err(DropReason::NoServer),
+    };
     let forward_hop = hop_to_server(hops, snapshot, server)?;
     let reply_hop = match service.mode {
         // The reply does not come this way.
-        Mode::Dr => forward_hop,
-        Mode::Nat | Mode::FullNat | Mode::Snat => hop_to(hops, snapshot, key.src)?,
+        mode if mode.one_way() => forward_hop,
+        _ => hop_to(hops, snapshot, key.src)?,
     };
     let (local, local_port) = match service.mode {
         Mode::FullNat => {
             let bucket = A::bucket(toeplitz, key.src, key.sport);
             lane.local_ports.allocate(server_id, bucket).ok_or(DropReason::LocalPortsExhausted)?
         }
-        Mode::Nat | Mode::Dr | Mode::Snat => (key.src, key.sport),
+        _ => (key.src, key.sport),
     };
     let towards_server = FlowKey {
         src: local,
@@ -152,7 +165,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
     let deltas = Deltas::between(key, &towards_server);
     let state = match key.protocol {
         Protocol::Tcp => TcpState::SynSent,
-        Protocol::Udp => TcpState::Udp,
+        Protocol::Udp | Protocol::Icmp => TcpState::Udp,
     };
     let session = NewSession {
         client: key.src,
@@ -178,6 +191,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
         Ok(id) => {
             lane.balancer.opened(server_id);
             counters.server(server_id).created.add(1);
+            introduce::begin(service, &mut lane.table, id);
             Ok(id)
         }
         Err(error) => {

@@ -23,18 +23,24 @@ use super::balancer::Balancer;
 use super::counters::WorkerCounters;
 use super::established;
 use super::family::Family;
+use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
+use super::fragments::Fragments;
 use super::frame::Frame;
 use super::hops::{Hops, Released};
+use super::icmp_error;
 use super::limiter::TokenBucket;
 use super::local;
 use super::local_ports::LocalPorts;
 use super::note::Note;
 use super::outbox::Outbox;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
+use super::snat;
 use super::steer;
+use super::syn_proxy::{self, Retries, SynState};
+use super::tunnel::Tunnels;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
-use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table};
+use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
@@ -71,6 +77,8 @@ pub struct Setup {
     /// Called with the address and length of each large block of memory before it is touched: the
     /// moment to ask for huge pages.
     pub advise: fn(usize, usize),
+    /// Secret of the SYN cookies, the same for all workers of the node.
+    pub cookie_secret: u128,
 }
 
 /// What both families share.
@@ -86,12 +94,14 @@ pub(super) struct Shared<F> {
     pub(super) notices: ArrayVec<Notice, NOTICES>,
     pub(super) icmp_errors: TokenBucket,
     pub(super) punts: TokenBucket,
+    pub(super) tunnels: Tunnels,
     /// Empty frames for what Shunt sends without having received it; the worker restocks them.
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
     /// Whether the packets of this burst come from another worker, with notes.
     pub(super) steered: bool,
+    pub(super) syn: SynState,
 }
 
 impl<F: Frame> Shared<F> {
@@ -144,6 +154,8 @@ pub(super) struct Lane<A: Family> {
     pub(super) local_ports: LocalPorts<A>,
     /// Where real servers answer from: tells an answer to nobody from a stray packet.
     pub(super) servers: HashSet<(A, u16)>,
+    /// Servers that the SYN proxy is to ask again.
+    pub(super) syn_retries: Retries<A>,
 }
 
 /// The packets of a burst that are of one family.
@@ -160,6 +172,13 @@ pub(super) struct Item<A> {
     candidate: Option<(SessionId, Direction)>,
 }
 
+impl<A> Item<A> {
+    /// A packet that is decided on by itself.
+    pub(super) fn alone(flow: Flow<A>, hash: u64) -> Self {
+        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None }
+    }
+}
+
 impl<A: Family> Lane<A> {
     fn new(sessions: usize, setup: &Setup) -> Self {
         Lane {
@@ -167,6 +186,7 @@ impl<A: Family> Lane<A> {
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
+            syn_retries: Retries::new(),
         }
     }
 
@@ -191,13 +211,16 @@ impl<A: Family> Lane<A> {
         counters.server(entry.server_id).ended.add(1);
     }
 
-    fn expire<F>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
+    fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        let counters = &shared.counters;
-        table.expire(now, budget, |entry: &Entry<A>, _: &Aside| {
-            Self::closed(entry, balancer, local_ports, counters);
-            counters.expired.add(1);
+        table.expire(now, budget, |entry: &Entry<A>, aside: &Aside| {
+            Self::closed(entry, balancer, local_ports, &shared.counters);
+            shared.counters.expired.add(1);
+            if entry.state == TcpState::SynProxied {
+                syn_proxy::expired(shared, entry, aside);
+            }
         });
+        syn_proxy::retry(shared, self, now);
     }
 
     /// Stages 3 to 6 for the packets of this family.
@@ -236,11 +259,13 @@ impl<A: Family> Lane<A> {
 
 /// The data path of one worker.
 pub struct Pipeline<F> {
-    shared: Shared<F>,
-    v4: Lane<Ipv4Addr>,
-    v6: Lane<Ipv6Addr>,
+    pub(super) shared: Shared<F>,
+    pub(super) v4: Lane<Ipv4Addr>,
+    pub(super) v6: Lane<Ipv6Addr>,
     batch_v4: Batch<Ipv4Addr>,
     batch_v6: Batch<Ipv6Addr>,
+    pub(super) fragments_v4: Fragments<Ipv4Addr, F>,
+    pub(super) fragments_v6: Fragments<Ipv6Addr, F>,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -258,14 +283,18 @@ impl<F: Frame> Pipeline<F> {
                 notices: ArrayVec::new(),
                 icmp_errors: ICMP_ERRORS,
                 punts: PUNTS,
+                tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
                 steered: false,
+                syn: SynState::new(setup.cookie_secret),
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
             batch_v4: ArrayVec::new(),
             batch_v6: ArrayVec::new(),
+            fragments_v4: fragments(BITS_V4, setup),
+            fragments_v6: fragments(BITS_V6, setup),
         };
         pipeline.configure(snapshot);
         pipeline
@@ -279,8 +308,17 @@ impl<F: Frame> Pipeline<F> {
         self.shared.several_workers = snapshot.worker_of.iter().any(|w| *w != self.shared.worker);
         let least_mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         self.shared.fits_all_ports = least_mtu + ETHERNET as u16;
+        self.shared.tunnels.configure(snapshot);
+        self.shared.syn.gates.configure(snapshot, self.shared.worker);
+        if self.shared.syn.gates.any() {
+            self.v4.syn_retries.reserve();
+            self.v6.syn_retries.reserve();
+        }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
+        self.fragments_v4.idents().share(workers);
+        self.fragments_v6.idents().share(workers);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -330,7 +368,7 @@ impl<F: Frame> Pipeline<F> {
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
-            if let Some(verdict) = self.classify(slot as u8, frame, steer, now) {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, steered, now) {
                 verdicts[slot] = verdict;
             }
         }
@@ -340,15 +378,23 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
+        // Before the burst: what goes to a server ahead of a client's data must come ahead of it.
+        self.shared.flush(out);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
-        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
     #[inline(always)]
-    fn classify(&mut self, slot: u8, frame: &mut F, steer: bool, now: u32) -> Option<Verdict> {
+    fn classify(
+        &mut self,
+        slot: u8,
+        frame: &mut F,
+        steer: bool,
+        steered: bool,
+        now: u32,
+    ) -> Option<Verdict> {
         let port_id = frame.rx_port();
         let port = &self.shared.snapshot.ports[usize::from(port_id.0)];
         let role = port.role;
@@ -374,14 +420,33 @@ impl<F: Frame> Pipeline<F> {
                 let fill = checksum.transport_partial | port.full_checksums;
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
-            Ok(other) => Some(local::handle(&mut self.shared, frame, other, now)),
-            Err(reason) => Some(Verdict::Drop(reason)),
+            Ok(other) => Some(self.not_a_flow(frame, other, steer, now)),
+            Err(reason) => Some(self.refused(frame, reason, steered, now)),
         }
+    }
+
+    /// Decides on what is read but is neither TCP nor UDP.
+    #[cold]
+    #[inline(never)]
+    fn not_a_flow(&mut self, frame: &mut F, parsed: Parsed, steer: bool, now: u32) -> Verdict {
+        let Pipeline { shared, v4, v6, .. } = self;
+        let passed_on = match parsed {
+            Parsed::Icmpv4 { frame_len, .. } => {
+                icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+                    .or_else(|| snat::echo::handle(shared, v4, frame, frame_len, steer, now))
+            }
+            Parsed::Icmpv6 { frame_len, .. } => {
+                icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+                    .or_else(|| snat::echo::handle(shared, v6, frame, frame_len, steer, now))
+            }
+            _ => None,
+        };
+        passed_on.unwrap_or_else(|| local::handle(shared, frame, parsed, now))
     }
 
     /// Stage 7.
     #[inline(always)]
-    fn queue(&mut self, mut frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
+    pub(super) fn queue(&mut self, mut frame: F, verdict: Verdict, now: u32, out: &mut Outbox<F>) {
         let counters = &self.shared.counters;
         match verdict {
             Verdict::Forward(port) => out.to_port(port, frame, false),
@@ -407,9 +472,16 @@ impl<F: Frame> Pipeline<F> {
                 if self.shared.hops.hold(hop, frame, now).is_err() {
                     counters.drops_of(DropReason::NeighborQueueFull).add(1);
                 }
-                counters.held.set(self.shared.hops.held() as u64);
+                self.count_held();
             }
+            Verdict::HoldFragment { v6, place } => self.hold_fragment(frame, v6, place, now),
         }
+    }
+
+    /// Sets the gauge of packets that wait.
+    pub(super) fn count_held(&self) {
+        let held = self.shared.hops.held() + self.fragments_held();
+        self.shared.counters.held.set(held as u64);
     }
 
     /// Takes in what the management thread knows of a next hop. Call [`Pipeline::release`] after.
@@ -438,7 +510,7 @@ impl<F: Frame> Pipeline<F> {
                 }
             }
         }
-        counters.held.set(self.shared.hops.held() as u64);
+        self.count_held();
         more
     }
 
@@ -446,6 +518,7 @@ impl<F: Frame> Pipeline<F> {
     /// The queues of `out` must be empty.
     /// Returns whether it queued something.
     pub fn expire(&mut self, now: u32, budget: usize, out: &mut Outbox<F>) -> bool {
+        syn_proxy::pass_gates(&mut self.shared, now);
         self.v4.expire(&mut self.shared, now, budget);
         self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
@@ -457,6 +530,10 @@ impl<F: Frame> Pipeline<F> {
         }
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
+        if self.fragments_held() != 0 {
+            self.move_fragments(now, out);
+            return true;
+        }
         made
     }
 
@@ -475,6 +552,11 @@ impl<F: Frame> Pipeline<F> {
     pub fn notice(&mut self) -> Option<Notice> {
         self.shared.notices.pop_at(0)
     }
+}
+
+/// No fragments yet.
+fn fragments<A: Address, F>(bits: u32, setup: &Setup) -> Fragments<A, F> {
+    Fragments::new(Idents::new(bits, setup.worker, setup.seed), setup.seed)
 }
 
 /// Puts a flow into its family's batch, or finds that it is another worker's.

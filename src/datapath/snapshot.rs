@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::selection::Selection;
 pub use super::snat::rules::{Forward, Snat, SnatRules};
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -105,6 +107,21 @@ pub struct Route {
     pub target: RouteTarget,
 }
 
+/// Whether Shunt completes handshakes with clients before it asks a server (SYN proxy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynProxy {
+    /// Never.
+    #[default]
+    Off,
+    /// Always.
+    On,
+    /// While there are many SYNs.
+    Auto {
+        /// SYNs per second from which it is on; each worker has its share.
+        above: u32,
+    },
+}
+
 /// A virtual server.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -122,6 +139,41 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// How servers are told the client's address.
+    pub introduction: Introduction,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
+    /// How it selects among them beyond the scheduler.
+    pub selection: Selection,
+    /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
+    pub syn_proxy: SynProxy,
+}
+
+/// How the servers of a FullNAT service are told the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Introduction {
+    /// They are not, or see it anyway.
+    #[default]
+    None,
+    /// By a header of the PROXY protocol, version 1, at the beginning of the stream.
+    ProxyV1,
+    /// The same, version 2.
+    ProxyV2,
+    /// By the TOA option of TCP.
+    Toa,
+}
+
+impl Introduction {
+    /// The version of the PROXY protocol header, if there is one.
+    pub const fn proxy_protocol(self) -> Option<Version> {
+        match self {
+            Introduction::ProxyV1 => Some(Version::V1),
+            Introduction::ProxyV2 => Some(Version::V2),
+            Introduction::None | Introduction::Toa => None,
+        }
+    }
 }
 
 /// A real server of one service.
@@ -139,6 +191,10 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
+    /// Takes new sessions only when no other server of the service is up with weight.
+    pub backup: bool,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -194,6 +250,11 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            introduction: Introduction::None,
+            tunnel_port: 0,
+            vni: 0,
+            selection: Selection::default(),
+            syn_proxy: SynProxy::Off,
         }
     }
 }
@@ -207,6 +268,8 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
+            backup: false,
         }
     }
 }

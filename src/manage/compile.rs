@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
+use crate::datapath::selection::Selection;
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot, Snat, SnatRules,
@@ -122,6 +123,7 @@ pub fn compile(
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
     snapshot.set_snats(config.snats.iter().map(|rule| snat(rule, &routes)).collect());
+    snapshot.prepare();
     snapshot
 }
 
@@ -211,6 +213,8 @@ fn add_service(
             weight: state.weight.unwrap_or(server.weight),
             up: state.up && route.is_some(),
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
+            inner_mac: server.inner_mac.unwrap_or_default(),
+            backup: server.backup,
         });
     }
     for listen in &service.listen {
@@ -228,6 +232,11 @@ fn add_service(
         scheduler: service.scheduler,
         timeouts: service.timeouts,
         servers: ids,
+        introduction: service.introduction,
+        tunnel_port: service.tunnel_port,
+        vni: service.vni,
+        selection: selection(service),
+        syn_proxy: service.syn_proxy,
     });
 }
 
@@ -245,6 +254,10 @@ fn snat(rule: &config::Snat, routes: &[Route]) -> Snat {
         forwards: rule.forwards.clone(),
         timeouts: rule.timeouts,
     }
+}
+
+fn selection(service: &config::Service) -> Selection {
+    Selection { hash_on: service.hash_on, ..Default::default() }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {
@@ -439,8 +452,7 @@ weight = 7
         assert_eq!((web.name.as_str(), web.protocol), ("web", Protocol::Tcp));
         assert_eq!((web.mode, web.scheduler), (Mode::Nat, SchedulerKind::Wlc));
         assert_eq!(web.listen, config().services[0].listen);
-        let timeouts =
-            Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 20_000, udp: 30_000 };
+        let timeouts = Timeouts { tcp_fin: 20_000, ..Timeouts::DEFAULT };
         assert_eq!(web.timeouts, timeouts);
         assert_eq!(web.servers, [ServerId(0), ServerId(1), ServerId(2)]);
         assert_eq!((dns.name.as_str(), dns.protocol), ("dns", Protocol::Udp));

@@ -217,6 +217,7 @@ impl State {
     fn publish(&mut self) {
         let Some(mut next) = self.changed.take() else { return };
         next.generation = self.snapshot.generation + 1;
+        next.prepare();
         self.snapshot = Arc::new(next);
         for worker in &mut self.workers {
             worker.send(Command::Snapshot(Arc::clone(&self.snapshot)));

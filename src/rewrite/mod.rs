@@ -5,5 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
+pub mod fragment;
+pub mod icmp_error;
+pub mod insert;
 pub mod nat;
+pub mod proxy_protocol;
+pub mod sequence;
+pub mod toa;
 pub mod transport_checksum;
+pub mod tunnel;

@@ -5,6 +5,7 @@
 
 pub mod aside;
 pub mod bucket_ports;
+pub mod connection;
 pub mod counts;
 pub mod entry;
 pub mod index;
@@ -12,6 +13,8 @@ pub mod key;
 pub mod mappings;
 pub mod new_session;
 pub mod ports;
+pub mod sequence;
+pub mod syn_cookie;
 pub mod table;
 pub mod tcp_state;
 pub mod wheel;
@@ -19,5 +22,6 @@ pub mod wheel;
 pub use aside::Aside;
 pub use entry::{Direction, Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
 pub use new_session::NewSession;
+pub use sequence::Scales;
 pub use table::{InsertError, SessionId, Table};
 pub use tcp_state::Timeouts;

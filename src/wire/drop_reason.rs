@@ -48,7 +48,13 @@ drop_reasons! {
     BadIpChecksum, "bad_ip_checksum", "The IPv4 header checksum is wrong.";
     IpOptions, "ip_options", "An IPv4 packet with options.";
     ExtensionHeader, "extension_header", "An IPv6 packet with extension headers.";
-    Fragment, "fragment", "A fragment of an IP packet.";
+    Fragment, "fragment", "A fragment of a packet that is neither TCP nor UDP.";
+    BadFragment, "bad_fragment", "A fragment whose length or offset cannot be, or a fragmented SYN.";
+    TinyFragment, "tiny_fragment", "A first fragment without the whole TCP or UDP header, or another that begins inside it (RFC 1858, RFC 3128).";
+    FragmentOverlap, "fragment_overlap", "Fragments of one packet overlap (RFC 5722), or the network has doubled one.";
+    FragmentExpired, "fragment_expired", "The first fragment of its packet did not come.";
+    FragmentTableFull, "fragment_table_full", "No room to remember another fragmented packet.";
+    FragmentQueueFull, "fragment_queue_full", "Too many fragments wait for the first one of their packet.";
     Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
     Land, "land", "Source and destination are the same address and port.";
     SpoofedLocal, "spoofed_local", "The source is one of our own addresses.";
@@ -61,6 +67,9 @@ drop_reasons! {
     BadTransportChecksum, "bad_transport_checksum", "The port reports a wrong TCP or UDP checksum.";
     BadIcmp, "bad_icmp", "An ICMP packet that is cut short or whose checksum is wrong.";
     IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
+    BadIcmpQuote, "bad_icmp_quote", "An ICMP error that does not quote enough of the packet it is about, or a later fragment.";
+    IcmpNoSession, "icmp_no_session", "An ICMP error about a packet of no known session.";
+    IcmpOutOfWindow, "icmp_out_of_window", "An ICMP error about a TCP segment that its sender cannot have in flight (RFC 5927).";
     // Sessions and services.
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";
@@ -73,7 +82,10 @@ drop_reasons! {
     SnatNoMapping, "snat_no_mapping", "SNAT: from outside to a pool address and port behind which nobody is, or not for this sender.";
     SnatFiltered, "snat_filtered", "SNAT: from outside, and the filtering of the mapping does not let this sender in.";
     SnatNoHairpin, "snat_no_hairpin", "SNAT: from inside to a pool address, and hairpin is off.";
+    SynCookieInvalid, "syn_cookie_invalid", "SYN proxy: in mid-stream, no session is known, and it acknowledges no SYN cookie of this node that is still good.";
+    SynProxyWaiting, "syn_proxy_waiting", "SYN proxy: the client is connected and the server has not yet answered Shunt's SYN; the sender will send this again.";
     NotLocal, "not_local", "Neither for a service nor for an address of this node.";
+    TcpOutOfWindow, "tcp_out_of_window", "A TCP reset whose sequence number its connection cannot have: forged, or very late.";
     NoException, "no_exception", "For an address of this node, but the port has no exception path to the kernel.";
     PuntLimited, "punt_limited", "More packets for the kernel than it is given per second.";
     // Next hops.

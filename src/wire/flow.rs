@@ -74,6 +74,8 @@ impl Address for Ipv6Addr {
 }
 
 /// The transport protocols that have sessions. The value is the IP protocol number.
+///
+/// Services and flows are TCP or UDP. Only egress SNAT has sessions of ICMP echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Protocol {
@@ -81,6 +83,9 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP (RFC 768).
     Udp = 17,
+    /// ICMP or ICMPv6 echo, with the identifier as the port of the side that asks and 0 as that of the
+    /// other.
+    Icmp = 1,
 }
 
 impl Protocol {
@@ -88,11 +93,12 @@ impl Protocol {
     pub const fn number(self) -> u8 {
         self as u8
     }
-    /// "tcp" or "udp", as in the configuration.
+    /// "tcp" or "udp", as in the configuration; "icmp".
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Icmp => "icmp",
         }
     }
 }
@@ -353,7 +359,7 @@ fn transport(protocol: u8, payload: &[u8]) -> Transport {
                 return Transport::Bad(DropReason::BadTcpHeader);
             }
             let flags = tcp[13] & 0x3f;
-            if BAD_TCP_FLAGS >> flags & 1 != 0 {
+            if is_bad_tcp_flags(flags) {
                 return Transport::Bad(DropReason::BadTcpFlags);
             }
             Transport::Session(Protocol::Tcp, flags)
@@ -390,10 +396,16 @@ const BAD_TCP_FLAGS: u64 = {
     bad
 };
 
+/// Whether no stack sends a segment with these of the six flags.
+#[inline(always)]
+pub(super) const fn is_bad_tcp_flags(flags: u8) -> bool {
+    BAD_TCP_FLAGS >> (flags & 0x3f) & 1 != 0
+}
+
 /// Source networks that cannot be on a wire: this network, loopback, multicast, reserved
 /// (RFC 1812 5.3.7, RFC 6890). `first` is the first byte of the address.
 #[inline(always)]
-fn is_martian_v4(first: u8) -> bool {
+pub(super) fn is_martian_v4(first: u8) -> bool {
     first == 0 || first == 127 || first >= 224
 }
 

@@ -66,6 +66,9 @@ pub(crate) struct Worker {
     pub(crate) held_packets: u64,
     pub(crate) dropped_packets: u64,
     pub(crate) unaccounted_packets: i64,
+    pub(crate) icmp_errors: u64,
+    pub(crate) fragments: u64,
+    pub(crate) fragments_held: u64,
 }
 
 impl Worker {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shunt::datapath::counters::{Cell, WorkerCounters};
 use shunt::datapath::snapshot::{PortId, Snapshot};
-use shunt::session::ServerId;
+use shunt::session::{ServerId, ServiceId};
 use shunt::wire::DropReason;
 
 /// Counters by name, or differences of them.
@@ -109,6 +109,10 @@ impl Changes {
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
             ("events_lost", &c.events_lost),
+            ("fragments", &c.fragments),
+            ("fragments_held", &c.fragments_held),
+            ("toa_no_room", &c.toa_no_room),
+            ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);
         }
@@ -125,6 +129,17 @@ impl Changes {
                 ("tx_refused", &p.tx_refused),
             ] {
                 put(format!("port{port}.{name}"), cell);
+            }
+        }
+        for service in 0..snapshot.services.len() {
+            let s = c.service(ServiceId(service as u16));
+            for (name, cell) in [
+                ("syn_cookies_sent", &s.syn_cookies_sent),
+                ("syn_cookies_accepted", &s.syn_cookies_accepted),
+                ("syn_cookies_rejected", &s.syn_cookies_rejected),
+                ("syn_proxied", &s.syn_proxied),
+            ] {
+                put(format!("service{service}.{name}"), cell);
             }
         }
         for server in 0..snapshot.servers.len() {

@@ -3,9 +3,13 @@
 #![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
 
 mod changes;
+mod connections;
 mod forwarding;
+mod fragments;
 mod frames;
 mod full_nat;
+mod icmp_errors;
+mod introduce;
 mod lifetimes;
 mod local;
 mod loops;
@@ -16,3 +20,7 @@ mod parsing;
 mod random;
 mod rig;
 mod snat;
+mod snat_besides;
+mod syn_proxy;
+mod syn_proxy_streams;
+mod tunnels;

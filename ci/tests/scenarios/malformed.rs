@@ -103,9 +103,9 @@ fn ipv4_headers() {
         frame[byte] ^= 4;
         b.expect("header checksum", &frame, BadIpChecksum);
     }
-    b.changed("more fragments", v4, true, |f| f[20] = 0x20, Fragment);
-    b.changed("an offset", v4, true, |f| f[21] = 1, Fragment);
-    b.changed("the last offset", v4, false, |f| (f[20], f[21]) = (0x1f, 0xff), Fragment);
+    b.changed("more fragments", v4, true, |f| f[20] = 0x20, BadFragment);
+    b.changed("an offset", v4, true, |f| f[21] = 1, TinyFragment);
+    b.changed("the last offset", v4, false, |f| (f[20], f[21]) = (0x1f, 0xff), BadFragment);
 }
 
 #[test]

@@ -125,8 +125,16 @@ fn whole(workers: usize, mode: Mode, one_armed: bool) -> Net {
         }
     }
     for service in &mut net.snapshot.services {
-        service.timeouts =
-            Timeouts { tcp_syn: 1000, tcp_established: 4000, tcp_fin: 500, udp: 2000 };
+        service.timeouts = Timeouts {
+            tcp_syn: 1000,
+            tcp_established: 4000,
+            tcp_fin: 500,
+            udp: 2000,
+            tcp_syn_received: 1500,
+            tcp_fin_wait: 2500,
+            tcp_time_wait: 700,
+            tcp_close: 300,
+        };
     }
     net
 }

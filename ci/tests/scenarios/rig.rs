@@ -17,6 +17,9 @@ use crate::changes::Changes;
 use crate::frames::Packet;
 use crate::net::{Family, Net, ROUTER_MAC, server_mac};
 
+/// Of the SYN cookies of every rig.
+pub const COOKIE_SECRET: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
+
 /// Frames by the port they left from.
 pub type Sent = Vec<(PortId, Vec<u8>)>;
 
@@ -39,7 +42,8 @@ impl Rig {
         Self::with_sessions(net, 1000)
     }
 
-    pub fn with_sessions(net: Net, sessions: usize) -> Self {
+    pub fn with_sessions(mut net: Net, sessions: usize) -> Self {
+        net.snapshot.prepare();
         let snapshot = Arc::new(net.snapshot.clone());
         let (mut workers, mut commands, mut events, mut counters) =
             (vec![], vec![], vec![], vec![]);
@@ -51,6 +55,7 @@ impl Rig {
                 sessions_v6: sessions,
                 seed: 0x5eed + number as u64,
                 advise: |_, _| {},
+                cookie_secret: COOKIE_SECRET,
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), own.clone());
             let (to_worker, from_management) = RingBuffer::new(64);
@@ -93,6 +98,7 @@ impl Rig {
 
     /// Gives every worker the configuration in `self.net`.
     pub fn reconfigure(&mut self) {
+        self.net.snapshot.prepare();
         let snapshot = Arc::new(self.net.snapshot.clone());
         self.command(|| Command::Snapshot(snapshot.clone()));
     }

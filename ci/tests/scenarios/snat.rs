@@ -11,7 +11,7 @@ use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
 use crate::frames::{
-    ACK, FIN_ACK, PSH_ACK, Packet, RST, SYN, SYN_ACK, arp, echo, ndp, source_port, tcp,
+    ACK, FIN_ACK, ISN, PSH_ACK, Packet, RST, SYN, SYN_ACK, arp, echo, ndp, source_port, tcp,
     time_exceeded, udp,
 };
 use crate::net::{
@@ -22,15 +22,15 @@ use crate::rig::Rig;
 use Behavior::{AddressAndPortDependent as Apd, AddressDependent as Ad, EndpointIndependent as Ei};
 
 /// By these the sessions of the rule are counted: behind the four servers of [`Net::usual`].
-const OUT: ServerId = ServerId(4);
-const IN: ServerId = ServerId(5);
+pub const OUT: ServerId = ServerId(4);
+pub const IN: ServerId = ServerId(5);
 
-fn pool(family: Family) -> std::net::IpAddr {
+pub fn pool(family: Family) -> std::net::IpAddr {
     ip(if family == Family::V4 { "203.0.113.5" } else { "2001:db8:3::5" })
 }
 
 /// The remote host `n`, behind the router.
-fn remote(family: Family, n: u8, port: u16) -> SocketAddr {
+pub fn remote(family: Family, n: u8, port: u16) -> SocketAddr {
     let text = match family {
         Family::V4 => format!("198.51.100.{n}"),
         Family::V6 => format!("2001:db8:99::{n}"),
@@ -38,11 +38,11 @@ fn remote(family: Family, n: u8, port: u16) -> SocketAddr {
     SocketAddr::new(ip(&text), port)
 }
 
-fn inside(family: Family, n: u8, port: u16) -> SocketAddr {
+pub fn inside(family: Family, n: u8, port: u16) -> SocketAddr {
     SocketAddr::new(family.server(n), port)
 }
 
-fn rule(mapping: Behavior, filtering: Behavior) -> Snat {
+pub fn rule(mapping: Behavior, filtering: Behavior) -> Snat {
     Snat {
         name: "egress".into(),
         sources: vec!["10.0.0.0/24".parse().unwrap(), "2001:db8:2::/64".parse().unwrap()],
@@ -53,7 +53,7 @@ fn rule(mapping: Behavior, filtering: Behavior) -> Snat {
     }
 }
 
-fn with_rule(mut net: Net, rule: Snat) -> Net {
+pub fn with_rule(mut net: Net, rule: Snat) -> Net {
     net = net.usual(Mode::Nat);
     net.snapshot.set_snats(vec![rule]);
     net
@@ -76,7 +76,7 @@ fn handed(rig: &Rig, receiver: usize, outer: SocketAddr) -> Changes {
 /// Sends `packet` from host `n` inside; gives its outer endpoint. Everything but the port of that is
 /// known, so the frame and all counters are compared exactly.
 #[track_caller]
-fn goes_out(rig: &mut Rig, n: u8, packet: Packet, opens: bool) -> SocketAddr {
+pub fn goes_out(rig: &mut Rig, n: u8, packet: Packet, opens: bool) -> SocketAddr {
     let packet = rig.by_server(n, packet);
     let bytes = packet.bytes();
     rig.changes();
@@ -102,7 +102,7 @@ fn goes_out(rig: &mut Rig, n: u8, packet: Packet, opens: bool) -> SocketAddr {
 
 /// An answer from outside to a session opened from inside, which reaches host `n`.
 #[track_caller]
-fn comes_back(rig: &mut Rig, packet: Packet, n: u8, to: SocketAddr) {
+pub fn comes_back(rig: &mut Rig, packet: Packet, n: u8, to: SocketAddr) {
     let packet = rig.by_client(packet);
     let bytes = packet.bytes();
     let out = Packet { dst: to, ttl: packet.ttl - 1, ..packet.clone() };
@@ -113,7 +113,7 @@ fn comes_back(rig: &mut Rig, packet: Packet, n: u8, to: SocketAddr) {
 
 /// A packet from outside that opens a session to host `n`, or belongs to one that was so opened.
 #[track_caller]
-fn comes_in(rig: &mut Rig, packet: Packet, n: u8, to: SocketAddr, opens: bool) {
+pub fn comes_in(rig: &mut Rig, packet: Packet, n: u8, to: SocketAddr, opens: bool) {
     let packet = rig.by_client(packet);
     let bytes = packet.bytes();
     let out = Packet { dst: to, ttl: packet.ttl - 1, ..packet.clone() };
@@ -137,14 +137,14 @@ fn answers(rig: &mut Rig, n: u8, packet: Packet, from: SocketAddr) {
 }
 
 #[track_caller]
-fn is_dropped(rig: &mut Rig, port: PortId, bytes: &[u8], outer: SocketAddr, reason: DropReason) {
+pub fn is_dropped(rig: &mut Rig, port: PortId, bytes: &[u8], outer: SocketAddr, reason: DropReason) {
     let changes = Changes::none().dropped(reason);
     rig.step("is dropped", port, bytes, Some(outer), changes, &[]);
 }
 
 /// All sessions end, and with them every mapping.
 #[track_caller]
-fn all_ends(rig: &mut Rig) {
+pub fn all_ends(rig: &mut Rig) {
     rig.pass(901_000);
     assert_eq!(rig.sessions(), 0);
     for (worker, counters) in rig.workers.iter().zip(&rig.counters) {
@@ -321,7 +321,8 @@ fn a_tuple_is_used_anew_after_both_have_closed() {
     goes_out(&mut rig, 12, tcp(host, to, ACK), false);
     goes_out(&mut rig, 12, tcp(host, to, FIN_ACK), false);
     comes_back(&mut rig, tcp(to, outer, FIN_ACK), 12, host);
-    let bytes = rig.by_server(12, tcp(host, to, SYN)).bytes();
+    let later = ISN + 100;
+    let bytes = rig.by_server(12, tcp(host, to, SYN).seq(later)).bytes();
     assert_eq!(rig.send(BACK, &bytes).len(), 1);
     assert_eq!((rig.sessions(), rig.active(OUT)), (1, 1));
     assert_eq!(rig.counters[0].server(OUT).created.get(), 2);

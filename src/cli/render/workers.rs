@@ -24,6 +24,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("MADE"),
         Number("SESSIONS"),
         Number("EXPIRED"),
+        Number("ICMP ERRORS"),
+        Number("FRAGMENTS"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -45,6 +47,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.originated_packets),
             count(w.sessions_v4 + w.sessions_v6),
             count(w.sessions_expired),
+            count(w.icmp_errors),
+            count(w.fragments),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
@@ -78,14 +82,18 @@ mod tests {
             sessions_v6: 2,
             sessions_expired: 6,
             busy_percent: 12.34,
+            icmp_errors: 9,
+            fragments: 11,
+            fragments_held: 1,
             events_lost: 0,
+            toa_no_room: 0,
             commands_waiting: 0,
         };
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  ICMP ERRORS  FRAGMENTS  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            9         11            0  1 in flight
 "
         );
     }

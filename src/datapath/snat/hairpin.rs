@@ -11,7 +11,8 @@ use crate::datapath::pipeline::{Item, Shared};
 use crate::datapath::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, SessionId, Table};
+use crate::session::{Direction, Entry, SessionId, Table};
+use crate::wire::flow::FlowKey;
 
 /// Rewrites a packet of a hairpin session that goes towards the pool and hands it on. `None` when it
 /// comes from there: it is then like any other.
@@ -26,33 +27,40 @@ pub(in crate::datapath) fn apply<A: Family, F: Frame>(
     direction: Direction,
 ) -> Option<Verdict> {
     let entry = table.get(id);
-    if Ends::of(entry).from_inside != (direction == Direction::Forward) {
-        return None;
-    }
+    let to = leaves_by(entry, direction)?;
     let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
     let server = shared.counters.server(entry.server_id);
     let bytes = frame.bytes().len() as u64;
-    let to = match direction {
+    match direction {
         Direction::Forward => {
             server.forward_packets.add(1);
             server.forward_bytes.add(bytes);
-            let to = entry.reply_key().reversed();
             A::translate(frame.bytes_mut(), &to, deltas);
-            to
         }
         Direction::Reply => {
             server.reply_packets.add(1);
             server.reply_bytes.add(bytes);
-            let to = entry.forward_key().reversed();
             A::translate(frame.bytes_mut(), &to, deltas.reversed());
-            to
         }
-    };
+    }
     if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
     }
     let bucket = A::bucket(shared.toeplitz, to.dst, to.dport);
     Some(Verdict::HandOff(shared.snapshot.worker_of[bucket], Note::Hairpin))
+}
+
+/// With which key a packet of a hairpin session in this direction leaves, if that is towards the
+/// pool.
+pub(in crate::datapath) fn leaves_by<A: Family>(
+    entry: &Entry<A>,
+    direction: Direction,
+) -> Option<FlowKey<A>> {
+    let to = match direction {
+        Direction::Forward => entry.reply_key(),
+        Direction::Reply => entry.forward_key(),
+    };
+    (Ends::of(entry).from_inside == (direction == Direction::Forward)).then(|| to.reversed())
 }
 
 /// Whether this packet was sent by a host inside by way of the pool, so that its source is an address

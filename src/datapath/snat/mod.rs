@@ -4,6 +4,7 @@
 //! - [`rules`]: what the configuration says, as the data path looks it up;
 //! - [`state`]: mappings and ports of one worker;
 //! - [`open`]: the first packet of a session, from either side;
+//! - [`echo`]: ping;
 //! - [`hairpin`]: from inside to inside by way of the pool.
 //!
 //! A session of SNAT is an [`Entry`](crate::session::Entry) in [`Mode::Snat`](crate::session::Mode)
@@ -18,6 +19,7 @@
 //! Both directions steer by the inside endpoint: the outer endpoint is chosen in the same bucket. An
 //! endpoint with a forwarded port steers by its external endpoint instead.
 
+pub mod echo;
 pub mod hairpin;
 pub mod open;
 pub mod rules;

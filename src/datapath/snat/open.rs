@@ -1,7 +1,7 @@
 //! The first packet of an SNAT session, from inside or from outside.
 
 use super::state::SnatState;
-use crate::datapath::established::{self, hop_to};
+use crate::datapath::established::hop_to;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::icmp;
@@ -12,9 +12,7 @@ use crate::datapath::snapshot::{LocalAddress, PortRole, Side};
 use crate::datapath::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::session::mappings::Refusal;
-use crate::session::{
-    Direction, Extras, InsertError, Mode, NewSession, SessionId, TcpState, tcp_state,
-};
+use crate::session::{Extras, InsertError, Mode, NewSession, SessionId, TcpState, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::flow::{FlowKey, Protocol};
 
@@ -28,140 +26,132 @@ struct Opening<A> {
     hairpin: bool,
 }
 
-/// Decides on a packet without a session whose destination is not ours: if a host inside sent it, it
-/// may leave. `None` when no rule is for it.
+/// Opens a session for a packet without one, if it is SNAT's. `None` when no rule is for it, else the
+/// session or what becomes of the packet instead. `may_open` is `false` for a packet that opens no
+/// session whoever it is for (a fragment without ports).
 #[cold]
 #[inline(never)]
-pub(in crate::datapath) fn from_inside<A: Family, F: Frame>(
+pub(in crate::datapath) fn session<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     frame: &mut F,
     item: &Item<A>,
+    may_open: bool,
     now: u32,
-) -> Option<Verdict> {
-    let key = &item.flow.key;
-    let inside = A::inside(&shared.snapshot);
-    let rule = inside.rule_of(key.src)?;
-    let port = &shared.snapshot.ports[usize::from(frame.rx_port().0)];
-    // From outside such a source is forged; what stays inside is no business of ours.
-    if matches!(port.role, PortRole::Wire { side: Side::Client, .. })
-        || inside.rule_of(key.dst).is_some()
-    {
+) -> Option<Result<SessionId, Verdict>> {
+    if shared.snapshot.snat.is_empty() {
         return None;
     }
-    // An answer of a real server looks the same and is steered by its client.
-    let (address, port) = inside.steers_by(key.src, key.sport, key.protocol);
-    let owner = shared.snapshot.worker_of[A::bucket(shared.toeplitz, address, port)];
-    if owner != shared.worker {
-        return Some(Verdict::HandOff(owner, Note::None));
-    }
-    Some(open_from_inside(shared, lane, frame, item, rule, now))
+    let side = match who(shared, frame, &item.flow.key)? {
+        Ok(side) => side,
+        Err(verdict) => return Some(Err(verdict)),
+    };
+    let flow = &item.flow;
+    let verdict = match flow.key.protocol {
+        _ if !may_open => Verdict::Drop(DropReason::NoSession),
+        Protocol::Tcp if !opens_connection(flow.tcp_flags) => Verdict::Drop(DropReason::NoSession),
+        _ if flow.hop_limit <= 1 => icmp::time_exceeded(shared, frame, flow, now),
+        _ if lane.table.len() == lane.table.capacity() => {
+            Verdict::Drop(DropReason::SessionTableFull)
+        }
+        _ => return Some(open(shared, lane, item, side, now)),
+    };
+    Some(Err(verdict))
 }
 
-/// Decides on a packet without a session for an address of a pool.
-#[cold]
-#[inline(never)]
-pub(in crate::datapath) fn to_pool<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    frame: &mut F,
-    item: &Item<A>,
-    now: u32,
-) -> Verdict {
-    let key = &item.flow.key;
+/// Who opens a session, and the rule that is for it.
+#[derive(Clone, Copy)]
+enum Opener {
+    Inside(u16),
+    Outside(u16),
+}
+
+/// Who has sent a packet without a session. `None` when no rule is for it.
+fn who<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    frame: &F,
+    key: &FlowKey<A>,
+) -> Option<Result<Opener, Verdict>> {
     let inside = A::inside(&shared.snapshot);
-    let Some(pool_rule) = inside.rule_of_pool(key.dst) else {
-        return Verdict::Drop(DropReason::SnatNoMapping);
-    };
-    let Some(rule) = inside.rule_of(key.src) else {
-        return open_from_outside(shared, lane, frame, item, pool_rule, now);
-    };
     let port = &shared.snapshot.ports[usize::from(frame.rx_port().0)];
-    if matches!(port.role, PortRole::Wire { side: Side::Client, .. }) {
-        return Verdict::Drop(DropReason::SnatFiltered);
+    let outside_port = matches!(port.role, PortRole::Wire { side: Side::Client, .. });
+    let source = inside.rule_of(key.src);
+    let drop = |reason| Some(Err(Verdict::Drop(reason)));
+    match A::local(&shared.snapshot, key.dst) {
+        Some(LocalAddress::Pool(_)) => {
+            let Some(rule) = inside.rule_of_pool(key.dst) else {
+                return drop(DropReason::SnatNoMapping);
+            };
+            match source {
+                None => Some(Ok(Opener::Outside(rule))),
+                // From outside such a source is forged.
+                Some(_) if outside_port => drop(DropReason::SnatFiltered),
+                Some(_) if !shared.snapshot.snat.list()[usize::from(rule)].hairpin => {
+                    drop(DropReason::SnatNoHairpin)
+                }
+                Some(rule) => Some(Ok(Opener::Inside(rule))),
+            }
+        }
+        // What stays inside is no business of ours.
+        None if !outside_port && inside.rule_of(key.dst).is_none() => {
+            let rule = source?;
+            // An answer of a real server looks the same and was steered by its client.
+            let (address, port) = inside.steers_by(key.src, key.sport, key.protocol);
+            let owner = shared.snapshot.worker_of[A::bucket(shared.toeplitz, address, port)];
+            Some(if owner == shared.worker {
+                Ok(Opener::Inside(rule))
+            } else {
+                Err(Verdict::HandOff(owner, Note::None))
+            })
+        }
+        _ => None,
     }
-    if !shared.snapshot.snat.list()[usize::from(pool_rule)].hairpin {
-        return Verdict::Drop(DropReason::SnatNoHairpin);
-    }
-    open_from_inside(shared, lane, frame, item, rule, now)
 }
 
-fn open_from_inside<A: Family, F: Frame>(
+fn open<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
-    frame: &mut F,
     item: &Item<A>,
-    rule: u16,
+    opener: Opener,
     now: u32,
-) -> Verdict {
-    if let Some(verdict) = may_not_open(shared, lane, frame, item, now) {
-        return verdict;
-    }
+) -> Result<SessionId, Verdict> {
     let key = &item.flow.key;
     let state: &mut SnatState<A> = &mut lane.local_ports.snat;
     let snapshot = &shared.snapshot;
-    // A host uses the external endpoint of its forwarded port for what it sends from there as well.
-    let forwarded = A::inside(snapshot).internal.get(&(key.src, key.sport, key.protocol));
-    let outer = match forwarded {
-        Some(external) => Ok(*external),
-        None => state.take(snapshot, shared.toeplitz, item.hash, key, rule),
+    let inside = A::inside(snapshot);
+    let opening = match opener {
+        Opener::Inside(rule) => {
+            // A host uses the external endpoint of its forwarded port for what it sends from there.
+            let forwarded = inside.internal.get(&(key.src, key.sport, key.protocol));
+            let outer = match forwarded {
+                Some(external) => Ok(*external),
+                None => state.take(snapshot, shared.toeplitz, item.hash, key, rule),
+            };
+            let (src, sport) = outer.map_err(|refusal| refuse(shared, rule, refusal))?;
+            let hairpin = A::local(snapshot, key.dst).is_some();
+            Opening { rule, from_inside: true, to: FlowKey { src, sport, ..*key }, hairpin }
+        }
+        Opener::Outside(rule) => {
+            let forwarded = inside.external.get(&(key.dst, key.dport, key.protocol));
+            let internal = match forwarded {
+                Some(internal) => Ok(*internal),
+                None => state.admit(snapshot, key, rule),
+            };
+            let (dst, dport) = internal.map_err(|refusal| refuse(shared, rule, refusal))?;
+            // Only what a host inside sent by way of the pool has such a source.
+            let hairpin = A::local(snapshot, key.src).is_some();
+            Opening { rule, from_inside: false, to: FlowKey { dst, dport, ..*key }, hairpin }
+        }
     };
-    let (src, sport) = match outer {
-        Ok(outer) => outer,
-        Err(refusal) => return refuse(shared, rule, refusal),
-    };
-    let hairpin = matches!(A::local(snapshot, key.dst), Some(LocalAddress::Pool(_)));
-    let to = FlowKey { src, sport, ..*key };
-    let opening = Opening { rule, from_inside: true, to, hairpin };
-    open(shared, lane, frame, item, &opening, now)
-}
-
-fn open_from_outside<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    frame: &mut F,
-    item: &Item<A>,
-    rule: u16,
-    now: u32,
-) -> Verdict {
-    if let Some(verdict) = may_not_open(shared, lane, frame, item, now) {
-        return verdict;
-    }
-    let key = &item.flow.key;
-    let snapshot = &shared.snapshot;
-    let forwarded = A::inside(snapshot).external.get(&(key.dst, key.dport, key.protocol));
-    let inside = match forwarded {
-        Some(internal) => Ok(*internal),
-        None => lane.local_ports.snat.admit(snapshot, key, rule),
-    };
-    let (dst, dport) = match inside {
-        Ok(inside) => inside,
-        Err(refusal) => return refuse(shared, rule, refusal),
-    };
-    // Only what a host inside sent by way of the pool has such a source.
-    let hairpin = A::local(snapshot, key.src).is_some();
-    let to = FlowKey { dst, dport, ..*key };
-    let opening = Opening { rule, from_inside: false, to, hairpin };
-    open(shared, lane, frame, item, &opening, now)
-}
-
-/// The verdict on a packet that opens no session whoever it is for.
-fn may_not_open<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &Lane<A>,
-    frame: &mut F,
-    item: &Item<A>,
-    now: u32,
-) -> Option<Verdict> {
-    let flow = &item.flow;
-    if flow.key.protocol == Protocol::Tcp && !opens_connection(flow.tcp_flags) {
-        return Some(Verdict::Drop(DropReason::NoSession));
-    }
-    if flow.hop_limit <= 1 {
-        return Some(icmp::time_exceeded(shared, frame, flow, now));
-    }
-    (lane.table.len() == lane.table.capacity())
-        .then_some(Verdict::Drop(DropReason::SessionTableFull))
+    create(shared, lane, key, &opening, now).map_err(|reason| {
+        let to = &opening.to;
+        let (inside, outer) = match opening.from_inside {
+            true => ((key.src, key.sport), to.reversed()),
+            false => ((to.dst, to.dport), *key),
+        };
+        lane.local_ports.snat.give_back(inside, &outer);
+        Verdict::Drop(reason)
+    })
 }
 
 /// Drops a packet for which there is no mapping, and counts it with its rule.
@@ -176,30 +166,6 @@ fn refuse<F>(shared: &Shared<F>, rule: u16, refusal: Refusal) -> Verdict {
     };
     cell.add(1);
     Verdict::Drop(reason)
-}
-
-/// Makes the session and acts on its first packet.
-fn open<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    frame: &mut F,
-    item: &Item<A>,
-    opening: &Opening<A>,
-    now: u32,
-) -> Verdict {
-    let key = &item.flow.key;
-    match create(shared, lane, key, opening, now) {
-        Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
-        Err(reason) => {
-            let Opening { from_inside, ref to, .. } = *opening;
-            let (inside, outer) = match from_inside {
-                true => ((key.src, key.sport), to.reversed()),
-                false => ((to.dst, to.dport), *key),
-            };
-            lane.local_ports.snat.give_back(inside, &outer);
-            Verdict::Drop(reason)
-        }
-    }
 }
 
 fn create<A: Family, F: Frame>(
@@ -222,7 +188,7 @@ fn create<A: Family, F: Frame>(
     let timeouts = &snapshot.snat.list()[usize::from(rule)].timeouts;
     let state = match key.protocol {
         Protocol::Tcp => TcpState::SynSent,
-        Protocol::Udp => TcpState::Udp,
+        Protocol::Udp | Protocol::Icmp => TcpState::Udp,
     };
     let deltas = Deltas::between(key, &to);
     let session = NewSession {

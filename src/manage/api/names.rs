@@ -12,6 +12,10 @@ pub(super) const fn mode_name(mode: Mode) -> &'static str {
         Mode::FullNat => "fullnat",
         Mode::Dr => "dr",
         Mode::Snat => "snat",
+        Mode::Ipip => "ipip",
+        Mode::Gre => "gre",
+        Mode::Gue => "gue",
+        Mode::Vxlan => "vxlan",
     }
 }
 
@@ -26,12 +30,7 @@ pub(super) const fn behavior_name(behavior: Behavior) -> &'static str {
 
 /// As in the configuration.
 pub(super) const fn scheduler_name(scheduler: SchedulerKind) -> &'static str {
-    match scheduler {
-        SchedulerKind::Rr => "rr",
-        SchedulerKind::Wrr => "wrr",
-        SchedulerKind::Lc => "lc",
-        SchedulerKind::Wlc => "wlc",
-    }
+    scheduler.name()
 }
 
 /// As in [`super::types::Session::state`].
@@ -45,6 +44,9 @@ pub(super) const fn state_name(state: TcpState) -> &'static str {
         TcpState::FinServer => "fin_server",
         TcpState::FinBoth => "fin_both",
         TcpState::Closed => "closed",
+        TcpState::TimeWait => "time_wait",
+        TcpState::Contested => "contested",
+        TcpState::SynProxied => "syn_proxied",
     }
 }
 

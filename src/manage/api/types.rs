@@ -73,6 +73,8 @@ pub struct Status {
     pub dropped_pps: u64,
     /// The reasons that dropped most, most first.
     pub worst_drops: Vec<DropCount>,
+    /// Services whose SYNs are answered with cookies now.
+    pub syn_proxy_on: Vec<String>,
 }
 
 /// Whether a worker accounts for every packet.
@@ -189,6 +191,25 @@ pub struct Service {
     /// What went through it.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// Its SYN proxy; `null` when it has none.
+    pub syn_proxy: Option<SynProxy>,
+}
+
+/// The SYN proxy of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynProxy {
+    /// `on` or `auto`.
+    pub policy: String,
+    /// Workers that answer SYNs with cookies now.
+    pub workers_on: u64,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: u64,
+    /// ACKs that returned one.
+    pub cookies_accepted: u64,
+    /// Segments without a session that returned none that is good.
+    pub cookies_rejected: u64,
+    /// Connections that a server has accepted, after Shunt's handshake with the client.
+    pub connections: u64,
 }
 
 /// `GET /v1/servers`
@@ -309,8 +330,8 @@ pub struct Session {
     pub local: SocketAddr,
     /// The real server; in `snat` the remote host, or the one inside when it was opened from outside.
     pub server: SocketAddr,
-    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both` or
-    /// `closed`.
+    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
+    /// `closed` or `syn_proxied`.
     pub state: String,
     /// `nat`, `fullnat`, `dr` or `snat`.
     pub mode: String,
@@ -462,7 +483,7 @@ pub struct Worker {
     pub punted_packets: u64,
     /// Packets answered or learnt from.
     pub consumed_packets: u64,
-    /// Packets that wait for their next hop.
+    /// Packets that wait, for their next hop or for the first fragment of their packet.
     pub held_packets: u64,
     /// Dropped packets.
     pub dropped_packets: u64,
@@ -478,8 +499,16 @@ pub struct Worker {
     pub sessions_expired: u64,
     /// Share of the loop iterations of the last second that found packets, 0 to 100.
     pub busy_percent: f64,
+    /// ICMP errors passed on to the end they concern.
+    pub icmp_errors: u64,
+    /// Fragments forwarded.
+    pub fragments: u64,
+    /// Fragments that came before the first of their packet.
+    pub fragments_held: u64,
     /// Events to management that found the queue full.
     pub events_lost: u64,
+    /// Packets that went to a server without the TOA option for want of room.
+    pub toa_no_room: u64,
     /// Commands from management that wait for room in the queue.
     pub commands_waiting: usize,
 }

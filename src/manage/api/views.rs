@@ -6,11 +6,11 @@ use super::local_ports;
 use super::names::{behavior_name, mac_text, mode_name, scheduler_name, state_name};
 use super::types::{
     Drop, DropCount, Drops, Health, LocalPorts, Neighbor, Neighbors, Port, Ports, Server, Servers,
-    Service, Services, Session, Sessions, Snat, Snats, Status, Traffic, Worker, WorkerBalance,
-    Workers,
+    Service, Services, Session, Sessions, Snat, Snats, Status, SynProxy, Traffic, Worker,
+    WorkerBalance, Workers,
 };
 use crate::datapath::counters::{Cell, WorkerCounters};
-use crate::datapath::snapshot::{PortRole, Side};
+use crate::datapath::snapshot::{self, PortRole, Side};
 use crate::manage::neighbors;
 use crate::manage::servers::takes_sessions;
 use crate::manage::session_list::SessionList;
@@ -34,6 +34,9 @@ impl State {
         };
         let servers = self.servers().servers;
         let services = self.services().services;
+        let proxies =
+            services.iter().filter(|s| s.syn_proxy.as_ref().is_some_and(|p| p.workers_on > 0));
+        let syn_proxy_on = proxies.map(|s| s.name.clone()).collect();
         let mut drops: Vec<DropCount> = self.drops().drops.into_iter().map(|d| d.count).collect();
         let dropped_pps = drops.iter().map(|d| d.pps).sum();
         drops.retain(|d| d.packets > 0);
@@ -71,12 +74,14 @@ impl State {
             dropped_packets: self.workers.iter().map(|w| w.counters().dropped()).sum(),
             dropped_pps,
             worst_drops: drops,
+            syn_proxy_on,
         }
     }
 
     /// `GET /v1/services`
     pub(super) fn services(&self) -> Services {
-        let service = |s: &crate::datapath::snapshot::Service| {
+        let service = |(id, s): (usize, &crate::datapath::snapshot::Service)| {
+            let id = ServiceId(id as u16);
             let mut traffic = Traffic::default();
             for &id in &s.servers {
                 traffic.add(&self.traffic(id));
@@ -93,11 +98,29 @@ impl State {
                 servers_up,
                 servers_total: s.servers.len() as u64,
                 traffic,
+                syn_proxy: self.syn_proxy(id, s.syn_proxy),
             }
         };
         // The rules of egress SNAT have an entry there as well.
-        let services = self.snapshot.services.iter().filter(|s| s.mode != Mode::Snat);
+        let services = self.snapshot.services.iter().enumerate();
+        let services = services.filter(|(_, s)| s.mode != Mode::Snat);
         Services { services: services.map(service).collect() }
+    }
+
+    fn syn_proxy(&self, id: ServiceId, policy: snapshot::SynProxy) -> Option<SynProxy> {
+        let policy = match policy {
+            snapshot::SynProxy::Off => return None,
+            snapshot::SynProxy::On => "on",
+            snapshot::SynProxy::Auto { .. } => "auto",
+        };
+        Some(SynProxy {
+            policy: policy.into(),
+            workers_on: self.sum(|c| &c.service(id).syn_proxy_on),
+            cookies_sent: self.sum(|c| &c.service(id).syn_cookies_sent),
+            cookies_accepted: self.sum(|c| &c.service(id).syn_cookies_accepted),
+            cookies_rejected: self.sum(|c| &c.service(id).syn_cookies_rejected),
+            connections: self.sum(|c| &c.service(id).syn_proxied),
+        })
     }
 
     /// `GET /v1/servers`
@@ -249,7 +272,11 @@ impl State {
                     0 => 0.0,
                     polls => rate(3) as f64 * 100.0 / polls as f64,
                 },
+                icmp_errors: c.icmp_errors.get(),
+                fragments: c.fragments.get(),
+                fragments_held: c.fragments_held.get(),
                 events_lost: c.events_lost.get(),
+                toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
             }
         };

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use super::reader::{At, List};
 use super::snat::SnatDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -85,12 +85,20 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) introduction: Option<Introduction>,
+    pub(super) tunnel_port: Option<u16>,
+    pub(super) vni: Option<u32>,
+    pub(super) hash_on: Option<HashOn>,
+    pub(super) syn_proxy: Option<At<SynProxy>>,
 }
 
 /// `[[service.server]]`
 pub(super) struct ServerDraft {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<u16>,
+    /// `Some(None)`: not given.
+    pub(super) inner_mac: Option<Option<Mac>>,
+    pub(super) backup: Option<bool>,
 }
 
 impl Draft {
@@ -183,12 +191,22 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            introduction: self.introduction?,
+            tunnel_port: self.tunnel_port?,
+            vni: self.vni?,
+            hash_on: self.hash_on?,
+            syn_proxy: self.syn_proxy?.value,
         })
     }
 }
 
 impl ServerDraft {
     fn into_server(self) -> Option<Server> {
-        Some(Server { address: self.address?.value, weight: self.weight? })
+        Some(Server {
+            address: self.address?.value,
+            weight: self.weight?,
+            inner_mac: self.inner_mac?,
+            backup: self.backup?,
+        })
     }
 }

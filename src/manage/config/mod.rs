@@ -8,14 +8,17 @@
 mod addresses;
 mod draft;
 mod error;
+mod introduction;
 pub(in crate::manage) mod network;
 mod reach;
 mod reader;
 mod schema;
 mod service;
 mod snat;
+mod syn_proxy;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod validate;
 mod values;
 
@@ -32,8 +35,9 @@ use draft::Draft;
 use reader::Report;
 
 pub use crate::datapath::snapshot::Forward;
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
-use crate::sched::SchedulerKind;
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
+use crate::rewrite::proxy_protocol::Version;
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::session::mappings::Behavior;
 use crate::wire::flow::Protocol;
@@ -150,6 +154,16 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
+    pub introduction: Introduction,
+    /// UDP destination port of the tunnel; 0 where the mode has none.
+    pub tunnel_port: u16,
+    /// VXLAN network identifier; 0 in other modes.
+    pub vni: u32,
+    /// What `sh` and `maglev` place a session by (key `hash_on`).
+    pub hash_on: HashOn,
+    /// `syn_proxy` and `syn_proxy_above`
+    pub syn_proxy: SynProxy,
 }
 
 /// `[[service.server]]`
@@ -159,6 +173,10 @@ pub struct Server {
     pub address: SocketAddr,
     /// 0 to 65535; 0 takes no new sessions.
     pub weight: u16,
+    /// MAC address of its vxlan device (mode `vxlan`).
+    pub inner_mac: Option<Mac>,
+    /// Takes new sessions only when no other server is up with weight.
+    pub backup: bool,
 }
 
 /// `[service.health]`
@@ -176,6 +194,8 @@ pub struct Health {
     pub fall: u32,
     /// Another port to ask than the one that serves (key `port`).
     pub port: Option<u16>,
+    /// The PROXY protocol header that the server expects of the check.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// How a health check asks.
@@ -271,6 +291,12 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
+    }
+}
+
 impl Default for Service {
     fn default() -> Self {
         Service {
@@ -282,6 +308,11 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            introduction: Introduction::None,
+            tunnel_port: 0,
+            vni: 0,
+            hash_on: HashOn::Source,
+            syn_proxy: SynProxy::Off,
         }
     }
 }

@@ -167,6 +167,10 @@ pub(super) fn read_timeouts(mut s: Section<'_>, otherwise: Timeouts) -> Option<T
         milliseconds("tcp_established", otherwise.tcp_established),
         milliseconds("tcp_fin", otherwise.tcp_fin),
         milliseconds("udp", otherwise.udp),
+        milliseconds("tcp_syn_received", otherwise.tcp_syn_received),
+        milliseconds("tcp_fin_wait", otherwise.tcp_fin_wait),
+        milliseconds("tcp_time_wait", otherwise.tcp_time_wait),
+        milliseconds("tcp_close", otherwise.tcp_close),
     );
     s.finish();
     Some(Timeouts {
@@ -174,6 +178,10 @@ pub(super) fn read_timeouts(mut s: Section<'_>, otherwise: Timeouts) -> Option<T
         tcp_established: timeouts.1?,
         tcp_fin: timeouts.2?,
         udp: timeouts.3?,
+        tcp_syn_received: timeouts.4?,
+        tcp_fin_wait: timeouts.5?,
+        tcp_time_wait: timeouts.6?,
+        tcp_close: timeouts.7?,
     })
 }
 

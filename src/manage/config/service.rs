@@ -3,10 +3,13 @@
 use super::draft::{ServerDraft, ServiceDraft};
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
-use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
-use super::{Health, HealthCheck};
-use crate::datapath::snapshot::Timeouts;
-use crate::sched::SchedulerKind;
+use super::syn_proxy;
+use super::values::{
+    boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
+};
+use super::{Health, HealthCheck, introduction, tunnel};
+use crate::datapath::snapshot::{Introduction, Timeouts};
+use crate::sched::{HashOn, SchedulerKind};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -30,11 +33,21 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     let mode = s.optional(
         "mode",
         choice(
-            &[("nat", Mode::Nat), ("fullnat", Mode::FullNat), ("dr", Mode::Dr)],
-            &["ipip", "gre", "gue", "vxlan"],
+            &[
+                ("nat", Mode::Nat),
+                ("fullnat", Mode::FullNat),
+                ("dr", Mode::Dr),
+                ("ipip", Mode::Ipip),
+                ("gre", Mode::Gre),
+                ("gue", Mode::Gue),
+                ("vxlan", Mode::Vxlan),
+            ],
+            &[],
         ),
         Mode::Nat,
     );
+    let known_mode = mode.as_ref().map(|mode| mode.value);
+    let (tunnel_port, vni) = tunnel::read(&mut s, known_mode);
     let scheduler = value(s.optional(
         "scheduler",
         choice(
@@ -43,22 +56,44 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
                 ("wrr", SchedulerKind::Wrr),
                 ("lc", SchedulerKind::Lc),
                 ("wlc", SchedulerKind::Wlc),
+                ("sed", SchedulerKind::Sed),
+                ("nq", SchedulerKind::Nq),
+                ("sh", SchedulerKind::Sh),
+                ("maglev", SchedulerKind::Maglev),
             ],
-            &["sed", "nq", "sh", "maglev"],
+            &[],
         ),
         SchedulerKind::Wrr,
     ));
+    let hash_on = value(s.optional(
+        "hash_on",
+        choice(
+            &[
+                ("source", HashOn::Source),
+                ("source_port", HashOn::SourcePort),
+                ("destination", HashOn::Destination),
+            ],
+            &["quic_cid"],
+        ),
+        HashOn::Source,
+    ));
+    if s.has("hash_on") && scheduler.is_some_and(|kind| !kind.hashes()) {
+        s.error("hash_on", "only for scheduler = \"sh\" or \"maglev\"; leave it out");
+    }
     s.not_yet("persistence");
     s.not_yet("mid_stream");
     s.not_yet("reset_on_expiry");
-    s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
+    let introduction = introduction::read(&mut s, mode.as_ref(), protocol.as_ref());
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
     let own = s
         .table("timeouts", "[service.timeouts]")
         .and_then(|t| read_timeouts(t, timeouts.unwrap_or_default()));
     let health = match s.has("health") {
-        true => s.table("health", "[service.health]").and_then(read_health).map(Some),
+        true => s
+            .table("health", "[service.health]")
+            .and_then(|h| read_health(h, introduction.unwrap_or_default()))
+            .map(Some),
         false => {
             s.accept("health");
             Some(None)
@@ -69,7 +104,8 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
     }
-    let servers = servers.into_iter().map(read_server).collect();
+    let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
+    let syn_proxy = syn_proxy::read(&mut s);
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -83,15 +119,21 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        introduction,
+        tunnel_port,
+        vni,
+        hash_on,
+        syn_proxy,
     }
 }
 
-fn read_server(mut s: Section<'_>) -> ServerDraft {
+fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
     let draft = ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
+        inner_mac: tunnel::read_inner_mac(&mut s, mode),
+        backup: value(s.optional("backup", boolean, false)),
     };
-    s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
     s.finish();
     draft
 }
@@ -103,7 +145,9 @@ enum Kind {
     Http,
 }
 
-fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
+/// `introduction` is the service's: a server that expects a PROXY protocol header expects it of a
+/// check too, unless that asks another port.
+fn read_health(mut s: Section<'_>, introduction: Introduction) -> Option<At<Health>> {
     let kind = s.required(
         "type",
         choice(&[("tcp", Kind::Tcp), ("http", Kind::Http)], &["icmp", "udp", "https", "exec"]),
@@ -154,6 +198,7 @@ fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
         timeout_ms: timeout?.value,
         rise: rise?.value,
         fall: fall?.value,
+        proxy_protocol: if port_given { None } else { introduction.proxy_protocol() },
         port: value(port),
     };
     Some(At { value: health, line })

@@ -25,9 +25,20 @@ const MAX_POOL: usize = 4_096;
 /// A shorter range would leave steering buckets without a port: see `session::bucket_ports`.
 const FEWEST_PORTS: usize = 2_048;
 
-/// What holds when the file says nothing: RFC 4787 REQ-5 and RFC 5382 REQ-5.
+/// What holds when the file says nothing: RFC 4787 REQ-5 and RFC 5382 REQ-5, whose 4 minutes are
+/// those of every state that is not established.
 pub(super) fn default_timeouts() -> Timeouts {
-    Timeouts { tcp_syn: 240_000, tcp_established: 7_440_000, tcp_fin: 240_000, udp: 300_000 }
+    const TRANSITORY: u32 = 240_000;
+    Timeouts {
+        tcp_syn: TRANSITORY,
+        tcp_established: 7_440_000,
+        tcp_fin: TRANSITORY,
+        udp: 300_000,
+        tcp_syn_received: TRANSITORY,
+        tcp_fin_wait: TRANSITORY,
+        tcp_time_wait: TRANSITORY,
+        tcp_close: TRANSITORY,
+    }
 }
 
 /// `[[snat]]`

@@ -8,7 +8,7 @@ use super::draft::{Draft, PortDraft, ServiceDraft};
 use super::reader::{At, Report};
 use super::schema::MAX_WORKERS;
 use super::values::{canonical_pci, vdev_name};
-use super::{Idle, addresses, reach, snat};
+use super::{Idle, addresses, reach, snat, syn_proxy};
 use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -183,6 +183,7 @@ fn services(draft: &Draft, report: &Report<'_>) {
             }
         }
         health(service, report);
+        syn_proxy::check(service, report);
         server_list(service, report);
 
         let before = servers;
@@ -211,6 +212,8 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
     const SECTION: &str = "[[service.server]]";
     let error = |line, message| report.error(line, SECTION, "address", message);
     let listens = &service.listen.items;
+    let mode = service.mode.as_ref().map(|mode| mode.value);
+    let tunnels = mode.is_some_and(Mode::tunnels);
     let mut once = Once::new();
     let mut all_match = service.servers_whole;
     for server in &service.servers {
@@ -222,7 +225,9 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             let message = format!("{server} is a server of this service already (line {first})");
             error(*line, message + "; give it a larger weight instead");
         }
-        let family_of = |at: &At<std::net::SocketAddr>| at.value.is_ipv4() == server.is_ipv4();
+        // A tunnel takes either family to either.
+        let family_of =
+            |at: &At<std::net::SocketAddr>| tunnels || at.value.is_ipv4() == server.is_ipv4();
         if service.listen.whole && !listens.iter().any(family_of) {
             let family = family(server.ip());
             error(
@@ -231,15 +236,16 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             );
             all_match = false;
         }
-        if service.mode.as_ref().is_some_and(|m| m.value == Mode::Dr)
+        if let Some(mode) = mode.filter(|mode| mode.one_way())
             && let Some(other) =
                 listens.iter().find(|l| family_of(l) && l.value.port() != server.port())
         {
             let right = std::net::SocketAddr::new(server.ip(), other.value.port());
-            error(*line, format!("{server}: dr does not rewrite the port; expected {right}"));
+            let what = if mode == Mode::Dr { "dr" } else { "a tunnel" };
+            error(*line, format!("{server}: {what} does not rewrite the port; expected {right}"));
         }
     }
-    if !all_match {
+    if !all_match || tunnels {
         return;
     }
     for v4 in [true, false] {

@@ -338,3 +338,119 @@ proptest::proptest! {
         let _ = parse(&text, "f.toml");
     }
 }
+
+#[test]
+fn who_may_be_told_the_clients_address() {
+    let web = "name = \"web\"\nmode = \"fullnat\"";
+    let expect_web = |keys: &str, expected: &[&str]| {
+        expect(&[("name = \"web\"", &format!("{web}\n{keys}"))], expected);
+    };
+    for good in [
+        "proxy_protocol = \"off\"\ntoa = true",
+        "proxy_protocol = \"v1\"",
+        "proxy_protocol = \"v2\"",
+    ] {
+        expect_web(good, &[]);
+    }
+    expect_web(
+        "proxy_protocol = \"v3\"",
+        &[
+            "f.toml:32: [[service]] proxy_protocol: \"v3\" is unknown; expected \"off\", \"v1\", \"v2\"",
+        ],
+    );
+    expect_web(
+        "proxy_protocol = \"v1\"\ntoa = true",
+        &["f.toml:33: [[service]] toa: not together with proxy_protocol; choose one of them"],
+    );
+    for (key, on, off) in [("proxy_protocol", "\"v2\"", "\"off\""), ("toa", "true", "false")] {
+        one(
+            "name = \"web\"",
+            &format!("name = \"web\"\n{key} = {on}"),
+            &format!(
+                "f.toml:31: [[service]] {key}: only in mode \"fullnat\", in the others servers see the client; expected {key} = {off}"
+            ),
+        );
+        one(
+            "name = \"dns\"",
+            &format!("name = \"dns\"\n{key} = {on}"),
+            &format!(
+                "f.toml:45: [[service]] {key}: only for protocol = \"tcp\"; expected {key} = {off}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_check_has_the_header_that_the_server_expects() {
+    use crate::rewrite::proxy_protocol::Version;
+    let header = |port: &str| {
+        let keys = "name = \"web\"\nmode = \"fullnat\"\nproxy_protocol = \"v2\"";
+        let text = BASE
+            .replace("name = \"web\"", keys)
+            .replace("path = \"/healthz\"", &format!("path = \"/healthz\"\n{port}"));
+        parse(&text, "f.toml").unwrap().services[0].health.clone().unwrap().proxy_protocol
+    };
+    assert_eq!(header(""), Some(Version::V2));
+    assert_eq!(header("port = 8081"), None);
+}
+
+#[test]
+fn the_syn_proxy_where_it_can_work() {
+    let web = |keys: &str| {
+        ("listen = [\"192.0.2.10:80\"]", format!("listen = [\"192.0.2.10:80\"]\n{keys}"))
+    };
+    let case = |keys: &str, expected: &[&str]| {
+        let (from, to) = web(keys);
+        expect(&[(from, &to)], expected);
+    };
+    for good in [
+        "syn_proxy = \"off\"",
+        "syn_proxy = \"on\"",
+        "syn_proxy = \"auto\"",
+        "syn_proxy = \"auto\"\nsyn_proxy_above = 100_000_000",
+        "syn_proxy = \"on\"\nmode = \"nat\"",
+    ] {
+        case(good, &[]);
+    }
+    case(
+        "syn_proxy = true",
+        &["f.toml:33: [[service]] syn_proxy: is a boolean; expected a string"],
+    );
+    case(
+        "syn_proxy = \"yes\"",
+        &[
+            "f.toml:33: [[service]] syn_proxy: \"yes\" is unknown; expected \"off\", \"on\", \"auto\"",
+        ],
+    );
+    case(
+        "syn_proxy = \"auto\"\nsyn_proxy_above = 0",
+        &["f.toml:34: [[service]] syn_proxy_above: 0 is out of range; expected 1 to 100000000"],
+    );
+    case(
+        "syn_proxy = \"on\"\nsyn_proxy_above = 5",
+        &["f.toml:34: [[service]] syn_proxy_above: only for syn_proxy = \"auto\"; leave it out"],
+    );
+    one(
+        "listen = [\"192.0.2.10:53\"]",
+        "listen = [\"192.0.2.10:53\"]\nsyn_proxy = \"on\"",
+        "f.toml:47: [[service]] syn_proxy: is for tcp services; leave it out",
+    );
+}
+
+#[test]
+fn the_syn_proxy_needs_the_replies() {
+    // In direct return servers are on a port's network and serve on the service's own port.
+    expect(
+        &[
+            (
+                "listen = [\"192.0.2.10:80\"]",
+                "listen = [\"192.0.2.10:80\"]\nmode = \"dr\"\nsyn_proxy = \"auto\"",
+            ),
+            ("address = \"10.0.0.11:8080\"", "address = \"10.0.0.11:80\""),
+            ("address = \"10.9.0.12:8080\"", "address = \"10.0.0.12:80\""),
+        ],
+        &[
+            "f.toml:34: [[service]] syn_proxy: needs the replies to pass here; expected mode = \"nat\" or \"fullnat\"",
+        ],
+    );
+}
