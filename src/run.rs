@@ -247,12 +247,13 @@ fn start_workers(
     let cookie_secret = u128::from(cookie_secret[0]) << 64 | u128::from(cookie_secret[1]);
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
+    let all_counters: Arc<[_]> = cores.iter().map(|_| Arc::new(WorkerCounters::new())).collect();
     for (index, ((&core, io), peers)) in
         cores.iter().zip(ios).zip(Peers::mesh(cores.len())).enumerate()
     {
         let (commands_to, commands) = RingBuffer::new(CONTROL_QUEUE);
         let (events_to, events) = RingBuffer::new(CONTROL_QUEUE);
-        let counters = Arc::new(WorkerCounters::new());
+        let counters = all_counters[index].clone();
         let setup = Setup {
             worker: index as u8,
             sessions_v4: sessions(
@@ -262,6 +263,7 @@ fn start_workers(
                 !snapshot.listeners_v6.is_empty() || snapshot.snat.has_family(true),
             ),
             seed,
+            all_counters: all_counters.clone(),
             advise: advise_huge_pages,
             cookie_secret,
         };

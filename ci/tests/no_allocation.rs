@@ -166,6 +166,7 @@ impl Rig {
         for (number, peers) in Peers::mesh(workers).into_iter().enumerate() {
             let counters = Arc::new(WorkerCounters::new());
             let setup = Setup {
+                all_counters: Arc::default(),
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: 16,

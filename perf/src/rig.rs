@@ -122,8 +122,9 @@ impl Rig {
             sessions_v4,
             sessions_v6,
             seed: 7,
-            advise: |_, _| {},
             cookie_secret: 7,
+            all_counters: Arc::default(),
+            advise: |_, _| {},
         };
         let mut pipeline = Pipeline::new(&setup, snapshot.clone(), Arc::new(WorkerCounters::new()));
         for gateway in [IpAddr::V4(GATEWAY), IpAddr::V6(GATEWAY_V6)] {

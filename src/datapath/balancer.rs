@@ -14,6 +14,8 @@ struct Group {
     scheduler: Scheduler,
     servers: Vec<ServerId>,
     candidates: Vec<Candidate>,
+    /// Whether one of them is excluded.
+    excluded: bool,
 }
 
 /// The schedulers of one family on one worker.
@@ -62,7 +64,13 @@ impl Balancer {
             scheduler.place(service.selection.placements[usize::from(A::V6)].as_deref());
             // All that picking needs is allocated here.
             scheduler.resize(servers.len());
-            groups.push(Group { kind: service.scheduler, scheduler, servers, candidates });
+            groups.push(Group {
+                kind: service.scheduler,
+                scheduler,
+                servers,
+                candidates,
+                excluded: false,
+            });
         }
         self.groups = groups;
         self.places = places;
@@ -75,6 +83,29 @@ impl Balancer {
         let group = self.groups.get_mut(usize::from(service.0))?;
         let place = group.scheduler.pick(&group.candidates, hash)?;
         Some(group.servers[place])
+    }
+
+    /// The server is not picked for its service until [`Balancer::readmit`].
+    pub fn exclude(&mut self, server: ServerId) {
+        if let Some(candidate) = self.candidate(server) {
+            candidate.excluded = true;
+            let (service, _) = self.places[usize::from(server.0)];
+            self.groups[usize::from(service.0)].excluded = true;
+        }
+    }
+
+    /// All servers of the service may be picked again.
+    pub fn readmit(&mut self, service: ServiceId) {
+        if let Some(group) = self.groups.get_mut(usize::from(service.0))
+            && std::mem::take(&mut group.excluded)
+        {
+            group.candidates.iter_mut().for_each(|candidate| candidate.excluded = false);
+        }
+    }
+
+    /// Whether the scheduler may give this server new sessions: it is up, has weight and is on duty.
+    pub fn takes_sessions(&mut self, server: ServerId) -> bool {
+        self.candidate(server).is_some_and(|c| c.available && c.weight != 0)
     }
 
     /// A session of this server was created.

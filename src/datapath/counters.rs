@@ -32,6 +32,11 @@ impl Cell {
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
+    /// Takes `n` from a gauge. Only the owner calls it.
+    #[inline(always)]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
     /// Sets a gauge. Only the owner calls it.
     #[inline(always)]
     pub fn set(&self, n: u64) {
@@ -103,6 +108,8 @@ pub struct ServiceCounters {
     pub syn_proxied: Cell,
     /// Gauge: whether SYNs are answered with cookies, 0 or 1.
     pub syn_proxy_on: Cell,
+    /// Gauge: its open sessions.
+    pub sessions: Cell,
 }
 
 /// All counters of one worker.
@@ -150,6 +157,10 @@ pub struct WorkerCounters {
     servers: Box<[ServerCounters]>,
     snats: Box<[SnatCounters]>,
     services: Box<[ServiceCounters]>,
+    /// Gauge: clients that services with persistence remember.
+    pub persistent_clients: Cell,
+    /// Connections of clients that could not be remembered, since the table was full.
+    pub persistence_full: Cell,
 }
 
 impl Default for WorkerCounters {
@@ -185,6 +196,8 @@ impl WorkerCounters {
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
             snats: (0..MAX_SNATS).map(|_| SnatCounters::default()).collect(),
             services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
+            persistent_clients: Cell::default(),
+            persistence_full: Cell::default(),
         }
     }
 
@@ -209,6 +222,12 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn service(&self, service: ServiceId) -> &ServiceCounters {
         &self.services[usize::from(service.0)]
+    }
+
+    /// Gauge: the open sessions of a service.
+    #[inline(always)]
+    pub fn service_sessions(&self, service: ServiceId) -> &Cell {
+        &self.service(service).sessions
     }
 
     /// The counter of a drop reason.

@@ -12,6 +12,7 @@
 //! A first fragment opens a session as a whole datagram does; a TCP connection is opened by whole
 //! segments only.
 
+use super::choose;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
@@ -275,8 +276,5 @@ fn open<A: Family, F: Frame>(
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
         return Err(Verdict::Drop(DropReason::NoSession));
     }
-    new_flow::create(shared, lane, &item, service, now).map_err(|reason| match reason {
-        DropReason::HopLimitExceeded => icmp::time_exceeded(shared, frame, &item.flow, now),
-        reason => Verdict::Drop(reason),
-    })
+    choose::session_here(shared, lane, frame, &item, service, now)
 }

@@ -5,8 +5,9 @@ use super::choose;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
-use super::icmp;
 use super::introduce;
+use super::one_packet;
+use super::persist;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::{LocalAddress, Snapshot};
 use super::snat;
@@ -28,32 +29,40 @@ pub(super) fn open<A: Family, F: Frame>(
     item: &Item<A>,
     now: u32,
 ) -> Verdict {
+    if let Some(told) = persist::tell(shared, lane, frame, &item.flow, now) {
+        return told;
+    }
     let key = &item.flow.key;
     if A::local(&shared.snapshot, key.src).is_some() && !snat::hairpin::is_on_its_way(shared, frame)
     {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
-        if let Some(opened) = snat::open::session(shared, lane, frame, item, true, now) {
-            return match opened {
-                Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
-                Err(verdict) => verdict,
-            };
+        if let Some(verdict) = one_packet::reply(shared, lane, frame, item, now) {
+            return verdict;
         }
-        return without_service(shared, lane, frame, item, now);
+        return match snat::open::session(shared, lane, frame, item, true, now) {
+            Some(Ok(id)) => {
+                established::act(shared, lane, frame, item, id, Direction::Forward, now)
+            }
+            Some(Err(verdict)) => verdict,
+            None => without_service(shared, lane, frame, item, now),
+        };
     };
     if key.protocol == Protocol::Tcp
         && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
     {
         return verdict;
     }
+    if shared.snapshot.services[usize::from(service.0)].selection.one_packet {
+        return one_packet::forward(shared, lane, frame, item, service, now);
+    }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
         return Verdict::Drop(DropReason::NoSession);
     }
-    match create(shared, lane, item, service, now) {
+    match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
-        Err(DropReason::HopLimitExceeded) => icmp::time_exceeded(shared, frame, &item.flow, now),
-        Err(reason) => Verdict::Drop(reason),
+        Err(verdict) => verdict,
     }
 }
 
@@ -104,25 +113,6 @@ pub(super) fn without_service<A: Family, F: Frame>(
     }
 }
 
-/// Chooses a real server and makes the session.
-pub(super) fn create<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    item: &Item<A>,
-    service_id: ServiceId,
-    now: u32,
-) -> Result<SessionId, DropReason> {
-    let service = &shared.snapshot.services[usize::from(service_id.0)];
-    if service.mode.translates() && item.flow.hop_limit <= 1 {
-        return Err(DropReason::HopLimitExceeded);
-    }
-    if lane.table.len() == lane.table.capacity() {
-        return Err(DropReason::SessionTableFull);
-    }
-    let server_id = choose::server(shared, lane, item, service_id)?;
-    create_with(shared, lane, &item.flow.key, service_id, server_id, now)
-}
-
 /// Makes the session of the client's packet with this key, towards that server.
 pub(super) fn create_with<A: Family, F: Frame>(
     shared: &mut Shared<F>,
@@ -132,7 +122,37 @@ pub(super) fn create_with<A: Family, F: Frame>(
     server_id: ServerId,
     now: u32,
 ) -> Result<SessionId, DropReason> {
-    let Shared { snapshot, hops, toeplitz, counters, .. } = shared;
+    let session = new_session(shared, lane, key, service_id, server_id)?;
+    match lane.table.insert(session, now) {
+        Ok(id) => {
+            lane.balancer.opened(server_id);
+            shared.counters.server(server_id).created.add(1);
+            shared.counters.service_sessions(service_id).add(1);
+            let service = &shared.snapshot.services[usize::from(service_id.0)];
+            introduce::begin(service, &mut lane.table, id);
+            Ok(id)
+        }
+        Err(error) => {
+            if session.mode == Mode::FullNat {
+                lane.local_ports.give_back(server_id, session.local, session.local_port);
+            }
+            Err(match error {
+                InsertError::Full | InsertError::IndexFull => DropReason::SessionTableFull,
+                InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
+            })
+        }
+    }
+}
+
+/// That session, which is in no table yet; in FullNAT it has its local port.
+pub(super) fn new_session<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    key: &FlowKey<A>,
+    service_id: ServiceId,
+    server_id: ServerId,
+) -> Result<NewSession<A>, DropReason> {
+    let Shared { snapshot, hops, toeplitz, .. } = shared;
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];
     let server = &snapshot.servers[usize::from(server_id.0)];
@@ -167,7 +187,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
         Protocol::Tcp => TcpState::SynSent,
         Protocol::Udp | Protocol::Icmp => TcpState::Udp,
     };
-    let session = NewSession {
+    Ok(NewSession {
         client: key.src,
         vip: key.dst,
         local,
@@ -186,22 +206,5 @@ pub(super) fn create_with<A: Family, F: Frame>(
         reply_hop,
         delta_ip: deltas.ip,
         delta_transport: deltas.transport,
-    };
-    match lane.table.insert(session, now) {
-        Ok(id) => {
-            lane.balancer.opened(server_id);
-            counters.server(server_id).created.add(1);
-            introduce::begin(service, &mut lane.table, id);
-            Ok(id)
-        }
-        Err(error) => {
-            if service.mode == Mode::FullNat {
-                lane.local_ports.give_back(server_id, local, local_port);
-            }
-            Err(match error {
-                InsertError::Full | InsertError::IndexFull => DropReason::SessionTableFull,
-                InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
-            })
-        }
-    }
+    })
 }

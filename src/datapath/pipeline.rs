@@ -32,7 +32,9 @@ use super::limiter::TokenBucket;
 use super::local;
 use super::local_ports::LocalPorts;
 use super::note::Note;
+use super::one_packet::{self, Origins};
 use super::outbox::Outbox;
+use super::persist;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::snat;
 use super::steer;
@@ -40,6 +42,7 @@ use super::syn_proxy::{self, Retries, SynState};
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
+use crate::session::persistence::Persistence;
 use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed};
@@ -74,6 +77,9 @@ pub struct Setup {
     pub sessions_v6: usize,
     /// Secret of the session hash.
     pub seed: u64,
+    /// The counters of all workers, this one's included; they are read where connections are
+    /// limited. Empty when this one is alone.
+    pub all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Called with the address and length of each large block of memory before it is touched: the
     /// moment to ask for huge pages.
     pub advise: fn(usize, usize),
@@ -99,9 +105,11 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
-    /// Whether the packets of this burst come from another worker, with notes.
-    pub(super) steered: bool,
     pub(super) syn: SynState,
+    /// See [`Setup::all_counters`].
+    pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
+    /// Whether the burst comes from another worker (or from this one, once more): its notes count.
+    pub(super) steered: bool,
 }
 
 impl<F: Frame> Shared<F> {
@@ -156,6 +164,10 @@ pub(super) struct Lane<A: Family> {
     pub(super) servers: HashSet<(A, u16)>,
     /// Servers that the SYN proxy is to ask again.
     pub(super) syn_retries: Retries<A>,
+    /// Where clients of persistent services were sent.
+    pub(super) persistence: Persistence<A>,
+    /// Where answers of one-packet services come from.
+    pub(super) origins: Origins<A>,
 }
 
 /// The packets of a burst that are of one family.
@@ -187,6 +199,8 @@ impl<A: Family> Lane<A> {
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
             syn_retries: Retries::new(),
+            persistence: Persistence::new(setup.seed),
+            origins: Origins::new(),
         }
     }
 
@@ -197,6 +211,11 @@ impl<A: Family> Lane<A> {
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
+        self.origins = one_packet::origins(snapshot);
+        let clients = persist::clients(snapshot, self.table.capacity());
+        if clients != 0 {
+            self.persistence.allocate(clients);
+        }
     }
 
     /// Undoes what creating the session did outside the table.
@@ -209,6 +228,7 @@ impl<A: Family> Lane<A> {
         balancer.closed(entry.server_id);
         local_ports.release(entry);
         counters.server(entry.server_id).ended.add(1);
+        counters.service_sessions(entry.service).sub(1);
     }
 
     fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
@@ -221,6 +241,7 @@ impl<A: Family> Lane<A> {
             }
         });
         syn_proxy::retry(shared, self, now);
+        self.persistence.sweep(now);
     }
 
     /// Stages 3 to 6 for the packets of this family.
@@ -286,8 +307,9 @@ impl<F: Frame> Pipeline<F> {
                 tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
-                steered: false,
                 syn: SynState::new(setup.cookie_secret),
+                all_counters: setup.all_counters.clone(),
+                steered: false,
             },
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
@@ -528,6 +550,8 @@ impl<F: Frame> Pipeline<F> {
             self.v4.local_ports.snat.report(rules, &self.shared.counters);
             self.v6.local_ports.snat.report(rules, &self.shared.counters);
         }
+        let persistent = self.v4.persistence.len() + self.v6.persistence.len();
+        self.shared.counters.persistent_clients.set(persistent as u64);
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
         if self.fragments_held() != 0 {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::quic_route::Quic;
 use super::snapshot::{Server, Service, Snapshot};
 use crate::sched::{HashOn, Member, Placement, SchedulerKind};
 use crate::session::ServerId;
@@ -15,6 +16,44 @@ pub struct Selection {
     pub hash_on: HashOn,
     /// What they place it on, for IPv4 and for IPv6 clients; made by [`Snapshot::prepare`].
     pub placements: [Option<Arc<Placement>>; 2],
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
+    /// What happens when a server has as many connections as it may.
+    pub overflow: Overflow,
+    /// Whether a client's connections go to one server.
+    pub persistence: Option<Persistence>,
+    /// Whether every datagram is a decision of its own and no session is kept.
+    pub one_packet: bool,
+    /// How servers write their connection ids, if sessions go by those.
+    pub quic: Option<Arc<Quic>>,
+}
+
+/// What happens when the chosen server has as many connections as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The scheduler chooses another; when all have, the client is refused.
+    #[default]
+    Next,
+    /// The client is refused.
+    Refuse,
+}
+
+/// The persistence of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// Milliseconds that a client is remembered after its last new connection.
+    pub life_ms: u32,
+    /// Leading bits of an IPv4 address that make a client, 1 to 32.
+    pub mask_v4: u8,
+    /// The same for IPv6, 1 to 128.
+    pub mask_v6: u8,
+    /// Equal for services that send a client to the same address.
+    pub scope: u16,
+}
+
+/// How many clients a worker with room for that many sessions remembers, in each family.
+pub fn persistent_clients(sessions: usize) -> usize {
+    (sessions / 4).clamp(1_024, 1 << 20)
 }
 
 /// Whether the server takes sessions of IPv6 (else IPv4) clients of its service.

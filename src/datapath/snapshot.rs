@@ -195,6 +195,8 @@ pub struct Server {
     pub inner_mac: Mac,
     /// Takes new sessions only when no other server of the service is up with weight.
     pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -270,6 +272,7 @@ impl Default for Server {
             route: RouteTarget { port: PortId(0), via: None },
             inner_mac: [0; 6],
             backup: false,
+            max_connections: 0,
         }
     }
 }

@@ -42,11 +42,10 @@
 
 use std::collections::VecDeque;
 
+use super::choose;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
-use super::icmp;
-use super::new_flow;
 use super::pipeline::{Item, Lane, Shared};
 use super::refuse;
 use super::segment;
@@ -448,13 +447,13 @@ fn open<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     shared.counters.service(service).syn_cookies_accepted.add(1);
-    let id = match new_flow::create(shared, lane, item, service, now) {
+    let id = match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => id,
-        Err(DropReason::HopLimitExceeded) => {
-            return icmp::time_exceeded(shared, frame, &item.flow, now);
-        }
         // The client thinks that it is connected.
-        Err(reason) => return refuse::refuse(shared, frame, &item.flow, reason, now),
+        Err(Verdict::Drop(reason)) => {
+            return refuse::refuse(shared, frame, &item.flow, reason, now);
+        }
+        Err(verdict) => return verdict,
     };
     let timeouts = &shared.snapshot.services[usize::from(service.0)].timeouts;
     let timeout = tcp_state::timeout(TcpState::SynProxied, timeouts);

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
-use crate::datapath::selection::Selection;
+use super::selection;
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot, Snat, SnatRules,
@@ -118,7 +118,7 @@ pub fn compile(
         snat: SnatRules::default(),
     };
     for (service, id) in config.services.iter().zip(0..) {
-        add_service(&mut snapshot, service, ServiceId(id), &routes, servers);
+        add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
@@ -195,6 +195,7 @@ fn lips(config: &Config, uses: &[PortUse]) -> Vec<LocalAddresses> {
 
 fn add_service(
     snapshot: &mut Snapshot,
+    config: &Config,
     service: &config::Service,
     id: ServiceId,
     routes: &[Route],
@@ -215,6 +216,7 @@ fn add_service(
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
             inner_mac: server.inner_mac.unwrap_or_default(),
             backup: server.backup,
+            max_connections: server.max_connections,
         });
     }
     for listen in &service.listen {
@@ -231,11 +233,11 @@ fn add_service(
         mode: service.mode,
         scheduler: service.scheduler,
         timeouts: service.timeouts,
+        selection: selection::compile(config, service, &ids, id),
         servers: ids,
         introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,
-        selection: selection(service),
         syn_proxy: service.syn_proxy,
     });
 }
@@ -254,10 +256,6 @@ fn snat(rule: &config::Snat, routes: &[Route]) -> Snat {
         forwards: rule.forwards.clone(),
         timeouts: rule.timeouts,
     }
-}
-
-fn selection(service: &config::Service) -> Selection {
-    Selection { hash_on: service.hash_on, ..Default::default() }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {

@@ -16,6 +16,7 @@ pub mod probe;
 pub(crate) mod quiet;
 mod rates;
 pub mod run;
+mod selection;
 mod servers;
 mod session_list;
 mod state;

@@ -12,6 +12,7 @@ pub mod index;
 pub mod key;
 pub mod mappings;
 pub mod new_session;
+pub mod persistence;
 pub mod ports;
 pub mod sequence;
 pub mod syn_cookie;

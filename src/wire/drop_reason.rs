@@ -74,6 +74,8 @@ drop_reasons! {
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";
     NoServer, "no_server", "No real server of the service is up and has weight.";
+    ServerLimit, "server_limit", "The real server has as many connections as it may (max_connections), and so has every other; the client was refused.";
+    ServiceLimit, "service_limit", "The service has as many connections as it may (max_connections); the client was refused.";
     SessionTableFull, "session_table_full", "The session table is at its capacity (node.sessions).";
     ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";

@@ -24,6 +24,7 @@ pub mod ip_protocol;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod quic;
 pub mod quoted;
 pub mod syn_options;
 pub mod tcp;

@@ -164,6 +164,9 @@ fn out_in_and_round() {
                 assert_eq!(seen, pool(family, n).to_string(), "server{n}, {family:?}");
             }
         }
+        let ping = ["-c", "3", "-i", "0.05", "-W", "2", &client(family).to_string()];
+        let text = run(rig.servers[1].namespace.command("ping").args(ping));
+        assert!(text.contains("3 received") && !text.contains("DUP"), "{text}");
         // A forwarded port in, from outside and from another server, while the same nginx serves
         // the VIP.
         let forwarded = SocketAddr::new(pool(family, 1), 8443);

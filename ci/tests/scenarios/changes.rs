@@ -108,6 +108,8 @@ impl Changes {
             ("sessions_v4", &c.sessions_v4),
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
+            ("persistent_clients", &c.persistent_clients),
+            ("persistence_full", &c.persistence_full),
             ("events_lost", &c.events_lost),
             ("fragments", &c.fragments),
             ("fragments_held", &c.fragments_held),

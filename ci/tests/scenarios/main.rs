@@ -19,6 +19,7 @@ mod net;
 mod parsing;
 mod random;
 mod rig;
+mod selection;
 mod snat;
 mod snat_besides;
 mod syn_proxy;

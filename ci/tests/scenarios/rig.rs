@@ -47,9 +47,12 @@ impl Rig {
         let snapshot = Arc::new(net.snapshot.clone());
         let (mut workers, mut commands, mut events, mut counters) =
             (vec![], vec![], vec![], vec![]);
+        let all_counters: Arc<[_]> =
+            (0..net.workers()).map(|_| Arc::new(WorkerCounters::new())).collect();
         for (number, peers) in Peers::mesh(net.workers()).into_iter().enumerate() {
-            let own = Arc::new(WorkerCounters::new());
+            let own = all_counters[number].clone();
             let setup = Setup {
+                all_counters: all_counters.clone(),
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: sessions,

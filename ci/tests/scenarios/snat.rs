@@ -137,7 +137,13 @@ fn answers(rig: &mut Rig, n: u8, packet: Packet, from: SocketAddr) {
 }
 
 #[track_caller]
-pub fn is_dropped(rig: &mut Rig, port: PortId, bytes: &[u8], outer: SocketAddr, reason: DropReason) {
+pub fn is_dropped(
+    rig: &mut Rig,
+    port: PortId,
+    bytes: &[u8],
+    outer: SocketAddr,
+    reason: DropReason,
+) {
     let changes = Changes::none().dropped(reason);
     rig.step("is dropped", port, bytes, Some(outer), changes, &[]);
 }
@@ -248,7 +254,7 @@ fn filtering_behaviors() {
                 for protocol in [Protocol::Udp, Protocol::Tcp] {
                     let packet = |from, to| match protocol {
                         Protocol::Udp => udp(from, to),
-                        Protocol::Tcp => tcp(from, to, SYN),
+                        _ => tcp(from, to, SYN),
                     };
                     let mut rig = rig(workers, rule(mapping, filtering));
                     let host = inside(family, 12, 40_000);
@@ -261,7 +267,7 @@ fn filtering_behaviors() {
                             comes_in(&mut rig, packet(sender, outer), 12, host, true);
                             let answer = match protocol {
                                 Protocol::Udp => udp(host, sender),
-                                Protocol::Tcp => tcp(host, sender, SYN_ACK),
+                                _ => tcp(host, sender, SYN_ACK),
                             };
                             answers(&mut rig, 12, answer, outer);
                             comes_in(&mut rig, packet(sender, outer), 12, host, false);

@@ -73,7 +73,7 @@ impl Talk {
         let vip = SocketAddr::new(self.inner.vip(), port);
         let packet = match self.protocol {
             Protocol::Tcp => tcp(self.client, vip, flags),
-            Protocol::Udp => udp(self.client, vip),
+            _ => udp(self.client, vip),
         };
         rig.by_client(packet.payload(payload)).bytes()
     }

@@ -29,7 +29,7 @@ pub(in crate::cli) fn text(answer: &Services) -> String {
             s.name.clone(),
             listen.join("\n"),
             s.mode.clone(),
-            s.scheduler.clone(),
+            s.hash_on.as_ref().map_or(s.scheduler.clone(), |on| format!("{} {on}", s.scheduler)),
             if s.up { "up" } else { "DOWN" }.into(),
             syn_proxy(s.syn_proxy.as_ref()),
             format!("{}/{}", s.servers_up, s.servers_total),
@@ -68,6 +68,9 @@ mod tests {
             listen: vec!["192.0.2.10:80".parse().unwrap(), "[2001:db8:1::10]:80".parse().unwrap()],
             mode: "nat".into(),
             scheduler: "wrr".into(),
+            hash_on: None,
+            max_connections: 0,
+            persistence_seconds: 0,
             up: true,
             servers_up: 1,
             servers_total: 2,
@@ -89,6 +92,8 @@ mod tests {
             name: "dns".into(),
             protocol: "udp".into(),
             listen: vec!["192.0.2.10:53".parse().unwrap()],
+            scheduler: "maglev".into(),
+            hash_on: Some("source".into()),
             up: false,
             servers_up: 0,
             servers_total: 1,
@@ -103,6 +108,10 @@ SERVICE  LISTEN                   MODE  SCHEDULER  STATE  SYN PROXY  SERVERS  SE
 web      tcp 192.0.2.10:80        nat   wrr        up     auto: on       1/2        17  123.5 k     42   1.5 k        0         0      2.5 M
          tcp [2001:db8:1::10]:80
 dns      udp 192.0.2.10:53        nat   wrr        DOWN   off            0/1         0        0      0       0        0         0          0
+SERVICE  LISTEN                   MODE  SCHEDULER      STATE  SERVERS  SESSIONS    TOTAL  NEW/s  IN p/s  OUT p/s  IN bit/s  OUT bit/s
+web      tcp 192.0.2.10:80        nat   wrr            up         1/2        17  123.5 k     42   1.5 k        0         0      2.5 M
+         tcp [2001:db8:1::10]:80
+dns      udp 192.0.2.10:53        nat   maglev source  DOWN       0/1         0        0      0       0        0         0          0
 "
         );
     }

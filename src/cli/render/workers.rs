@@ -26,6 +26,7 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("EXPIRED"),
         Number("ICMP ERRORS"),
         Number("FRAGMENTS"),
+        Number("PERSISTENT"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -49,6 +50,7 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.sessions_expired),
             count(w.icmp_errors),
             count(w.fragments),
+            count(w.persistent_clients),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
@@ -81,6 +83,8 @@ mod tests {
             sessions_v4: 20,
             sessions_v6: 2,
             sessions_expired: 6,
+            persistent_clients: 12,
+            persistence_full: 0,
             busy_percent: 12.34,
             icmp_errors: 9,
             fragments: 11,
@@ -94,6 +98,8 @@ mod tests {
             "\
 WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  ICMP ERRORS  FRAGMENTS  EVENTS LOST  PACKETS
      0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            9         11            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  PERSISTENT  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6          12            0  1 in flight
 "
         );
     }

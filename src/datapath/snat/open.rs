@@ -218,6 +218,7 @@ fn create<A: Family, F: Frame>(
                 entry.extras = entry.extras.with(Extras::HAIRPIN);
             }
             counters.server(server_id).created.add(1);
+            counters.service_sessions(service).add(1);
             Ok(id)
         }
         Err(InsertError::Full | InsertError::IndexFull) => Err(DropReason::SessionTableFull),

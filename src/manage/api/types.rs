@@ -184,6 +184,12 @@ pub struct Service {
     pub scheduler: String,
     /// Whether a server takes new sessions.
     pub up: bool,
+    /// What `sh` and `maglev` place a session by; `null` for other schedulers.
+    pub hash_on: Option<String>,
+    /// The most open sessions; 0 for no limit.
+    pub max_connections: u32,
+    /// Seconds that a client is remembered; 0 without persistence.
+    pub persistence_seconds: u32,
     /// Servers that are up and have weight.
     pub servers_up: u64,
     /// All servers.
@@ -232,6 +238,10 @@ pub struct Server {
     pub via: Option<IpAddr>,
     /// 0 takes no new sessions.
     pub weight: u16,
+    /// Whether it takes new sessions only when no other can.
+    pub backup: bool,
+    /// The most open sessions; 0 for no limit.
+    pub max_connections: u32,
     /// Whether its check passes, or it has none.
     pub up: bool,
     /// Its check; `null` when it has none.
@@ -497,6 +507,10 @@ pub struct Worker {
     pub sessions_v6: u64,
     /// Sessions that ended by timeout.
     pub sessions_expired: u64,
+    /// Clients that services with persistence remember.
+    pub persistent_clients: u64,
+    /// Connections of clients that could not be remembered: the table was full.
+    pub persistence_full: u64,
     /// Share of the loop iterations of the last second that found packets, 0 to 100.
     pub busy_percent: f64,
     /// ICMP errors passed on to the end they concern.

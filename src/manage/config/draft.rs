@@ -6,10 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::reader::{At, List};
+use super::selection::SelectionDraft;
 use super::snat::SnatDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
-use crate::sched::{HashOn, SchedulerKind};
+use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -88,8 +89,8 @@ pub(super) struct ServiceDraft {
     pub(super) introduction: Option<Introduction>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
-    pub(super) hash_on: Option<HashOn>,
     pub(super) syn_proxy: Option<At<SynProxy>>,
+    pub(super) selection: SelectionDraft,
 }
 
 /// `[[service.server]]`
@@ -99,6 +100,9 @@ pub(super) struct ServerDraft {
     /// `Some(None)`: not given.
     pub(super) inner_mac: Option<Option<Mac>>,
     pub(super) backup: Option<bool>,
+    pub(super) max_connections: Option<u32>,
+    /// `Some(None)`: it has none.
+    pub(super) quic_server_id: Option<Option<At<Vec<u8>>>>,
 }
 
 impl Draft {
@@ -194,8 +198,8 @@ impl ServiceDraft {
             introduction: self.introduction?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,
-            hash_on: self.hash_on?,
             syn_proxy: self.syn_proxy?.value,
+            selection: self.selection.into_selection()?,
         })
     }
 }
@@ -205,8 +209,10 @@ impl ServerDraft {
         Some(Server {
             address: self.address?.value,
             weight: self.weight?,
-            inner_mac: self.inner_mac?,
             backup: self.backup?,
+            max_connections: self.max_connections?,
+            quic_server_id: self.quic_server_id?.map(|id| id.value),
+            inner_mac: self.inner_mac?,
         })
     }
 }

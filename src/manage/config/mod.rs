@@ -13,6 +13,7 @@ pub(in crate::manage) mod network;
 mod reach;
 mod reader;
 mod schema;
+mod selection;
 mod service;
 mod snat;
 mod syn_proxy;
@@ -30,6 +31,7 @@ use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use schema::MAX_WORKERS;
+pub use selection::{Persistence, Quic, Selection};
 
 use draft::Draft;
 use reader::Report;
@@ -37,7 +39,7 @@ use reader::Report;
 pub use crate::datapath::snapshot::Forward;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
-use crate::sched::{HashOn, SchedulerKind};
+use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::session::mappings::Behavior;
 use crate::wire::flow::Protocol;
@@ -156,12 +158,12 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
     pub introduction: Introduction,
+    /// How it selects its servers beyond the scheduler.
+    pub selection: Selection,
     /// UDP destination port of the tunnel; 0 where the mode has none.
     pub tunnel_port: u16,
     /// VXLAN network identifier; 0 in other modes.
     pub vni: u32,
-    /// What `sh` and `maglev` place a session by (key `hash_on`).
-    pub hash_on: HashOn,
     /// `syn_proxy` and `syn_proxy_above`
     pub syn_proxy: SynProxy,
 }
@@ -177,6 +179,10 @@ pub struct Server {
     pub inner_mac: Option<Mac>,
     /// Takes new sessions only when no other server is up with weight.
     pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
+    /// What its QUIC connection ids say (key `quic_server_id`).
+    pub quic_server_id: Option<Vec<u8>>,
 }
 
 /// `[service.health]`
@@ -293,7 +299,14 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
 
 impl Default for Server {
     fn default() -> Self {
-        Server { address: SocketAddr::from(([0; 4], 0)), weight: 1, inner_mac: None, backup: false }
+        Server {
+            address: SocketAddr::from(([0; 4], 0)),
+            weight: 1,
+            inner_mac: None,
+            backup: false,
+            max_connections: 0,
+            quic_server_id: None,
+        }
     }
 }
 
@@ -311,8 +324,8 @@ impl Default for Service {
             introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
-            hash_on: HashOn::Source,
             syn_proxy: SynProxy::Off,
+            selection: Selection::default(),
         }
     }
 }

@@ -7,9 +7,9 @@ use super::syn_proxy;
 use super::values::{
     boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
 };
-use super::{Health, HealthCheck, introduction, tunnel};
+use super::{Health, HealthCheck, introduction, selection, tunnel};
 use crate::datapath::snapshot::{Introduction, Timeouts};
-use crate::sched::{HashOn, SchedulerKind};
+use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
 
@@ -65,22 +65,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         ),
         SchedulerKind::Wrr,
     ));
-    let hash_on = value(s.optional(
-        "hash_on",
-        choice(
-            &[
-                ("source", HashOn::Source),
-                ("source_port", HashOn::SourcePort),
-                ("destination", HashOn::Destination),
-            ],
-            &["quic_cid"],
-        ),
-        HashOn::Source,
-    ));
-    if s.has("hash_on") && scheduler.is_some_and(|kind| !kind.hashes()) {
-        s.error("hash_on", "only for scheduler = \"sh\" or \"maglev\"; leave it out");
-    }
-    s.not_yet("persistence");
+    let selection = selection::read(&mut s);
     s.not_yet("mid_stream");
     s.not_yet("reset_on_expiry");
     let introduction = introduction::read(&mut s, mode.as_ref(), protocol.as_ref());
@@ -122,17 +107,24 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         introduction,
         tunnel_port,
         vni,
-        hash_on,
         syn_proxy,
+        selection,
     }
 }
 
 fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
+    let id_given = s.has("quic_server_id");
+    let quic_server_id = s.maybe("quic_server_id", string(selection::server_id));
     let draft = ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
         inner_mac: tunnel::read_inner_mac(&mut s, mode),
         backup: value(s.optional("backup", boolean, false)),
+        max_connections: value(s.optional("max_connections", integer(0..=u32::MAX), 0)),
+        quic_server_id: match quic_server_id {
+            None if id_given => None,
+            id => Some(id),
+        },
     };
     s.finish();
     draft

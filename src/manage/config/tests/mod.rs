@@ -2,6 +2,7 @@
 //! compared with the exact line it prints.
 
 mod checks;
+mod selection;
 mod snat;
 mod tunnels;
 mod values;
@@ -296,7 +297,7 @@ fn what_comes_later_is_not_supported_yet() {
     for section in ["[ha]", "[[filter]]"] {
         one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
     }
-    for key in ["persistence", "mid_stream", "reset_on_expiry"] {
+    for key in ["mid_stream", "reset_on_expiry"] {
         one(
             "name = \"web\"",
             &format!("name = \"web\"\n{key} = 1"),
