@@ -4,12 +4,13 @@
 use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
+use super::mirror;
 use super::pipeline::{Item, Shared};
 use super::snat::hairpin;
 use super::syn_proxy;
 use super::verdict::Verdict;
-use crate::rewrite::sequence;
-use crate::session::{Direction, Extras, SessionId, Table};
+use crate::rewrite::{dscp, sequence};
+use crate::session::{Direction, Entry, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
@@ -20,10 +21,24 @@ pub(super) fn apply<A: Family, F: Frame>(
     item: &Item<A>,
     id: SessionId,
     direction: Direction,
-    _now: u32,
+    now: u32,
 ) -> Option<Verdict> {
-    let extras = table.get(id).extras;
+    let entry = table.get(id);
+    let extras = entry.extras;
     debug_assert!(extras != Extras::NONE);
+    // First, since the sensor gets what was received.
+    if extras.has(Extras::MIRRORED) {
+        mirror::of_service(shared, entry.service, frame);
+    }
+    if extras.has(Extras::POLICED)
+        && direction == Direction::Forward
+        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
+    {
+        return Some(Verdict::Drop(reason));
+    }
+    if extras.has(Extras::MARKED) {
+        mark(shared, table.get(id), frame);
+    }
     if extras.has(Extras::INTRODUCED) {
         introduce::apply(shared, table, frame, item, id, direction);
     } else if extras.has(Extras::SHIFTED) {
@@ -37,4 +52,12 @@ pub(super) fn apply<A: Family, F: Frame>(
         return hairpin::apply(shared, table, frame, item, id, direction);
     }
     None
+}
+
+/// Gives the packet the DSCP of its service, in either direction.
+fn mark<A: Family, F: Frame>(shared: &Shared<F>, entry: &Entry<A>, frame: &mut F) {
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    if let Some(dscp) = service.and_then(|service| service.policy.dscp) {
+        dscp::set::<A>(frame.bytes_mut(), dscp);
+    }
 }

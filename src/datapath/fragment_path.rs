@@ -17,6 +17,7 @@ use super::established::{hold, next_hop};
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
 use super::frame::Frame;
+use super::guard;
 use super::icmp;
 use super::local;
 use super::new_flow;
@@ -25,12 +26,13 @@ use super::outbox::Outbox;
 use super::pipeline::{Item, Lane, Pipeline, Shared};
 use super::snat::{self, hairpin};
 use super::steer;
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::io::BURST;
 use crate::rewrite::ethernet;
 use crate::rewrite::fragment::TranslateFragment;
 use crate::rewrite::nat::Deltas;
-use crate::session::{Direction, Extras, SessionId};
+use crate::session::{Direction, Extras, SessionId, TcpState};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, FlowKey, Protocol};
@@ -49,6 +51,12 @@ impl<F: Frame> Pipeline<F> {
     ) -> Verdict {
         if reason != DropReason::Fragment {
             return Verdict::Drop(reason);
+        }
+        if self.shared.guard.on
+            && !steered
+            && let Some(verdict) = guard::other(&mut self.shared, frame, now)
+        {
+            return verdict;
         }
         let Pipeline { shared, v4, v6, fragments_v4, fragments_v6, .. } = self;
         if let Some(dst) = fragment::destination(frame.bytes())
@@ -205,11 +213,22 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     if translates && hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
     }
+    // Who shifts sequence numbers needs whole segments.
+    if entry.extras.has(Extras::SHIFTED.with(Extras::INTRODUCED))
+        || entry.state == TcpState::SynProxied
+    {
+        return Verdict::Drop(DropReason::Fragment);
+    }
     entry.last_seen = now;
     let (hop_ref, hop) = match next_hop(shared, entry, direction) {
         Ok(found) => found,
         Err(reason) => return Verdict::Drop(reason),
     };
+    if entry.mode.tunnels() {
+        shared.counters.fragments.add(1);
+        let item = Item::alone(flow, hash);
+        return tunnel::forward(shared, frame, &item, entry.server_id, (hop_ref, hop), now);
+    }
     let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A router's error keeps the router's address, so that a traceroute shows it. An error of the
-//! server itself comes from the VIP. In direct return only errors about replies pass, and only their
-//! MAC addresses change.
+//! server itself comes from the VIP. In direct return and through tunnels only errors about replies
+//! pass, and they go the way of the client's packets, as they are.
 //!
 //! The quoted packet steers the error (design §3): turned round it has the key of the session.
 
@@ -21,22 +21,20 @@ use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
 use super::note::Note;
-use super::pipeline::{Lane, Shared};
+use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::LocalAddress;
 use super::snat::hairpin;
 use super::steer;
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::icmp_error::{IcmpError, Translation};
-use crate::session::{Aside, Direction, Entry, Extras};
+use crate::session::sequence::near;
+use crate::session::{Aside, Direction, Entry, Extras, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::Protocol;
+use crate::wire::flow::{Flow, Protocol};
 use crate::wire::quoted::{Quoted, Unusable};
 use crate::wire::{DropReason, icmpv4};
-
-/// How far behind the last byte of its stream a quoted segment may be (RFC 5927 4.1): the largest
-/// receive window in common use. The sender checks again, and knows better.
-const IN_FLIGHT_MAX: u32 = 16 << 20;
 
 /// Passes an ICMP error on. `None` when the message is no error, or one that is not about a
 /// session's packet and may be for this node itself. `steer` says that the packet may have to go to
@@ -126,8 +124,20 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
         Ok(found) => found,
         Err(reason) => return Verdict::Drop(reason),
     };
-    if end > ETHERNET + usize::from(shared.snapshot.ports[usize::from(hop.port.0)].mtu) {
+    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+    if !entry.mode.tunnels() && end > ETHERNET + usize::from(mtu) {
         return Verdict::Drop(DropReason::PacketTooBig);
+    }
+    if entry.mode.tunnels() {
+        shared.counters.icmp_errors.add(1);
+        let flow = Flow {
+            key: entry.forward_key(),
+            tcp_flags: 0,
+            hop_limit: A::hop_limit(frame.bytes()),
+            frame_len: end as u16,
+        };
+        let item = Item::alone(flow, 0);
+        return tunnel::forward(shared, frame, &item, entry.server_id, (hop_ref, hop), now);
     }
     if translates {
         let mut to = translation(entry, aside, direction, A::endpoints(frame.bytes()).0);
@@ -195,12 +205,24 @@ fn is_plausible<A>(
     quoted: &Quoted<A>,
 ) -> bool {
     let (forward, reply) = shifts(entry, aside);
-    // The ends are as their own sides count, the quote as the other side does.
-    let (end, shift) = match direction {
-        Direction::Forward => (entry.reply_end, reply),
-        Direction::Reply => (entry.forward_end, forward),
+    // The quoted segment went the other way. Its sender's mark is as the sender counts, the quote as
+    // the receiver does.
+    let (sender, mark, shift) = match direction {
+        Direction::Forward => (Direction::Reply, entry.reply_end, reply),
+        Direction::Reply => (Direction::Forward, entry.forward_end, forward),
     };
+    // The server has seen nothing of the client yet, and the marks mean something else.
+    if entry.state == TcpState::SynProxied {
+        return false;
+    }
+    if quoted.key.protocol != Protocol::Tcp || !entry.scales.known(sender) {
+        return true;
+    }
     let sequence = quoted.sequence.wrapping_sub(shift);
-    // 0: not known.
-    quoted.key.protocol != Protocol::Tcp || end == 0 || end.wrapping_sub(sequence) <= IN_FLIGHT_MAX
+    let window = entry.scales.window(direction);
+    if entry.mode.one_way() {
+        // The mark is what the client has acknowledged: the server may be ahead of it.
+        return near(sequence, mark, window);
+    }
+    mark.wrapping_sub(sequence) <= window
 }

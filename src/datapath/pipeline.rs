@@ -26,18 +26,24 @@ use super::family::Family;
 use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
 use super::fragments::Fragments;
 use super::frame::Frame;
+use super::guard::{self, GuardState};
 use super::hops::{Hops, Released};
 use super::icmp_error;
 use super::limiter::TokenBucket;
+use super::limits::Limiters;
 use super::local;
 use super::local_ports::LocalPorts;
+use super::mirror::Samplers;
+use super::new_flow;
 use super::note::Note;
 use super::one_packet::{self, Origins};
 use super::outbox::Outbox;
 use super::persist;
+use super::reset;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::snat;
 use super::steer;
+use super::sweep::{self, Sweep};
 use super::syn_proxy::{self, Retries, SynState};
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
@@ -105,6 +111,9 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
+    pub(super) guard: GuardState,
+    pub(super) samplers: Samplers,
+    pub(super) limits: Limiters,
     pub(super) syn: SynState,
     /// See [`Setup::all_counters`].
     pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
@@ -121,6 +130,11 @@ impl<F: Frame> Shared<F> {
         }
         let mut frame = self.spare.pop()?;
         frame.set_len(len).then_some(frame)
+    }
+
+    /// How many frames may be taken now.
+    pub(super) fn room_to_originate(&self) -> usize {
+        self.spare.len().min(self.made.remaining_capacity())
     }
 
     /// Sends a frame made of a spare one; it is counted as originated.
@@ -162,6 +176,9 @@ pub(super) struct Lane<A: Family> {
     pub(super) local_ports: LocalPorts<A>,
     /// Where real servers answer from: tells an answer to nobody from a stray packet.
     pub(super) servers: HashSet<(A, u16)>,
+    /// Those of them whose stray TCP segments are answered with a reset.
+    pub(super) resets_strays: HashSet<(A, u16)>,
+    pub(super) sweep: Sweep,
     /// Servers that the SYN proxy is to ask again.
     pub(super) syn_retries: Retries<A>,
     /// Where clients of persistent services were sent.
@@ -198,6 +215,8 @@ impl<A: Family> Lane<A> {
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
+            resets_strays: HashSet::new(),
+            sweep: Sweep::default(),
             syn_retries: Retries::new(),
             persistence: Persistence::new(setup.seed),
             origins: Origins::new(),
@@ -211,6 +230,7 @@ impl<A: Family> Lane<A> {
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
+        self.resets_strays = new_flow::resets_strays(snapshot);
         self.origins = one_packet::origins(snapshot);
         let clients = persist::clients(snapshot, self.table.capacity());
         if clients != 0 {
@@ -223,8 +243,10 @@ impl<A: Family> Lane<A> {
         entry: &Entry<A>,
         balancer: &mut Balancer,
         local_ports: &mut LocalPorts<A>,
+        limits: &mut Limiters,
         counters: &WorkerCounters,
     ) {
+        limits.closed(entry, counters);
         balancer.closed(entry.server_id);
         local_ports.release(entry);
         counters.server(entry.server_id).ended.add(1);
@@ -233,13 +255,18 @@ impl<A: Family> Lane<A> {
 
     fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        table.expire(now, budget, |entry: &Entry<A>, aside: &Aside| {
-            Self::closed(entry, balancer, local_ports, &shared.counters);
+        table.expire_if(now, budget, |entry: &Entry<A>, aside: &Aside| {
+            if !reset::on_expiry(shared, entry, aside, now) {
+                return false;
+            }
+            Self::closed(entry, balancer, local_ports, &mut shared.limits, &shared.counters);
             shared.counters.expired.add(1);
             if entry.state == TcpState::SynProxied {
                 syn_proxy::expired(shared, entry, aside);
             }
+            true
         });
+        sweep::walk(self, shared, now);
         syn_proxy::retry(shared, self, now);
         self.persistence.sweep(now);
     }
@@ -307,6 +334,9 @@ impl<F: Frame> Pipeline<F> {
                 tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
+                guard: GuardState::default(),
+                samplers: Samplers::default(),
+                limits: Limiters::new(setup.seed),
                 syn: SynState::new(setup.cookie_secret),
                 all_counters: setup.all_counters.clone(),
                 steered: false,
@@ -338,6 +368,13 @@ impl<F: Frame> Pipeline<F> {
         }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        if sweep::needed(&old, snapshot) {
+            self.v4.sweep.start();
+            self.v6.sweep.start();
+        }
+        self.shared.guard.configure(&old, snapshot);
+        self.shared.samplers.configure(snapshot);
+        self.shared.limits.configure(snapshot);
         let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
         self.fragments_v4.idents().share(workers);
         self.fragments_v6.idents().share(workers);
@@ -389,8 +426,9 @@ impl<F: Frame> Pipeline<F> {
         self.shared.steered = steered;
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
+        let guard = self.shared.guard.on && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
-            if let Some(verdict) = self.classify(slot as u8, frame, steer, steered, now) {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, guard, steered, now) {
                 verdicts[slot] = verdict;
             }
         }
@@ -414,6 +452,7 @@ impl<F: Frame> Pipeline<F> {
         slot: u8,
         frame: &mut F,
         steer: bool,
+        guard: bool,
         steered: bool,
         now: u32,
     ) -> Option<Verdict> {
@@ -433,16 +472,28 @@ impl<F: Frame> Pipeline<F> {
         if checksum.transport_bad {
             return Some(Verdict::Drop(DropReason::BadTransportChecksum));
         }
+        let full_checksums = port.full_checksums;
         match flow::parse(frame.bytes(), &port.mac, checksum.ip_good) {
             Ok(Parsed::V4(flow)) => {
-                let fill = checksum.transport_partial | port.full_checksums;
+                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
+                    return Some(verdict);
+                }
+                let fill = checksum.transport_partial | full_checksums;
                 enter(&self.shared, &mut self.batch_v4, slot, flow, fill, role, steer)
             }
             Ok(Parsed::V6(flow)) => {
-                let fill = checksum.transport_partial | port.full_checksums;
+                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
+                    return Some(verdict);
+                }
+                let fill = checksum.transport_partial | full_checksums;
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
-            Ok(other) => Some(self.not_a_flow(frame, other, steer, now)),
+            Ok(other) => {
+                if guard && let Some(verdict) = guard::other(&mut self.shared, frame, now) {
+                    return Some(verdict);
+                }
+                Some(self.not_a_flow(frame, other, steer, now))
+            }
             Err(reason) => Some(self.refused(frame, reason, steered, now)),
         }
     }

@@ -5,10 +5,15 @@
 //! session may keep them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::guard::Guard;
+use super::limits::Limits;
+use super::mirror::MirrorId;
+use super::policy::Policy;
 use super::selection::Selection;
 pub use super::snat::rules::{Forward, Snat, SnatRules};
 use crate::rewrite::proxy_protocol::Version;
@@ -139,6 +144,12 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// What it does with its sessions beyond forwarding them.
+    pub policy: Policy,
+    /// What it and its sources may do at most.
+    pub limits: Limits,
+    /// Where its packets are copied to.
+    pub mirror: Option<MirrorId>,
     /// How servers are told the client's address.
     pub introduction: Introduction,
     /// UDP destination port of a tunnel (`gue`, `vxlan`).
@@ -239,6 +250,15 @@ pub struct Snapshot {
     pub worker_of: [u8; BUCKETS],
     /// Egress SNAT; see [`Snapshot::set_snats`].
     pub snat: SnatRules,
+    /// The packet filter and what else is looked at before any session.
+    pub guard: Arc<Guard>,
+}
+
+impl Snapshot {
+    /// How many workers there are.
+    pub fn workers(&self) -> u32 {
+        self.worker_of.iter().max().map_or(1, |last| u32::from(*last) + 1)
+    }
 }
 
 /// A plain service without a name: what a test, or a key the file leaves out, does not say.
@@ -252,6 +272,9 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            mirror: None,
             introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,
@@ -308,6 +331,7 @@ impl Default for Snapshot {
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
             snat: SnatRules::default(),
+            guard: Arc::default(),
         }
     }
 }

@@ -360,11 +360,12 @@ fn challenge<A: Family, F: Frame>(
     };
     let key = item.flow.key;
     let claim = Claim { key, isn: syn.seq, timestamps: syn.options.timestamps.is_some() };
-    let mss = syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]);
+    let policy = shared.snapshot.services[usize::from(service.0)].policy;
+    let mss = policy.clamp_mss(syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]));
     let cookie = shared.syn.cookies.mint(&claim, mss, now);
     let headers = (A::TRANSPORT + tcp::HEADER_LEN) as u16;
     let mut answer = Made::plain(cookie, syn.seq.wrapping_add(1), SYN | ACK);
-    answer.options.mss = Some(shared.fits_all_ports.saturating_sub(headers));
+    answer.options.mss = Some(policy.clamp_mss(shared.fits_all_ports.saturating_sub(headers)));
     if let Some(timestamps) = syn.options.timestamps {
         let offer = Offer {
             window_scale: syn.options.window_scale,
@@ -458,6 +459,7 @@ fn open<A: Family, F: Frame>(
     let timeouts = &shared.snapshot.services[usize::from(service.0)].timeouts;
     let timeout = tcp_state::timeout(TcpState::SynProxied, timeouts);
     lane.table.set_state(id, TcpState::SynProxied, timeout, now);
+    shared.limits.moved(lane.table.get(id), TcpState::SynSent, &shared.counters);
     let forward_end = redeemed.isn.wrapping_add(1);
     let timestamps = segment.options.timestamps;
     let offer = timestamps.map_or_else(Offer::default, |t| Offer::of_timestamp(t.echo));
@@ -712,9 +714,10 @@ fn close<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId, no
 }
 
 /// Ends a session that another takes the place of.
-fn end<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId) {
+fn end<A: Family, F>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId) {
     let entry = lane.table.remove(id);
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+    let Shared { counters, limits, .. } = shared;
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
 }
 
 /// Passes a frame on that Shunt has made of a packet of the session, with the addresses of the side it

@@ -9,13 +9,14 @@
 //! registry that gives out the ids.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
-use super::selection;
+use super::{guard, selection};
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot, Snat, SnatRules,
@@ -116,6 +117,7 @@ pub fn compile(
         local_v6: HashMap::new(),
         worker_of: worker_of(config.node.workers.len()),
         snat: SnatRules::default(),
+        guard: Arc::new(guard::compile(config)),
     };
     for (service, id) in config.services.iter().zip(0..) {
         add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
@@ -235,6 +237,9 @@ fn add_service(
         timeouts: service.timeouts,
         selection: selection::compile(config, service, &ids, id),
         servers: ids,
+        policy: service.policy,
+        limits: service.limits,
+        mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
         introduction: service.introduction,
         tunnel_port: service.tunnel_port,
         vni: service.vni,

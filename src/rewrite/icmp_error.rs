@@ -9,7 +9,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::wire::bytes::{get_u16, get_u32, set_u16};
-use crate::wire::flow::{Address, FlowKey, Protocol};
+use crate::wire::flow::{Address, FlowKey, Protocol, tcp_flags};
 use crate::wire::quoted::{self, Quoted, Unusable};
 use crate::wire::{checksum, icmpv4, icmpv6, ipv4, ipv6};
 
@@ -185,8 +185,9 @@ fn set_transport<A: Address>(transport: &mut [u8], to: &Translation<A>, addresse
         }
         Protocol::Tcp => {
             words.shift(4, to.sequence);
-            // An acknowledgement number that is cut off is not there.
-            if words.bytes.len() >= 12 {
+            // What is cut off is not there, and without the flag the number means nothing.
+            let acknowledges = words.bytes.get(13).is_none_or(|flags| flags & tcp_flags::ACK != 0);
+            if words.bytes.len() >= 12 && acknowledges {
                 words.shift(8, to.acknowledgement);
             }
             if words.bytes.len() >= 18 {

@@ -4,10 +4,12 @@
 //! updates checksums by difference (RFC 1624), so the cost does not depend on the packet's length.
 #![forbid(unsafe_code)]
 
+pub mod dscp;
 pub mod ethernet;
 pub mod fragment;
 pub mod icmp_error;
 pub mod insert;
+pub mod mss;
 pub mod nat;
 pub mod proxy_protocol;
 pub mod sequence;

@@ -266,8 +266,10 @@ fn sum_of_packet<A: Address>(packet: &[u8], key: &FlowKey<A>) -> u16 {
     let simple = if A::V6 {
         packet[6] == protocol
     } else {
-        // No options, no fragment.
-        packet[0] == 0x45 && u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0
+        // No options, no fragment, no ICMP error about the flow.
+        packet[0] == 0x45
+            && u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0
+            && packet[9] == protocol
     };
     let summed = match key.protocol {
         Protocol::Tcp => simple,

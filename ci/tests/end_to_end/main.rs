@@ -10,7 +10,9 @@
 
 mod bulk;
 mod commands;
+mod connections;
 mod failure;
+mod guard;
 mod http;
 mod introduce;
 mod lifecycle;
@@ -19,6 +21,8 @@ mod paths;
 mod reach;
 mod rig;
 mod rig_itself;
+mod selection;
 mod servers;
 mod snat;
+mod syn_proxy;
 mod view;

@@ -318,6 +318,50 @@ fn errors_that_are_not_passed_on() {
     }
 }
 
+/// A blind attacker does not know the sequence numbers (RFC 5927).
+#[test]
+fn errors_about_segments_that_cannot_be_in_flight() {
+    // After the SYN; the least window that is granted is 16 MiB.
+    const MARK: u32 = 0x1020_3041;
+    const WINDOW: u32 = 1 << 24;
+    for mode in [Mode::Nat, Mode::FullNat] {
+        for family in Family::BOTH {
+            let mut rig = Rig::new(Net::two_armed(1).usual(mode));
+            let session = Session::open(&mut rig, family, Protocol::Tcp, mode);
+            let router = session.inner_router();
+            let at = if family == Family::V4 { 24 } else { 44 };
+            for (sequence, plausible) in [
+                (MARK, true),
+                (MARK - WINDOW, true),
+                (MARK + 1, false),
+                (MARK - WINDOW - 1, false),
+                (MARK ^ (1 << 31), false),
+            ] {
+                let quote = |packet: &Packet| {
+                    let mut quote = whole(packet);
+                    quote[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
+                    quote
+                };
+                if plausible {
+                    session.to_client(&mut rig, "in flight", router, router, KINDS[2], &quote);
+                    session.to_server(&mut rig, "in flight", router, router, KINDS[2], &quote);
+                    continue;
+                }
+                let why = DropReason::IcmpOutOfWindow;
+                let macs = (server_mac(11), rig.net.server_side_mac());
+                let (dst, quoted) = (session.local.ip(), quote(&session.sent[1]));
+                let error = icmp_error(macs, router, dst, 64, UNREACHABLE, 0, &quoted);
+                refused(&mut rig, "not in flight", &error, Some(session.local), why);
+                let (dst, quoted) = (session.vip.ip(), quote(&session.answered[1]));
+                let error =
+                    icmp_error((ROUTER_MAC, FRONT_MAC), router, dst, 64, UNREACHABLE, 0, &quoted);
+                let changes = Changes::none().dropped(why);
+                rig.step("not in flight", FRONT, &error, Some(session.client), changes, &[]);
+            }
+        }
+    }
+}
+
 /// What is about the kernel's own packets goes to the kernel, as before.
 #[test]
 fn errors_for_the_node_itself_go_to_the_kernel() {

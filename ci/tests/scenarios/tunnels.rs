@@ -11,7 +11,10 @@ use shunt::wire::DropReason::{NeighborUnresolved, PacketTooBig};
 use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
-use crate::frames::{ACK, FIN_ACK, PSH_ACK, SYN, mend_ipv4_checksum, packet_too_big, tcp, udp};
+use crate::fragments::split;
+use crate::frames::{
+    ACK, FIN_ACK, PSH_ACK, SYN, icmp_error, mend_ipv4_checksum, packet_too_big, tcp, udp,
+};
 use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::{Rig, Sent};
 
@@ -452,4 +455,42 @@ fn servers_of_two_families_share_the_clients_of_each() {
     }
     assert_eq!(rig.active(ServerId(1)), 10);
     assert_eq!(rig.active(ServerId(2)), 10);
+}
+
+/// Errors about the server's answers come to the VIP: they are for the server, and so are fragments.
+#[test]
+fn errors_about_answers_and_fragments_go_the_same_way() {
+    for talk in talks() {
+        for workers in [1, 2] {
+            let mut rig = Rig::new(net(Net::two_armed(workers), talk.mode, talk.outer));
+            let opening = talk.packet(&rig, SYN, b"");
+            talk.passes(&mut rig, "first", &opening, true);
+            let like = talk.learn(&rig);
+            let port = if talk.protocol == Protocol::Tcp { 80 } else { 53 };
+            let vip = SocketAddr::new(talk.inner.vip(), port);
+            let answer = match talk.protocol {
+                Protocol::Tcp => tcp(vip, talk.client, ACK),
+                _ => udp(vip, talk.client),
+            };
+            let (macs, router) = ((ROUTER_MAC, FRONT_MAC), talk.inner.router());
+            let quote = &answer.bytes()[14..];
+            let error = icmp_error(macs, router, vip.ip(), 64, [(3, 4), (2, 0)], 1300, quote);
+            let out = talk.outer(&rig, &error, 0, &like);
+            let changes = Changes::none().forward(talk.id(), &error).tx(BACK, &out);
+            let changes = changes.add("icmp_errors", 1);
+            let what = format!("{:?} {:?} in {:?}", talk.mode, talk.inner, talk.outer);
+            rig.step(&what, FRONT, &error, Some(talk.client), changes, &[(BACK, out)]);
+
+            if talk.protocol == Protocol::Tcp || workers != 1 {
+                continue;
+            }
+            let whole = talk.packet(&rig, 0, &[5; 2000]);
+            for (n, piece) in split(&whole, 7, 1208).into_iter().enumerate() {
+                let out = talk.outer(&rig, &piece, n as u16, &like);
+                let changes = Changes::none().forward(talk.id(), &piece).tx(BACK, &out);
+                let changes = changes.add("fragments", 1);
+                rig.step(&what, FRONT, &piece, Some(talk.client), changes, &[(BACK, out)]);
+            }
+        }
+    }
 }

@@ -175,7 +175,7 @@ fn create<A: Family, F: Frame>(
     opening: &Opening<A>,
     now: u32,
 ) -> Result<SessionId, DropReason> {
-    let Shared { snapshot, hops, counters, .. } = shared;
+    let Shared { snapshot, hops, counters, limits, .. } = shared;
     let &Opening { rule, from_inside, to, hairpin } = opening;
     // The way to an address of the pool is through this pipeline once more; the way inside stands in.
     let (forward_hop, reply_hop) = match (hairpin, from_inside) {
@@ -213,8 +213,9 @@ fn create<A: Family, F: Frame>(
     };
     match lane.table.insert(session, now) {
         Ok(id) => {
+            let entry = lane.table.get_mut(id);
+            entry.extras = entry.extras.with(limits.opened(entry, counters));
             if hairpin {
-                let entry = lane.table.get_mut(id);
                 entry.extras = entry.extras.with(Extras::HAIRPIN);
             }
             counters.server(server_id).created.add(1);

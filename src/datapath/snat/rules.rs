@@ -7,6 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use crate::datapath::family::Family;
+use crate::datapath::policy::{MidStream, OnServerDown, Policy as SessionPolicy};
 use crate::datapath::snapshot::{LocalAddress, PortId, Server, Service, Snapshot, Timeouts};
 use crate::session::mappings::{Behavior, Policy};
 use crate::session::{Mode, ServerId, ServiceId};
@@ -14,6 +15,15 @@ use crate::wire::flow::{Address, FlowKey, Protocol};
 
 /// The most rules a node can have.
 pub const MAX_SNATS: usize = 64;
+
+/// Its sessions have no server that goes down, and end in silence.
+const NO_POLICY: SessionPolicy = SessionPolicy {
+    mid_stream: MidStream::Drop,
+    reset_on_expiry: false,
+    on_server_down: OnServerDown::Keep,
+    mss: 0,
+    dscp: None,
+};
 
 /// A rule: who is translated to what.
 #[derive(Clone, Debug)]
@@ -153,6 +163,7 @@ impl Snapshot {
                 name: snat.name.clone(),
                 mode: Mode::Snat,
                 timeouts: snat.timeouts,
+                policy: NO_POLICY,
                 ..Default::default()
             });
             for _ in 0..2 {

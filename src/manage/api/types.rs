@@ -341,7 +341,7 @@ pub struct Session {
     /// The real server; in `snat` the remote host, or the one inside when it was opened from outside.
     pub server: SocketAddr,
     /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
-    /// `closed` or `syn_proxied`.
+    /// `time_wait`, `closed`, `contested` (a reset was seen that may be forged) or `syn_proxied`.
     pub state: String,
     /// `nat`, `fullnat`, `dr` or `snat`.
     pub mode: String,
@@ -525,6 +525,18 @@ pub struct Worker {
     pub toa_no_room: u64,
     /// Commands from management that wait for room in the queue.
     pub commands_waiting: usize,
+    /// TCP resets sent to the ends of sessions that ended.
+    pub resets_sent: u64,
+    /// Sessions that were ended since their server was down or gone.
+    pub sessions_ended_with_server: u64,
+    /// TCP sessions whose handshake is not complete.
+    pub sessions_half_open: u64,
+    /// Packets of sources that had no place in the table of source limits.
+    pub sources_untracked: u64,
+    /// Copies made for sensors; transmitted ones are in `originated_packets`.
+    pub mirrored_packets: u64,
+    /// Copies that could not be made.
+    pub mirror_missed_packets: u64,
 }
 
 /// `GET /v1/neighbors`
@@ -570,4 +582,24 @@ pub struct Drop {
     pub count: DropCount,
     /// Packets since the start, by worker.
     pub packets_by_worker: Vec<u64>,
+}
+
+/// `GET /v1/filters`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// The rules of the packet filter, in their order.
+    pub filters: Vec<Filter>,
+}
+
+/// A rule of the packet filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Its name.
+    pub name: String,
+    /// `allow`, `drop`, `reject` or `limit`.
+    pub action: String,
+    /// Packets it was the first to match, since the start.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
