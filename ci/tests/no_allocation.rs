@@ -15,13 +15,14 @@ use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::pipeline::{Pipeline, Setup};
 use shunt::datapath::snapshot::{
     LocalAddress, LocalAddresses, Port, PortId, PortRole, Route, RouteTarget, Server, Service,
-    Side, Snapshot, Timeouts,
+    Side, Snapshot, SynProxy, Timeouts,
 };
 use shunt::io::memory::{MemoryFrame, MemoryIo};
 use shunt::sched::SchedulerKind;
+use shunt::session::syn_cookie::{Claim, SynCookies};
 use shunt::session::{Mode, ServerId, ServiceId};
 use shunt::wire::DropReason;
-use shunt::wire::flow::Protocol;
+use shunt::wire::flow::{FlowKey, Protocol};
 use shunt::worker::control::{Command, Event, NeighborUpdate};
 use shunt::worker::{Peers, Worker};
 
@@ -422,6 +423,53 @@ fn packets_cost_no_allocation() {
             }
         }
     }
+}
+
+/// A flood of SYNs to a proxied service, clients that return their cookies, a server that is asked
+/// three times and says nothing.
+#[test]
+fn the_syn_proxy_costs_none() {
+    let mut first = snapshot(1, Mode::Nat, SchedulerKind::Wrr, 2);
+    first.services[0].syn_proxy = SynProxy::On;
+    let mut rig = Rig::new(first, 1, 4096);
+    for n in 0..2 {
+        rig.resolve(BACK, server_address(n));
+    }
+    rig.resolve(FRONT, CLIENT);
+    let segment = |port: u16, ack: Option<u32>| {
+        let ip = PacketBuilder::ethernet2(HOST, MACS[0]).ipv4(CLIENT.octets(), VIP.octets(), 64);
+        let tcp = match ack {
+            None => ip.tcp(port, 80, 7, 1024).syn(),
+            Some(ack) => ip.tcp(port, 80, 8, 1024).ack(ack),
+        };
+        let mut bytes = Vec::new();
+        tcp.write(&mut bytes, b"").unwrap();
+        bytes
+    };
+    let mut cookies = SynCookies::new(1);
+    allocations();
+    for port in 0..8000 {
+        rig.arrive(FRONT, &segment(1024 + port, None));
+        rig.turn();
+    }
+    for sport in 1024..4096 {
+        let (src, dst) = (CLIENT, VIP);
+        let key = FlowKey { src, dst, sport, dport: 80, protocol: Protocol::Tcp };
+        let claim = Claim { key, isn: 7, timestamps: false };
+        let cookie = cookies.mint(&claim, 536, rig.now);
+        rig.arrive(FRONT, &segment(sport, Some(cookie.wrapping_add(1))));
+        rig.arrive(FRONT, &segment(sport, Some(cookie)));
+        rig.turn();
+    }
+    assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 3072);
+    rig.pass(10_000);
+    assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 0);
+    // SYNs and resets of its own are frames that the ports in memory allocate in place of a pool.
+    let own = rig.counters[0].originated.get() - rig.counters[0].consumed.get();
+    assert_eq!((own, allocations()), (2880, 2880));
+    let service = rig.counters[0].service(ServiceId(0));
+    assert_eq!((service.syn_cookies_sent.get(), service.syn_cookies_accepted.get()), (8000, 3072));
+    assert_eq!(service.syn_cookies_rejected.get() + rig.drops(DropReason::SynProxyWaiting), 3072);
 }
 
 /// Clients that nobody has seen, each a next hop that never answers, push one another out of the

@@ -28,14 +28,42 @@ use crate::wire::flow::Flow;
 const TRIES: usize = 8;
 
 /// Makes a session for the client's packet, which no session knows and which may open one.
-#[cold]
-#[inline(never)]
+///
+/// The verdict, if there is none, may be that the packet goes to another worker with a question; it
+/// then comes back and is here again, with the answer.
 pub(super) fn session<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     frame: &mut F,
     item: &Item<A>,
     service_id: ServiceId,
+    now: u32,
+) -> Result<SessionId, Verdict> {
+    make(shared, lane, frame, item, service_id, true, now)
+}
+
+/// The same for the first fragment of a datagram, which goes by neither connection id nor what another
+/// worker knows: its note has its ports.
+pub(super) fn session_here<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    service_id: ServiceId,
+    now: u32,
+) -> Result<SessionId, Verdict> {
+    make(shared, lane, frame, item, service_id, false, now)
+}
+
+#[cold]
+#[inline(never)]
+fn make<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    service_id: ServiceId,
+    whole: bool,
     now: u32,
 ) -> Result<SessionId, Verdict> {
     let flow = &item.flow;
@@ -49,26 +77,20 @@ pub(super) fn session<A: Family, F: Frame>(
     if connection_limit::service_is_full(shared, service_id) {
         return Err(refuse::refuse(shared, frame, flow, DropReason::ServiceLimit, now));
     }
-    if let Some(asked) = persist::ask(shared, frame, flow, service_id) {
-        return Err(asked);
-    }
-    session_here(shared, lane, frame, item, service_id, now)
-}
-
-/// The same without asking another worker: for a fragment, whose ports travel with it in the note.
-pub(super) fn session_here<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    frame: &mut F,
-    item: &Item<A>,
-    service_id: ServiceId,
-    now: u32,
-) -> Result<SessionId, Verdict> {
-    let flow = &item.flow;
-    let service = &shared.snapshot.services[usize::from(service_id.0)];
+    let named = match whole {
+        true => quic_route::server(&shared.snapshot, service_id, frame, flow),
+        false => None,
+    };
+    let elsewhere = persist::ask(shared, frame, flow, service_id);
     let hash = placed_by(service, flow, frame);
-    let result = server(shared, lane, frame, flow, service_id, hash, now)
-        .and_then(|server| create(shared, lane, flow, service_id, server, hash, now));
+    let server = match (named, elsewhere) {
+        (Some(server), _) => Ok(server),
+        (None, Some(ask)) if whole => return Err(ask),
+        (None, Some(_)) => scheduled(shared, lane, service_id, hash),
+        (None, None) => persist::server(shared, lane, frame, flow, service_id, hash, now),
+    };
+    let result =
+        server.and_then(|server| create(shared, lane, flow, service_id, server, hash, now));
     lane.balancer.readmit(service_id);
     result.map_err(|reason| refused(shared, frame, flow, reason, now))
 }
@@ -87,7 +109,8 @@ pub(super) fn refused<A: Family, F: Frame>(
     }
 }
 
-/// Makes the session with this server, or with the next ones if it cannot have it.
+/// Makes the session with this server, or with the next ones if it cannot have it. Those that were
+/// tried stay excluded until they are readmitted.
 fn create<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
@@ -109,24 +132,6 @@ fn create<A: Family, F: Frame>(
         }
     }
     new_flow::create_with(shared, lane, &flow.key, service_id, server, now)
-}
-
-/// The server for the session. Those excluded on the way stay so until [`Balancer::readmit`].
-///
-/// [`Balancer::readmit`]: super::balancer::Balancer::readmit
-fn server<A: Family, F: Frame>(
-    shared: &Shared<F>,
-    lane: &mut Lane<A>,
-    frame: &F,
-    flow: &Flow<A>,
-    service_id: ServiceId,
-    hash: u64,
-    now: u32,
-) -> Result<ServerId, DropReason> {
-    if let Some(server) = quic_route::server(&shared.snapshot, service_id, frame, flow) {
-        return Ok(server);
-    }
-    persist::server(shared, lane, frame, flow, service_id, hash, now)
 }
 
 /// The scheduler's choice among the servers that have room for a connection.

@@ -1,9 +1,11 @@
 //! TCP on the established path: where a segment stands in its connection. The rules are
-//! [`crate::session::connection`]'s; this reads the segment and writes the session.
+//! [`crate::session::connection`]'s; this reads the segment and writes the session. A SYN has its
+//! maximum segment size clamped here, too.
 
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::Shared;
+use crate::rewrite::mss;
 use crate::session::connection::{self, Connection, Outcome, Segment};
 use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table, TcpState, tcp_state};
 use crate::wire::flow::{Flow, tcp_flags};
@@ -70,6 +72,7 @@ pub(super) fn follow<A: Family, F: Frame>(
     if opens && entry.state == TcpState::SynSent && !server.is_some_and(|server| server.up) {
         return Outcome::Reopen;
     }
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
     let mut followed = connection_of(entry);
     let outcome = connection::follow(&mut followed, direction, &segment);
     if outcome != Outcome::Pass {
@@ -79,12 +82,36 @@ pub(super) fn follow<A: Family, F: Frame>(
     take_over(entry, &followed);
     if followed.state != entry.state {
         // A session may outlive its service in the configuration; it then keeps its timeout.
-        let service = shared.snapshot.services.get(usize::from(entry.service.0));
         let timeout = service
             .map_or(entry.timeout, |service| tcp_state::timeout(followed.state, &service.timeouts));
         table.set_state(id, followed.state, timeout, now);
     }
+    if segment.flags & tcp_flags::SYN != 0
+        && let Some(service) = service
+        && service.policy.mss != 0
+    {
+        mss::clamp::<A>(frame.bytes_mut(), service.policy.mss);
+    }
     Outcome::Pass
+}
+
+/// Begins a session that was made from a segment of the client in mid-stream, which was passed on:
+/// established in all likelihood, but nobody has confirmed it yet.
+pub(super) fn adopt<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    table: &mut Table<A>,
+    id: SessionId,
+    segment: &Segment,
+    now: u32,
+) {
+    let entry = table.get_mut(id);
+    let mut adopted = connection_of(entry);
+    connection::adopt(&mut adopted, segment);
+    take_over(entry, &adopted);
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    let timeout = service
+        .map_or(entry.timeout, |service| tcp_state::timeout(adopted.state, &service.timeouts));
+    table.set_state(id, adopted.state, timeout, now);
 }
 
 fn connection_of<A>(entry: &Entry<A>) -> Connection {
@@ -111,18 +138,24 @@ fn read<A: Family>(
     frame: &[u8],
     flow: &Flow<A>,
 ) -> Segment {
-    let packet = tcp::Packet::new_unchecked(&frame[A::TRANSPORT..usize::from(flow.frame_len)]);
     // The other side's numbers are shifted on their way here, and so are acknowledgements of them.
     let shift = match direction {
         _ if !entry.extras.has(Extras::SHIFTED) => 0,
         Direction::Forward => aside.reply_shift,
         Direction::Reply => aside.forward_shift,
     };
+    let segment = first(frame, flow);
+    Segment { ack: segment.ack.wrapping_sub(shift), ..segment }
+}
+
+/// Reads a segment of which no session is known.
+pub(super) fn first<A: Family>(frame: &[u8], flow: &Flow<A>) -> Segment {
+    let packet = tcp::Packet::new_unchecked(&frame[A::TRANSPORT..usize::from(flow.frame_len)]);
     Segment {
         flags: flow.tcp_flags,
         seq: packet.seq(),
         len: packet.sequence_len(),
-        ack: packet.ack().wrapping_sub(shift),
+        ack: packet.ack(),
         scale: match flow.tcp_flags & tcp_flags::SYN {
             0 => 0,
             _ => window_scale(packet.options()).unwrap_or(0),

@@ -129,6 +129,10 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// TCP resets sent to the ends of sessions that ended; each is in `originated` too.
+    pub resets: Cell,
+    /// Sessions that were ended since their server was down or gone.
+    pub ended_with_server: Cell,
     /// Fragments forwarded; in `tx`.
     pub fragments: Cell,
     /// Fragments that came before the first of their packet and had to wait.
@@ -171,6 +175,8 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            resets: Cell::default(),
+            ended_with_server: Cell::default(),
             fragments: Cell::default(),
             fragments_held: Cell::default(),
             toa_no_room: Cell::default(),

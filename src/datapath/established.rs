@@ -147,13 +147,18 @@ fn exceeded_mtu<A: Family, F: Frame>(
 /// Holds a packet until its next hop is known.
 #[cold]
 pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+    ask(shared, hop_ref, now);
+    Verdict::Hold(hop_ref)
+}
+
+/// Asks the management thread for a next hop, unless it was asked just now.
+pub(super) fn ask<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) {
     // Asked is asked for a second: not while the question would be lost.
     if !shared.notices.is_full()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
     {
         shared.notify(Notice::Wanted(port, address));
     }
-    Verdict::Hold(hop_ref)
 }
 
 /// A packet whose session the tag comparison did not find at once: another session shares its tag,
@@ -192,7 +197,7 @@ pub(super) fn next_hop<A: Family, F: Frame>(
 
 /// Looks a session's next hop up again, since routes changed.
 #[cold]
-fn renew_hop<A: Family, F: Frame>(
+pub(super) fn renew_hop<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     entry: &mut Entry<A>,
     direction: Direction,

@@ -8,8 +8,8 @@ use super::introduce;
 use super::pipeline::{Item, Shared};
 use super::syn_proxy;
 use super::verdict::Verdict;
-use crate::rewrite::sequence;
-use crate::session::{Direction, Extras, SessionId, Table};
+use crate::rewrite::{dscp, sequence};
+use crate::session::{Direction, Entry, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
@@ -24,6 +24,9 @@ pub(super) fn apply<A: Family, F: Frame>(
 ) -> Option<Verdict> {
     let extras = table.get(id).extras;
     debug_assert!(extras != Extras::NONE);
+    if extras.has(Extras::MARKED) {
+        mark(shared, table.get(id), frame);
+    }
     if extras.has(Extras::INTRODUCED) {
         introduce::apply(shared, table, frame, item, id, direction);
     } else if extras.has(Extras::SHIFTED) {
@@ -37,4 +40,12 @@ pub(super) fn apply<A: Family, F: Frame>(
         return Some(crossed::leave(shared, table, frame, item, id, direction, now));
     }
     None
+}
+
+/// Gives the packet the DSCP of its service, in either direction.
+fn mark<A: Family, F: Frame>(shared: &Shared<F>, entry: &Entry<A>, frame: &mut F) {
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    if let Some(dscp) = service.and_then(|service| service.policy.dscp) {
+        dscp::set::<A>(frame.bytes_mut(), dscp);
+    }
 }

@@ -31,7 +31,7 @@ use crate::io::BURST;
 use crate::rewrite::ethernet;
 use crate::rewrite::fragment::TranslateFragment;
 use crate::rewrite::nat::Deltas;
-use crate::session::{Direction, Extras, SessionId};
+use crate::session::{Direction, Extras, SessionId, TcpState};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, FlowKey, Protocol};
@@ -210,7 +210,9 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         return icmp::time_exceeded(shared, frame, &flow, now);
     }
     // Who shifts sequence numbers needs whole segments.
-    if entry.extras.has(Extras::SHIFTED.with(Extras::INTRODUCED)) {
+    if entry.extras.has(Extras::SHIFTED.with(Extras::INTRODUCED))
+        || entry.state == TcpState::SynProxied
+    {
         return Verdict::Drop(DropReason::Fragment);
     }
     entry.last_seen = now;

@@ -29,7 +29,7 @@ use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::icmp_error::{IcmpError, Translation};
 use crate::session::sequence::near;
-use crate::session::{Aside, Direction, Entry, Extras};
+use crate::session::{Aside, Direction, Entry, Extras, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, Protocol};
 use crate::wire::quoted::{Quoted, Unusable};
@@ -207,6 +207,10 @@ fn is_plausible<A>(
         Direction::Forward => (Direction::Reply, entry.reply_end, reply),
         Direction::Reply => (Direction::Forward, entry.forward_end, forward),
     };
+    // The server has seen nothing of the client yet, and the marks mean something else.
+    if entry.state == TcpState::SynProxied {
+        return false;
+    }
     if quoted.key.protocol != Protocol::Tcp || !entry.scales.known(sender) {
         return true;
     }

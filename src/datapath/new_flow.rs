@@ -1,7 +1,10 @@
 //! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
 //! dropped and the reason says why.
 
+use hashbrown::HashSet;
+
 use super::choose;
+use super::connection;
 use super::crossed;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
@@ -10,16 +13,19 @@ use super::introduce;
 use super::one_packet;
 use super::persist;
 use super::pipeline::{Item, Lane, Shared};
-use super::snapshot::{LocalAddress, Snapshot};
+use super::policy::MidStream;
+use super::refuse;
+use super::snapshot::{LocalAddress, Server, Snapshot};
 use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
+    Direction, Extras, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState,
+    tcp_state,
 };
 use crate::wire::DropReason;
-use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
+use crate::wire::flow::{Flow, FlowKey, Protocol, tcp_flags};
 
 /// Opens a session for the packet if a service listens for it.
 pub(super) fn open<A: Family, F: Frame>(
@@ -57,7 +63,7 @@ pub(super) fn open<A: Family, F: Frame>(
         return one_packet::forward(shared, lane, frame, item, service, now);
     }
     if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
-        return Verdict::Drop(DropReason::NoSession);
+        return mid_stream(shared, lane, frame, item, service, now);
     }
     match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
@@ -80,10 +86,68 @@ pub(super) fn replace<A: Family, F: Frame>(
     open(shared, lane, frame, item, now)
 }
 
-/// Only a SYN opens a connection.
+/// Only a plain SYN opens a connection; that data comes with it does not matter, nor do the bits of
+/// ECN, which parsing leaves out.
 fn opens_connection(flags: u8) -> bool {
-    use tcp_flags::{ACK, FIN, RST, SYN};
-    flags & (SYN | ACK | RST | FIN) == SYN
+    flags & !tcp_flags::PSH == tcp_flags::SYN
+}
+
+/// A segment of a connection that no session is known for.
+#[cold]
+#[inline(never)]
+fn mid_stream<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    service: ServiceId,
+    now: u32,
+) -> Verdict {
+    use tcp_flags::{ACK, RST, SYN};
+    let flow = &item.flow;
+    match shared.snapshot.services[usize::from(service.0)].policy.mid_stream {
+        MidStream::Reset => refuse::refuse(shared, frame, flow, DropReason::NoSession, now),
+        MidStream::Adopt if flow.tcp_flags & (SYN | RST | ACK) == ACK => {
+            match choose::session(shared, lane, frame, item, service, now) {
+                Ok(id) => {
+                    // Read before it is rewritten; taken up after, so that it does not confirm itself.
+                    let segment = connection::first(frame.bytes(), flow);
+                    let verdict =
+                        established::act(shared, lane, frame, item, id, Direction::Forward, now);
+                    connection::adopt(shared, &mut lane.table, id, &segment, now);
+                    verdict
+                }
+                Err(verdict) => verdict,
+            }
+        }
+        MidStream::Drop | MidStream::Adopt => Verdict::Drop(DropReason::NoSession),
+    }
+}
+
+/// A segment of a real server that no session is known for.
+fn stray<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &Lane<A>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    now: u32,
+) -> Verdict {
+    let FlowKey { src, sport, protocol, .. } = flow.key;
+    if protocol == Protocol::Tcp && lane.resets_strays.contains(&(src, sport)) {
+        return refuse::refuse(shared, frame, flow, DropReason::NoSession, now);
+    }
+    Verdict::Drop(DropReason::NoSession)
+}
+
+/// The servers whose stray segments are answered with a reset.
+pub(super) fn resets_strays<A: Family>(snapshot: &Snapshot) -> HashSet<(A, u16)> {
+    let of = |server: &Server| {
+        let service = snapshot.services.get(usize::from(server.service.0))?;
+        let resets =
+            service.protocol == Protocol::Tcp && service.policy.mid_stream == MidStream::Reset;
+        Some((A::from_ip(server.address).filter(|_| resets)?, server.port))
+    };
+    snapshot.servers.iter().filter_map(of).collect()
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
@@ -97,7 +161,7 @@ pub(super) fn without_service<A: Family, F: Frame>(
     let key = &item.flow.key;
     match A::local(&shared.snapshot, key.dst) {
         Some(LocalAddress::Vip) => Verdict::Drop(DropReason::NoService),
-        Some(LocalAddress::Lip(_)) => Verdict::Drop(DropReason::NoSession),
+        Some(LocalAddress::Lip(_)) => stray(shared, lane, frame, &item.flow, now),
         Some(LocalAddress::Port(_)) => {
             // The kernel drops what is not finished: the answers to health checks, for instance.
             if item.fill_checksum {
@@ -108,7 +172,7 @@ pub(super) fn without_service<A: Family, F: Frame>(
         // It came back to a local address.
         None if item.crossed => Verdict::Drop(DropReason::NoSession),
         None if lane.servers.contains(&(key.src, key.sport)) => {
-            Verdict::Drop(DropReason::NoSession)
+            stray(shared, lane, frame, &item.flow, now)
         }
         None => Verdict::Drop(DropReason::NotLocal),
     }
@@ -132,6 +196,10 @@ pub(super) fn create_with<A: Family, F: Frame>(
             let service = &shared.snapshot.services[usize::from(service_id.0)];
             introduce::begin(service, &mut lane.table, id);
             crossed::begin(&mut lane.table, id);
+            if service.policy.dscp.is_some() {
+                let entry = lane.table.get_mut(id);
+                entry.extras = entry.extras.with(Extras::MARKED);
+            }
             Ok(id)
         }
         Err(error) => {

@@ -11,6 +11,8 @@
 //!   entries are not renewed: after `seconds` it has none.
 //! - A server with as many connections as it may have keeps the entry; the connection goes the way
 //!   of `overflow`.
+//! - A server that cannot have the connection (another service has its reply addresses and ports there)
+//!   keeps the entry; the connection goes to the next one.
 //! - In a full table a client is not remembered: its connection is scheduled, and counted in
 //!   `persistence_full`.
 
@@ -124,26 +126,20 @@ pub(super) fn server<A: Family, F: Frame>(
         Some(server) => server,
         None => choose::scheduled(shared, lane, service_id, hash)?,
     };
-    if let Some(address) = A::from_ip(shared.snapshot.servers[usize::from(server.0)].address) {
-        let placed = Placed { server_id: server, server: address };
-        if !lane.persistence.put(client, placed, persistence.life_ms, now) {
-            shared.counters.persistence_full.add(1);
-        }
+    let address = shared.snapshot.servers[usize::from(server.0)].address;
+    let placed = Placed { server_id: server, server: address };
+    if !lane.persistence.put(client, placed, persistence.life_ms, now) {
+        shared.counters.persistence_full.add(1);
     }
     Ok(server)
 }
 
 /// The server of the service where the client was sent: the same, or for another service of the
 /// group the one with the same address. `None` when it is down or the service has none.
-fn same_server<A: Family>(
-    snapshot: &Snapshot,
-    service_id: ServiceId,
-    placed: Placed<A>,
-) -> Option<ServerId> {
+fn same_server(snapshot: &Snapshot, service_id: ServiceId, placed: Placed) -> Option<ServerId> {
     let at = |id: ServerId| snapshot.servers.get(usize::from(id.0));
     let fits = |id: &ServerId| {
-        at(*id)
-            .is_some_and(|s| s.service == service_id && s.up && s.address == placed.server.into())
+        at(*id).is_some_and(|s| s.service == service_id && s.up && s.address == placed.server)
     };
     if fits(&placed.server_id) {
         return Some(placed.server_id);

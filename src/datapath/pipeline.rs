@@ -32,12 +32,15 @@ use super::icmp_error;
 use super::limiter::TokenBucket;
 use super::local;
 use super::local_ports::LocalPorts;
+use super::new_flow;
 use super::note::Note;
 use super::one_packet::{self, Origins};
 use super::outbox::Outbox;
 use super::persist;
+use super::reset;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::steer;
+use super::sweep::{self, Sweep};
 use super::syn_proxy::{self, Retries, SynState};
 use super::tunnel::Tunnels;
 use super::verdict::Verdict;
@@ -105,6 +108,8 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
+    /// How many of them, the first, go ahead of the burst.
+    ahead: usize,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.
     pub(super) crossed: Batch<Ipv6Addr>,
@@ -125,13 +130,39 @@ impl<F: Frame> Shared<F> {
         frame.set_len(len).then_some(frame)
     }
 
+    /// How many frames may be taken now.
+    pub(super) fn room_to_originate(&self) -> usize {
+        self.spare.len().min(self.made.remaining_capacity())
+    }
+
     /// Sends a frame made of a spare one; it is counted as originated.
-    pub(super) fn originate(&mut self, port: PortId, mut frame: F) {
+    pub(super) fn originate(&mut self, port: PortId, frame: F) {
+        self.make(self.made.len(), port, frame);
+    }
+
+    /// The same, ahead of the burst that is being worked on.
+    pub(super) fn originate_ahead(&mut self, port: PortId, frame: F) {
+        self.make(self.ahead, port, frame);
+        self.ahead += 1;
+    }
+
+    fn make(&mut self, at: usize, port: PortId, mut frame: F) {
         if self.snapshot.crosses {
             crossed::make_v4(&mut frame);
         }
         // There is room when it was taken, and frames are taken one at a time.
-        let _ = self.made.try_push((port, frame));
+        let _ = self.made.try_insert(at, (port, frame));
+    }
+
+    /// Queues what goes ahead of the burst.
+    #[inline(always)]
+    fn flush_ahead(&mut self, out: &mut Outbox<F>) {
+        if self.ahead != 0 {
+            for (port, frame) in self.made.drain(..self.ahead) {
+                out.to_port(port, frame, true);
+            }
+            self.ahead = 0;
+        }
     }
 
     /// Queues what was made.
@@ -167,6 +198,9 @@ pub(super) struct Lane<A: Family> {
     pub(super) local_ports: LocalPorts<A>,
     /// Where real servers answer from: tells an answer to nobody from a stray packet.
     pub(super) servers: HashSet<(A, u16)>,
+    /// Those of them whose stray TCP segments are answered with a reset.
+    pub(super) resets_strays: HashSet<(A, u16)>,
+    pub(super) sweep: Sweep,
     /// Servers that the SYN proxy is to ask again.
     pub(super) syn_retries: Retries<A>,
     /// Where clients of persistent services were sent.
@@ -213,6 +247,8 @@ impl<A: Family> Lane<A> {
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
+            resets_strays: HashSet::new(),
+            sweep: Sweep::default(),
             syn_retries: Retries::new(),
             persistence: Persistence::new(setup.seed),
             origins: Origins::new(),
@@ -225,6 +261,7 @@ impl<A: Family> Lane<A> {
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
+        self.resets_strays = new_flow::resets_strays(snapshot);
         self.origins = one_packet::origins(snapshot);
         let clients = persist::clients(snapshot, self.table.capacity());
         if clients != 0 {
@@ -247,13 +284,18 @@ impl<A: Family> Lane<A> {
 
     fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        table.expire(now, budget, |entry: &Entry<A>, aside: &Aside| {
+        table.expire_if(now, budget, |entry: &Entry<A>, aside: &Aside| {
+            if !reset::on_expiry(shared, entry, aside, now) {
+                return false;
+            }
             Self::closed(entry, balancer, local_ports, &shared.counters);
             shared.counters.expired.add(1);
             if entry.state == TcpState::SynProxied {
                 syn_proxy::expired(shared, entry, aside);
             }
+            true
         });
+        sweep::walk(self, shared, now);
         syn_proxy::retry(shared, self, now);
         self.persistence.sweep(now);
     }
@@ -321,6 +363,7 @@ impl<F: Frame> Pipeline<F> {
                 tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
+                ahead: 0,
                 syn: SynState::new(setup.cookie_secret),
                 crossed: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),
@@ -353,6 +396,10 @@ impl<F: Frame> Pipeline<F> {
         }
         self.v4.configure(snapshot, self.shared.toeplitz, self.shared.worker);
         self.v6.configure(snapshot, self.shared.toeplitz, self.shared.worker);
+        if sweep::needed(&old, snapshot) {
+            self.v4.sweep.start();
+            self.v6.sweep.start();
+        }
         let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
         self.fragments_v4.idents().share(workers);
         self.fragments_v6.idents().share(workers);
@@ -411,11 +458,11 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
-        // Before the burst: what goes to a server ahead of a client's data must come ahead of it.
-        self.shared.flush(out);
+        self.shared.flush_ahead(out);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
+        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.

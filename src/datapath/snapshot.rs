@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::policy::Policy;
 use super::selection::Selection;
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
@@ -136,6 +137,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// What it does with its sessions beyond forwarding them.
+    pub policy: Policy,
     /// How servers are told the client's address.
     pub introduction: Introduction,
     /// FullNAT: all servers are of one family, and serve clients of the other too.
@@ -251,6 +254,7 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            policy: Policy::default(),
             introduction: Introduction::None,
             crossed: false,
             tunnel_port: 0,

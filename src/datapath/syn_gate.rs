@@ -54,7 +54,8 @@ impl Gate {
         // Of those after the first nothing was counted.
         self.quiet = if was_quiet { self.quiet.saturating_add(seconds) } else { seconds - 1 };
         self.on &= self.quiet < QUIET_SECONDS;
-        self.window = self.window.wrapping_add(seconds * WINDOW_MS);
+        // After a pause the next second begins with what ends the pause.
+        self.window = if seconds == 1 { self.window.wrapping_add(WINDOW_MS) } else { now };
         self.syns = 0;
     }
 }

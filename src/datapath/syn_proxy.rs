@@ -361,11 +361,12 @@ fn challenge<A: Family, F: Frame>(
     };
     let key = item.flow.key;
     let claim = Claim { key, isn: syn.seq, timestamps: syn.options.timestamps.is_some() };
-    let mss = syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]);
+    let policy = shared.snapshot.services[usize::from(service.0)].policy;
+    let mss = policy.clamp_mss(syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]));
     let cookie = shared.syn.cookies.mint(&claim, mss, now);
     let headers = (A::TRANSPORT + tcp::HEADER_LEN) as u16;
     let mut answer = Made::plain(cookie, syn.seq.wrapping_add(1), SYN | ACK);
-    answer.options.mss = Some(shared.fits_all_ports.saturating_sub(headers));
+    answer.options.mss = Some(policy.clamp_mss(shared.fits_all_ports.saturating_sub(headers)));
     if let Some(timestamps) = syn.options.timestamps {
         let offer = Offer {
             window_scale: syn.options.window_scale,

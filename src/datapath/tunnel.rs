@@ -19,6 +19,7 @@ use crate::rewrite::tunnel::{Encapsulation, Template};
 use crate::session::{HopRef, Mode, ServerId};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
+use crate::wire::flow::FlowKey;
 use crate::wire::ipv4;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -164,6 +165,24 @@ pub(super) fn forward<A: Family, F: Frame>(
         }
     }
     Verdict::Forward(hop.port)
+}
+
+/// Puts the outer headers to a server around a packet that Shunt has made for it: one of `key` that
+/// must not be fragmented. `false` when that is no tunnel's server.
+#[cold]
+pub(super) fn wrap<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    frame: &mut F,
+    key: &FlowKey<A>,
+    server: ServerId,
+) -> bool {
+    let Some(tunnel) = shared.tunnels.get(server) else { return false };
+    let template = &tunnel.templates[usize::from(A::V6)];
+    if !frame.prepend(usize::from(template.overhead())) {
+        return false;
+    }
+    template.write(frame.bytes_mut(), key, 0);
+    true
 }
 
 /// Whether the frame holds an IPv4 packet without Don't Fragment.

@@ -233,6 +233,7 @@ fn add_service(
         timeouts: service.timeouts,
         selection: selection::compile(config, service, &ids, id),
         servers: ids,
+        policy: service.policy,
         introduction: service.introduction,
         crossed: crossed(service),
         tunnel_port: service.tunnel_port,

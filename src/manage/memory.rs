@@ -11,7 +11,7 @@ const SESSION_V4: u64 = 81;
 /// The same for IPv6.
 const SESSION_V6: u64 = 145;
 /// The same for a client that services with persistence remember, index included.
-const PERSISTENT_V4: u64 = 24;
+const PERSISTENT_V4: u64 = 32;
 /// The same for IPv6.
 const PERSISTENT_V6: u64 = 44;
 const MIB: u64 = 1024 * 1024;

@@ -46,7 +46,12 @@ fn connection_ids(quic: &config::Quic, service: &config::Service, servers: &[Ser
     let mut ids = Quic::new(quic.config_rotation, quic.server_id_length, quic.cid_length);
     for (server, id) in service.servers.iter().zip(servers) {
         if let Some(name) = &server.quic_server_id {
-            ids.add(server.address.is_ipv6(), name, *id);
+            for v6 in [false, true] {
+                // A tunnel takes clients of either family.
+                if service.mode.tunnels() || server.address.is_ipv6() == v6 {
+                    ids.add(v6, name, *id);
+                }
+            }
         }
     }
     ids

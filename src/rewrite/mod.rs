@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod crossing;
+pub mod dscp;
 pub mod ethernet;
 pub mod fragment;
 pub mod icmp_error;
 pub mod insert;
+pub mod mss;
 pub mod nat;
 pub mod proxy_protocol;
 pub mod sequence;

@@ -29,6 +29,8 @@
 //! | `Closed`; `FinBoth`, `TimeWait` | SYN from the client; only with a later number | a new session |
 //! | `FinBoth`, `TimeWait`, `Closed`, `Contested` | SYN-ACK | `SynReceived` |
 //!
+//! A connection may also begin in mid-stream ([`adopt`]), in `Contested`.
+//!
 //! In one-way modes only the client's segments are seen; its acknowledgements stand for the server's
 //! mark.
 
@@ -111,6 +113,20 @@ pub fn resume(connection: &mut Connection, direction: Direction, segment: &Segme
             connection.scales.set(Direction::Reply, MAX_SCALE);
         }
     }
+}
+
+/// Begins with a segment of the client in mid-stream. Its server either knows the connection or
+/// answers with an exact reset; until another segment comes, the connection is in doubt, so that
+/// forged ones do not fill the table for long.
+pub fn adopt(connection: &mut Connection, segment: &Segment) {
+    connection.state = match segment.flags & FIN {
+        0 => TcpState::Contested,
+        _ if connection.mode.one_way() => TcpState::FinBoth,
+        _ => TcpState::FinClient,
+    };
+    connection.forward_end = segment.end();
+    connection.reply_end = segment.ack;
+    connection.scales = Scales::WIDEST;
 }
 
 impl Segment {

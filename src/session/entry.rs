@@ -156,7 +156,8 @@ pub enum TcpState {
     Closed,
     /// Both have sent FIN, and the last one was acknowledged.
     TimeWait,
-    /// Established, and RST was seen that is perhaps not its sender's.
+    /// Established, but RST was seen that is perhaps not its sender's, or it was taken up in
+    /// mid-stream and not yet confirmed.
     Contested,
     /// The client has completed Shunt's own handshake (SYN proxy) and the server was sent a SYN.
     SynProxied,

@@ -7,6 +7,8 @@
 //!
 //! `now` and times are milliseconds on a clock that wraps; entries live at most [`MAX_LIFE`].
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::entry::ServerId;
 use super::key::KeyHasher;
 use crate::wire::flow::{Address, FlowKey, Protocol};
@@ -28,17 +30,17 @@ pub struct Client<A> {
 
 /// Where a client was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed<A> {
+pub struct Placed {
     /// The server, of the service that the client came for last.
     pub server_id: ServerId,
     /// Its address, by which the other services of a group know it.
-    pub server: A,
+    pub server: IpAddr,
 }
 
 #[derive(Clone, Copy)]
 struct Slot<A> {
     client: Client<A>,
-    placed: Placed<A>,
+    placed: Placed,
     /// When its life ends.
     ends: u32,
     used: bool,
@@ -65,7 +67,8 @@ impl<A: Address> Persistence<A> {
         if self.slots.is_empty() {
             let buckets = clients.div_ceil(WAYS).next_power_of_two();
             let client = Client { address: A::UNSPECIFIED, scope: 0 };
-            let placed = Placed { server_id: ServerId(0), server: A::UNSPECIFIED };
+            let placed =
+                Placed { server_id: ServerId(0), server: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
             let unused = Slot { client, placed, ends: 0, used: false };
             self.slots = vec![unused; buckets * WAYS].into();
         }
@@ -87,14 +90,14 @@ impl<A: Address> Persistence<A> {
     }
 
     /// Where the client was sent.
-    pub fn find(&self, client: &Client<A>, now: u32) -> Option<Placed<A>> {
+    pub fn find(&self, client: &Client<A>, now: u32) -> Option<Placed> {
         let slot = &self.slots[self.position(client)?];
         slot.is_alive(now).then_some(slot.placed)
     }
 
     /// Remembers for `life` milliseconds where the client was sent, in place of what was known of
     /// it. `false` when there is no room.
-    pub fn put(&mut self, client: Client<A>, placed: Placed<A>, life: u32, now: u32) -> bool {
+    pub fn put(&mut self, client: Client<A>, placed: Placed, life: u32, now: u32) -> bool {
         let at = match self.position(&client).or_else(|| self.room(&client, now)) {
             Some(at) => at,
             None => return false,
@@ -167,21 +170,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashMap;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv6Addr;
 
     fn client(n: u32) -> Client<Ipv4Addr> {
         Client { address: n.into(), scope: 3 }
     }
 
-    fn placed(n: u16) -> Placed<Ipv4Addr> {
-        Placed { server_id: ServerId(n), server: Ipv4Addr::from(0x0a00_0000 + u32::from(n)) }
+    fn placed(n: u16) -> Placed {
+        Placed { server_id: ServerId(n), server: Ipv4Addr::from(0x0a00_0000 + u32::from(n)).into() }
     }
 
     #[test]
     fn without_room_nothing_is_remembered() {
         let mut table = Persistence::<Ipv6Addr>::new(1);
         let client = Client { address: Ipv6Addr::LOCALHOST, scope: 0 };
-        let placed = Placed { server_id: ServerId(1), server: Ipv6Addr::LOCALHOST };
+        let placed = Placed { server_id: ServerId(1), server: Ipv6Addr::LOCALHOST.into() };
         assert!(!table.put(client, placed, 1000, 0));
         assert_eq!(table.find(&client, 0), None);
         table.sweep(0);

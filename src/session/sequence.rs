@@ -31,6 +31,9 @@ impl Scales {
     /// Nothing is known of either side: of a session that was not opened by a SYN seen here.
     pub const UNKNOWN: Scales = Scales(UNKNOWN << 4 | UNKNOWN);
 
+    /// Both marks are right, and windows may be as large as they get.
+    pub const WIDEST: Scales = Scales(MAX_SCALE << 4 | MAX_SCALE);
+
     /// Sets the scale of the side that sends in `direction`; its mark is then taken to be right.
     /// Above [`MAX_SCALE`] counts as that.
     pub fn set(&mut self, direction: Direction, scale: u8) {

@@ -23,7 +23,7 @@ use super::entry::{Direction, Entry, TcpState};
 use super::index::{Index, Ref};
 use super::key::KeyHasher;
 use super::new_session::{MAX_TIMEOUT, NewSession, unused_entry};
-use super::wheel::{Links, NIL, Wheel};
+use super::wheel::{Links, NIL, TICK, Wheel};
 use crate::prefetch;
 use crate::wire::flow::{Address, FlowKey};
 
@@ -280,6 +280,20 @@ impl<A: Address> Table<A> {
         budget: usize,
         mut expired: impl FnMut(&Entry<A>, &Aside),
     ) -> usize {
+        self.expire_if(now, budget, |entry, aside| {
+            expired(entry, aside);
+            true
+        })
+    }
+
+    /// As [`Table::expire`], but a session for which `expired` returns false does not end: it is
+    /// asked about again a tick (128 ms) later, unless a packet comes for it.
+    pub fn expire_if(
+        &mut self,
+        now: u32,
+        budget: usize,
+        mut expired: impl FnMut(&Entry<A>, &Aside) -> bool,
+    ) -> usize {
         if self.live == 0 {
             self.wheel.restart(now);
             return 0;
@@ -294,10 +308,11 @@ impl<A: Address> Table<A> {
             let deadline = entry.last_seen.wrapping_add(entry.timeout);
             if deadline.wrapping_sub(now) as i32 > 0 {
                 self.wheel.file(&mut *self.asides, index, deadline);
-            } else {
-                let aside = self.asides[index as usize];
-                expired(&self.release(index), &aside);
+            } else if expired(entry, &self.asides[index as usize]) {
+                self.release(index);
                 ended += 1;
+            } else {
+                self.wheel.file(&mut *self.asides, index, now.wrapping_add(TICK));
             }
         }
         ended

@@ -11,6 +11,7 @@
 mod between_families;
 mod bulk;
 mod commands;
+mod connections;
 mod failure;
 mod http;
 mod introduce;
@@ -20,5 +21,7 @@ mod paths;
 mod reach;
 mod rig;
 mod rig_itself;
+mod selection;
 mod servers;
+mod syn_proxy;
 mod view;

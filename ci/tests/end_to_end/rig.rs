@@ -102,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) weights: Vec<u16>,
     /// Further keys of every `[[service]]`, each line ended.
     pub(crate) service_keys: String,
+    /// Further keys of every `[[service]]` of TCP.
+    pub(crate) tcp_keys: String,
     /// Further keys of every `[[service.server]]`.
     pub(crate) server_keys: String,
     /// Further keys of the port towards clients.
@@ -122,6 +124,7 @@ impl Plan {
             workers,
             weights: vec![1, 1],
             service_keys: String::new(),
+            tcp_keys: String::new(),
             server_keys: String::new(),
             front_keys: String::new(),
             back_keys: String::new(),
@@ -338,9 +341,10 @@ impl Rig {
             Family::BOTH.map(|family| format!("\"{}\"", SocketAddr::new(vip(family), port)));
         let mut text = format!(
             "[[service]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nlisten = [{}]\n\
-             mode = \"{}\"\n{}{health}",
+             mode = \"{}\"\n{}{}{health}",
             listen.join(", "),
             self.plan.mode.name(),
+            if protocol == "tcp" { &self.plan.tcp_keys } else { "" },
             self.plan.service_keys,
         );
         for (n, weight) in self.plan.weights.iter().enumerate().take(servers) {

@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) held_packets: u64,
     pub(crate) dropped_packets: u64,
     pub(crate) unaccounted_packets: i64,
+    pub(crate) resets_sent: u64,
+    pub(crate) sessions_ended_with_server: u64,
     pub(crate) icmp_errors: u64,
     pub(crate) fragments: u64,
     pub(crate) fragments_held: u64,

@@ -111,6 +111,8 @@ impl Changes {
             ("persistent_clients", &c.persistent_clients),
             ("persistence_full", &c.persistence_full),
             ("events_lost", &c.events_lost),
+            ("resets", &c.resets),
+            ("ended_with_server", &c.ended_with_server),
             ("fragments", &c.fragments),
             ("fragments_held", &c.fragments_held),
             ("toa_no_room", &c.toa_no_room),

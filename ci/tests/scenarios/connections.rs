@@ -28,7 +28,7 @@ use Peer::{Client, Server};
 pub struct Talk {
     pub rig: Rig,
     pub family: Family,
-    mode: Mode,
+    pub mode: Mode,
 }
 
 impl Talk {

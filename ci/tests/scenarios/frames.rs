@@ -31,6 +31,8 @@ pub struct Packet {
     pub payload: Vec<u8>,
     pub seq: u32,
     pub ack: u32,
+    pub window: u16,
+    pub options: Vec<u8>,
 }
 
 /// The number of every SYN, from either side, unless a test says otherwise.
@@ -50,6 +52,8 @@ pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Packet {
         payload: Vec::new(),
         seq: if flags & SYN != 0 { ISN } else { ISN + 1 },
         ack: ISN + 1,
+        window: 4096,
+        options: Vec::new(),
     }
 }
 
@@ -76,6 +80,15 @@ impl Packet {
         self.seq = seq;
         self
     }
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+    /// TCP options, a multiple of 4 bytes.
+    pub fn options(mut self, options: &[u8]) -> Self {
+        self.options = options.into();
+        self
+    }
     pub fn ack(mut self, ack: u32) -> Self {
         self.ack = ack;
         self
@@ -98,7 +111,7 @@ impl Packet {
                 ip.udp(self.src.port(), self.dst.port()).write(&mut bytes, &self.payload).unwrap();
             }
             Protocol::Tcp => {
-                let mut tcp = ip.tcp(self.src.port(), self.dst.port(), self.seq, 4096);
+                let mut tcp = ip.tcp(self.src.port(), self.dst.port(), self.seq, self.window);
                 for (bit, set) in (0..8).map(|bit| (bit, self.flags >> bit & 1 == 1)) {
                     tcp = match bit {
                         0 if set => tcp.fin(),
@@ -112,6 +125,7 @@ impl Packet {
                         _ => tcp,
                     };
                 }
+                let tcp = tcp.options_raw(&self.options).unwrap();
                 tcp.write(&mut bytes, &self.payload).unwrap();
             }
         }
@@ -257,6 +271,18 @@ pub fn mend_ipv4_checksum(frame: &mut [u8]) {
 pub fn source_port(frame: &[u8]) -> u16 {
     let at = if frame[12] == 0x08 { 34 } else { 54 };
     u16::from_be_bytes([frame[at], frame[at + 1]])
+}
+
+/// The frame with this type of service or traffic class.
+pub fn with_class(mut frame: Vec<u8>, class: u8) -> Vec<u8> {
+    if frame[12] == 0x08 {
+        frame[15] = class;
+        mend_ipv4_checksum(&mut frame);
+    } else {
+        frame[14] = 0x60 | class >> 4;
+        frame[15] = class << 4 | frame[15] & 15;
+    }
+    frame
 }
 
 /// A client endpoint of the usual client's network.

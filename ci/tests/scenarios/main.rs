@@ -18,6 +18,7 @@ mod malformed;
 mod neighbors;
 mod net;
 mod parsing;
+mod policies;
 mod random;
 mod rig;
 mod selection;

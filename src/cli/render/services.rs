@@ -104,14 +104,10 @@ mod tests {
         assert_eq!(
             text(&Services { services: vec![web, dns] }),
             "\
-SERVICE  LISTEN                   MODE  SCHEDULER  STATE  SYN PROXY  SERVERS  SESSIONS    TOTAL  NEW/s  IN p/s  OUT p/s  IN bit/s  OUT bit/s
-web      tcp 192.0.2.10:80        nat   wrr        up     auto: on       1/2        17  123.5 k     42   1.5 k        0         0      2.5 M
+SERVICE  LISTEN                   MODE  SCHEDULER      STATE  SYN PROXY  SERVERS  SESSIONS    TOTAL  NEW/s  IN p/s  OUT p/s  IN bit/s  OUT bit/s
+web      tcp 192.0.2.10:80        nat   wrr            up     auto: on       1/2        17  123.5 k     42   1.5 k        0         0      2.5 M
          tcp [2001:db8:1::10]:80
-dns      udp 192.0.2.10:53        nat   wrr        DOWN   off            0/1         0        0      0       0        0         0          0
-SERVICE  LISTEN                   MODE  SCHEDULER      STATE  SERVERS  SESSIONS    TOTAL  NEW/s  IN p/s  OUT p/s  IN bit/s  OUT bit/s
-web      tcp 192.0.2.10:80        nat   wrr            up         1/2        17  123.5 k     42   1.5 k        0         0      2.5 M
-         tcp [2001:db8:1::10]:80
-dns      udp 192.0.2.10:53        nat   maglev source  DOWN       0/1         0        0      0       0        0         0          0
+dns      udp 192.0.2.10:53        nat   maglev source  DOWN   off            0/1         0        0      0       0        0         0          0
 "
         );
     }

@@ -24,6 +24,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("MADE"),
         Number("SESSIONS"),
         Number("EXPIRED"),
+        Number("WITH SERVER"),
+        Number("RESETS"),
         Number("ICMP ERRORS"),
         Number("FRAGMENTS"),
         Number("PERSISTENT"),
@@ -48,6 +50,8 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.originated_packets),
             count(w.sessions_v4 + w.sessions_v6),
             count(w.sessions_expired),
+            count(w.sessions_ended_with_server),
+            count(w.resets_sent),
             count(w.icmp_errors),
             count(w.fragments),
             count(w.persistent_clients),
@@ -92,14 +96,14 @@ mod tests {
             events_lost: 0,
             toa_no_room: 0,
             commands_waiting: 0,
+            resets_sent: 14,
+            sessions_ended_with_server: 5,
         };
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  ICMP ERRORS  FRAGMENTS  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            9         11            0  1 in flight
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  PERSISTENT  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6          12            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  WITH SERVER  RESETS  ICMP ERRORS  FRAGMENTS  PERSISTENT  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            5      14            9         11          12            0  1 in flight
 "
         );
     }

@@ -324,7 +324,7 @@ pub struct Session {
     /// The real server.
     pub server: SocketAddr,
     /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
-    /// `closed` or `syn_proxied`.
+    /// `time_wait`, `closed`, `contested` (a reset was seen that may be forged) or `syn_proxied`.
     pub state: String,
     /// `nat`, `fullnat` or `dr`.
     pub mode: String,
@@ -471,6 +471,10 @@ pub struct Worker {
     pub toa_no_room: u64,
     /// Commands from management that wait for room in the queue.
     pub commands_waiting: usize,
+    /// TCP resets sent to the ends of sessions that ended.
+    pub resets_sent: u64,
+    /// Sessions that were ended since their server was down or gone.
+    pub sessions_ended_with_server: u64,
 }
 
 /// `GET /v1/neighbors`

@@ -255,6 +255,8 @@ impl State {
                 events_lost: c.events_lost.get(),
                 toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
+                resets_sent: c.resets.get(),
+                sessions_ended_with_server: c.ended_with_server.get(),
             }
         };
         Workers { workers: self.workers.iter().enumerate().map(worker).collect() }

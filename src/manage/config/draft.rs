@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::reader::{At, List};
 use super::selection::SelectionDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
+use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
@@ -84,6 +85,7 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) policy: Option<Policy>,
     pub(super) introduction: Option<Introduction>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
@@ -192,6 +194,7 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            policy: self.policy?,
             introduction: self.introduction?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,

@@ -10,6 +10,7 @@ mod draft;
 mod error;
 mod introduction;
 pub(in crate::manage) mod network;
+mod policy;
 mod reach;
 mod reader;
 mod schema;
@@ -35,6 +36,7 @@ pub use selection::{Persistence, Quic, Selection};
 use draft::Draft;
 use reader::Report;
 
+use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
@@ -151,6 +153,8 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// Keys `mid_stream`, `reset_on_expiry`, `on_server_down`, `mss` and `dscp`.
+    pub policy: Policy,
     /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
     pub introduction: Introduction,
     /// How it selects its servers beyond the scheduler.
@@ -291,6 +295,7 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            policy: Policy::of(Protocol::Tcp),
             introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,

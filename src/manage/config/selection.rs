@@ -250,6 +250,8 @@ fn quic_servers(service: &ServiceDraft, report: &Report<'_>) {
         report.error(quic.line, "[service.quic]", "", message);
     }
     let length = quic.as_ref().map(|q| usize::from(q.value.server_id_length));
+    let tunnels = service.mode.as_ref().is_some_and(|mode| mode.value.tunnels());
+    let v4 = |address: SocketAddr| tunnels || address.is_ipv4();
     let mut once = Once::new();
     for server in &service.servers {
         let Some(Some(id)) = &server.quic_server_id else { continue };
@@ -265,9 +267,9 @@ fn quic_servers(service: &ServiceDraft, report: &Report<'_>) {
             Some(_) => {}
         }
         if let Some(address) = &server.address
-            && let Some(line) = once.repeated((address.value.is_ipv4(), &id.value), id.line)
+            && let Some(line) = once.repeated((v4(address.value), &id.value), id.line)
         {
-            error(format!("is another server's of this family (line {line}); give each its own"));
+            error(format!("is another server's (line {line}); give each its own"));
         }
     }
 }

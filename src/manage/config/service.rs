@@ -1,6 +1,7 @@
 //! The keys of `[[service]]` and of the tables in it.
 
 use super::draft::{ServerDraft, ServiceDraft};
+use super::policy;
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
 use super::syn_proxy;
@@ -66,8 +67,6 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         SchedulerKind::Wrr,
     ));
     let selection = selection::read(&mut s);
-    s.not_yet("mid_stream");
-    s.not_yet("reset_on_expiry");
     let introduction = introduction::read(&mut s, mode.as_ref(), protocol.as_ref());
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
@@ -89,6 +88,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
     }
+    let policy = policy::read(&mut s, protocol.as_ref(), mode.as_ref(), scheduler);
     let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
     let syn_proxy = syn_proxy::read(&mut s);
     let line = s.line();
@@ -104,6 +104,7 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        policy,
         introduction,
         tunnel_port,
         vni,

@@ -3,7 +3,7 @@
 use super::draft::ServiceDraft;
 use super::reader::{At, Report, Section};
 use super::values::{choice, integer};
-use crate::datapath::snapshot::SynProxy;
+use crate::datapath::snapshot::{Introduction, SynProxy};
 use crate::wire::flow::Protocol;
 
 /// SYNs per second from which `auto` is on, if the file says nothing.
@@ -47,5 +47,9 @@ pub(super) fn check(service: &ServiceDraft, report: &Report<'_>) {
     }
     if service.mode.as_ref().is_some_and(|m| m.value.one_way()) {
         error("needs the replies to pass here; expected mode = \"nat\" or \"fullnat\"");
+    }
+    // What goes into the stream goes in with the client's own handshake.
+    if service.introduction.is_some_and(|i| i != Introduction::None) {
+        error("not together with proxy_protocol or toa; choose one of them");
     }
 }

@@ -464,6 +464,18 @@ fn the_syn_proxy_where_it_can_work() {
 }
 
 #[test]
+fn the_syn_proxy_and_the_clients_address() {
+    for told in ["proxy_protocol = \"v2\"", "toa = true"] {
+        let keys = format!("name = \"web\"\nmode = \"fullnat\"\n{told}\nsyn_proxy = \"on\"");
+        one(
+            "name = \"web\"",
+            &keys,
+            "f.toml:33: [[service]] syn_proxy: not together with proxy_protocol or toa; choose one of them",
+        );
+    }
+}
+
+#[test]
 fn the_syn_proxy_needs_the_replies() {
     // In direct return servers are on a port's network and serve on the service's own port.
     expect(

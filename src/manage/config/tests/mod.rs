@@ -2,6 +2,7 @@
 //! compared with the exact line it prints.
 
 mod checks;
+mod policies;
 mod selection;
 mod tunnels;
 mod values;
@@ -180,6 +181,7 @@ fn a_valid_file_with_its_defaults() {
                 timeouts,
                 health: None,
                 servers: vec![server("10.0.0.11:53", 1)],
+                policy: Policy::of(Protocol::Udp),
                 ..Default::default()
             },
         ],
@@ -294,13 +296,6 @@ fn what_comes_later_is_not_supported_yet() {
     let later = "not supported yet; leave it out";
     for section in ["[ha]", "[[snat]]", "[[filter]]"] {
         one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
-    }
-    for key in ["mid_stream", "reset_on_expiry"] {
-        one(
-            "name = \"web\"",
-            &format!("name = \"web\"\n{key} = 1"),
-            &format!("f.toml:31: [[service]] {key}: {later}"),
-        );
     }
     for (off, given, at, place) in [
         ("vlan = 0", "vlan = 7", "side = \"client\"", "9: [[port]] vlan"),

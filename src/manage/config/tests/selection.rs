@@ -216,7 +216,7 @@ fn quic() {
     expect(
         &[(DNS, &quic("server_id_length = 2")), (LAST, &twice)],
         &[
-            "f.toml:55: [[service.server]] quic_server_id: is another server's of this family (line 52); give each its own",
+            "f.toml:55: [[service.server]] quic_server_id: is another server's (line 52); give each its own",
         ],
     );
     for wrong in ["", "0", "0x", "aé"] {
