@@ -115,6 +115,8 @@ pub(super) struct Shared<F> {
     pub(super) guard: GuardState,
     pub(super) samplers: Samplers,
     pub(super) limits: Limiters,
+    /// How many of them, the first, go ahead of the burst.
+    ahead: usize,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.
     pub(super) crossed: Batch<Ipv6Addr>,
@@ -141,12 +143,33 @@ impl<F: Frame> Shared<F> {
     }
 
     /// Sends a frame made of a spare one; it is counted as originated.
-    pub(super) fn originate(&mut self, port: PortId, mut frame: F) {
+    pub(super) fn originate(&mut self, port: PortId, frame: F) {
+        self.make(self.made.len(), port, frame);
+    }
+
+    /// The same, ahead of the burst that is being worked on.
+    pub(super) fn originate_ahead(&mut self, port: PortId, frame: F) {
+        self.make(self.ahead, port, frame);
+        self.ahead += 1;
+    }
+
+    fn make(&mut self, at: usize, port: PortId, mut frame: F) {
         if self.snapshot.crosses {
             crossed::make_v4(&mut frame);
         }
         // There is room when it was taken, and frames are taken one at a time.
-        let _ = self.made.try_push((port, frame));
+        let _ = self.made.try_insert(at, (port, frame));
+    }
+
+    /// Queues what goes ahead of the burst.
+    #[inline(always)]
+    fn flush_ahead(&mut self, out: &mut Outbox<F>) {
+        if self.ahead != 0 {
+            for (port, frame) in self.made.drain(..self.ahead) {
+                out.to_port(port, frame, true);
+            }
+            self.ahead = 0;
+        }
     }
 
     /// Queues what was made.
@@ -353,6 +376,7 @@ impl<F: Frame> Pipeline<F> {
                 guard: GuardState::default(),
                 samplers: Samplers::default(),
                 limits: Limiters::new(setup.seed),
+                ahead: 0,
                 syn: SynState::new(setup.cookie_secret),
                 crossed: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),
@@ -456,11 +480,11 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
-        // Before the burst: what goes to a server ahead of a client's data must come ahead of it.
-        self.shared.flush(out);
+        self.shared.flush_ahead(out);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
+        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
