@@ -117,7 +117,7 @@ fn tunnel(snapshot: &Snapshot, service: &Service, server: &Server) -> Option<(Tu
     let port = snapshot.ports.get(usize::from(server.route.port.0))?;
     let udp_port = service.tunnel_port;
     let encapsulation = match service.mode {
-        Mode::Nat | Mode::FullNat | Mode::Dr => return None,
+        Mode::Nat | Mode::FullNat | Mode::Dr | Mode::Snat => return None,
         Mode::Ipip => Encapsulation::Ipip,
         Mode::Gre => Encapsulation::Gre,
         Mode::Gue => Encapsulation::Gue { port: udp_port },
@@ -221,7 +221,7 @@ pub(super) fn send<A: Family, F: Frame>(
     Ok(match (hop.ready, first) {
         (true, None) => Verdict::Forward(hop.port),
         (true, Some(first)) => {
-            shared.originate(hop.port, first);
+            shared.originate_ahead(hop.port, first);
             Verdict::Forward(hop.port)
         }
         (false, None) => established::hold(shared, hop_ref, now),

@@ -26,6 +26,7 @@ mod rig;
 mod rig_itself;
 mod selection;
 mod servers;
+mod snat;
 mod syn_proxy;
 mod tunnels;
 mod view;
