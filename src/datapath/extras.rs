@@ -1,6 +1,7 @@
 //! What is done to the packets of some sessions beyond the rewrite ([`Extras`]): one call from the
 //! established path, before addresses and ports are rewritten.
 
+use super::crossed;
 use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
@@ -50,6 +51,10 @@ pub(super) fn apply<A: Family, F: Frame>(
     // The last of all, for it rewrites the packet.
     if extras.has(Extras::HAIRPIN) {
         return hairpin::apply(shared, table, frame, item, id, direction);
+    }
+    // The last: it is no packet of this family any more.
+    if extras.has(Extras::CROSSED) {
+        return Some(crossed::leave(shared, table, frame, item, id, direction, now));
     }
     None
 }

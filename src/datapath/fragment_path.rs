@@ -13,6 +13,7 @@
 //! segments only.
 
 use super::choose;
+use super::crossed;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
@@ -209,6 +210,9 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         },
     };
     let entry = lane.table.get_mut(id);
+    if entry.extras.has(Extras::CROSSED) {
+        return Verdict::Drop(DropReason::FragmentBetweenFamilies);
+    }
     let translates = entry.mode.translates();
     if translates && hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
@@ -294,6 +298,9 @@ fn open<A: Family, F: Frame>(
     };
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
         return Err(Verdict::Drop(DropReason::NoSession));
+    }
+    if crossed::leads_over::<A>(&shared.snapshot, service) {
+        return Err(Verdict::Drop(DropReason::FragmentBetweenFamilies));
     }
     choose::session_here(shared, lane, frame, &item, service, now)
 }

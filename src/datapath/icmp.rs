@@ -6,11 +6,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::crossed;
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::Shared;
 use super::segment::HOP_LIMIT;
 use super::verdict::Verdict;
+use crate::rewrite::crossing::DIFFERENCE;
 use crate::rewrite::ethernet::turn_round;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Address, Flow};
@@ -74,6 +76,13 @@ fn refuse<A: Family, F: Frame>(
     error: Error,
     now: u32,
 ) -> Verdict {
+    if let Some(flow) = crossed::back(frame, flow) {
+        let error = match error {
+            Error::PacketTooBig { mtu } => Error::PacketTooBig { mtu: mtu - DIFFERENCE as u16 },
+            other => other,
+        };
+        return refuse(shared, frame, &flow, reason, error, now);
+    }
     let port = frame.rx_port();
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
     let own = match error {

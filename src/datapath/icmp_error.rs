@@ -90,6 +90,10 @@ pub(super) fn handle<A: Family + IcmpError, F: Frame>(
         return Some(Verdict::Drop(DropReason::BadIcmp));
     }
     let (aside, entry) = (*lane.table.aside(id), lane.table.get_mut(id));
+    // The way to the other family is not known here.
+    if entry.extras.has(Extras::CROSSED) {
+        return Some(Verdict::Drop(DropReason::IcmpNotHandled));
+    }
     if !is_plausible(entry, &aside, direction, &quoted) {
         return Some(Verdict::Drop(DropReason::IcmpOutOfWindow));
     }

@@ -75,6 +75,11 @@ pub(super) fn apply<A: Family, F: Frame>(
 /// The client and the virtual address of a session.
 fn endpoints<A: Family>(entry: &Entry<A>) -> (SocketAddr, SocketAddr) {
     let (client, vip): (IpAddr, IpAddr) = (entry.client.into(), entry.vip.into());
+    // Sessions between families have both mapped or neither.
+    let (client, vip) = match (client.to_canonical(), vip.to_canonical()) {
+        (IpAddr::V4(client), IpAddr::V4(vip)) => (client.into(), vip.into()),
+        _ => (client, vip),
+    };
     (SocketAddr::new(client, entry.client_port), SocketAddr::new(vip, entry.vip_port))
 }
 
@@ -181,7 +186,7 @@ fn send_header<A: Family, F: Frame>(
     let at_start = Shifts { forward: 0, ..Shifts::from(aside) };
     sequence::shift::<A>(bytes, Direction::Forward, at_start);
     set_addresses(bytes, &addresses);
-    shared.originate(port, own);
+    shared.originate_ahead(port, own);
     true
 }
 

@@ -10,6 +10,7 @@ mod choose;
 mod connection;
 mod connection_limit;
 pub mod counters;
+mod crossed;
 mod established;
 mod extras;
 pub mod family;

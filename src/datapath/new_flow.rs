@@ -5,6 +5,7 @@ use hashbrown::HashSet;
 
 use super::choose;
 use super::connection;
+use super::crossed;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
@@ -45,6 +46,12 @@ pub(super) fn open<A: Family, F: Frame>(
     }
     if key.sport == 0 || key.dport == 0 {
         return Verdict::Drop(DropReason::PortZero);
+    }
+    if crossed::takes(shared, key) {
+        return crossed::enter(shared, frame, item, now);
+    }
+    if crossed::is_forged(shared, frame, item) {
+        return Verdict::Drop(DropReason::Martian);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
         if let Some(verdict) = one_packet::reply(shared, lane, frame, item, now) {
@@ -176,6 +183,8 @@ pub(super) fn without_service<A: Family, F: Frame>(
             }
             shared.punt(frame.rx_port(), now)
         }
+        // It came back to a local address.
+        None if item.crossed => Verdict::Drop(DropReason::NoSession),
         None if lane.servers.contains(&(key.src, key.sport)) => {
             stray(shared, lane, frame, &item.flow, now)
         }
@@ -200,6 +209,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
             shared.counters.service_sessions(service_id).add(1);
             let service = &shared.snapshot.services[usize::from(service_id.0)];
             introduce::begin(service, &mut lane.table, id);
+            crossed::begin(&mut lane.table, id);
             let entry = lane.table.get_mut(id);
             if service.policy.dscp.is_some() {
                 entry.extras = entry.extras.with(Extras::MARKED);
@@ -235,7 +245,10 @@ pub(super) fn new_session<A: Family, F: Frame>(
         Some(address) => address,
         // Looked up by its id.
         None if service.mode.tunnels() => A::UNSPECIFIED,
-        None => return Err(DropReason::NoServer),
+        None => match A::adopt(server.address) {
+            Some(address) if service.crossed => address,
+            _ => return Err(DropReason::NoServer),
+        },
     };
     let forward_hop = hop_to_server(hops, snapshot, server)?;
     let reply_hop = match service.mode {
@@ -245,7 +258,7 @@ pub(super) fn new_session<A: Family, F: Frame>(
     };
     let (local, local_port) = match service.mode {
         Mode::FullNat => {
-            let bucket = A::bucket(toeplitz, key.src, key.sport);
+            let bucket = A::outer_bucket(toeplitz, key.src, key.sport);
             lane.local_ports.allocate(server_id, bucket).ok_or(DropReason::LocalPortsExhausted)?
         }
         _ => (key.src, key.sport),

@@ -21,6 +21,7 @@ use hashbrown::HashSet;
 
 use super::balancer::Balancer;
 use super::counters::WorkerCounters;
+use super::crossed;
 use super::established;
 use super::family::Family;
 use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
@@ -114,7 +115,11 @@ pub(super) struct Shared<F> {
     pub(super) guard: GuardState,
     pub(super) samplers: Samplers,
     pub(super) limits: Limiters,
+    /// How many of them, the first, go ahead of the burst.
+    ahead: usize,
     pub(super) syn: SynState,
+    /// IPv4 packets of this burst that go on in the IPv6 lane.
+    pub(super) crossed: Batch<Ipv6Addr>,
     /// See [`Setup::all_counters`].
     pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Whether the burst comes from another worker (or from this one, once more): its notes count.
@@ -139,8 +144,32 @@ impl<F: Frame> Shared<F> {
 
     /// Sends a frame made of a spare one; it is counted as originated.
     pub(super) fn originate(&mut self, port: PortId, frame: F) {
+        self.make(self.made.len(), port, frame);
+    }
+
+    /// The same, ahead of the burst that is being worked on.
+    pub(super) fn originate_ahead(&mut self, port: PortId, frame: F) {
+        self.make(self.ahead, port, frame);
+        self.ahead += 1;
+    }
+
+    fn make(&mut self, at: usize, port: PortId, mut frame: F) {
+        if self.snapshot.crosses {
+            crossed::make_v4(&mut frame);
+        }
         // There is room when it was taken, and frames are taken one at a time.
-        let _ = self.made.try_push((port, frame));
+        let _ = self.made.try_insert(at, (port, frame));
+    }
+
+    /// Queues what goes ahead of the burst.
+    #[inline(always)]
+    fn flush_ahead(&mut self, out: &mut Outbox<F>) {
+        if self.ahead != 0 {
+            for (port, frame) in self.made.drain(..self.ahead) {
+                out.to_port(port, frame, true);
+            }
+            self.ahead = 0;
+        }
     }
 
     /// Queues what was made.
@@ -199,12 +228,22 @@ pub(super) struct Item<A> {
     pub(super) fill_checksum: bool,
     pub(super) hash: u64,
     candidate: Option<(SessionId, Direction)>,
+    /// Whether it came as IPv4 and was made IPv6.
+    pub(super) crossed: bool,
+}
+
+impl<A> Item<A> {
+    /// The same packet, made IPv6.
+    pub(super) fn crossed(&self, flow: Flow<Ipv6Addr>) -> Item<Ipv6Addr> {
+        let Item { slot, fill_checksum, .. } = *self;
+        Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: true }
+    }
 }
 
 impl<A> Item<A> {
     /// A packet that is decided on by itself.
     pub(super) fn alone(flow: Flow<A>, hash: u64) -> Self {
-        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None }
+        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None, crossed: false }
     }
 }
 
@@ -337,7 +376,9 @@ impl<F: Frame> Pipeline<F> {
                 guard: GuardState::default(),
                 samplers: Samplers::default(),
                 limits: Limiters::new(setup.seed),
+                ahead: 0,
                 syn: SynState::new(setup.cookie_secret),
+                crossed: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),
                 steered: false,
             },
@@ -435,14 +476,15 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v4.is_empty() {
             self.v4.run(&mut self.shared, &mut self.batch_v4, burst, &mut verdicts, now);
         }
+        self.batch_v6.extend(self.shared.crossed.drain(..));
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
-        // Before the burst: what goes to a server ahead of a client's data must come ahead of it.
-        self.shared.flush(out);
+        self.shared.flush_ahead(out);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
+        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
@@ -535,10 +577,16 @@ impl<F: Frame> Pipeline<F> {
             Verdict::Consume => counters.consumed.add(1),
             Verdict::Answer(port) => {
                 counters.consumed.add(1);
+                if self.shared.snapshot.crosses {
+                    crossed::make_v4(&mut frame);
+                }
                 out.to_port(port, frame, true);
             }
             Verdict::Refuse(reason, port) => {
                 counters.drops_of(reason).add(1);
+                if self.shared.snapshot.crosses {
+                    crossed::make_v4(&mut frame);
+                }
                 out.to_port(port, frame, true);
             }
             Verdict::Hold(hop) => {
@@ -651,7 +699,7 @@ fn enter<A: Family, F>(
             return Some(Verdict::HandOff(owner, Note::None));
         }
     }
-    batch.push(Item { slot, flow, fill_checksum, hash: 0, candidate: None });
+    batch.push(Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: false });
     None
 }
 

@@ -152,6 +152,8 @@ pub struct Service {
     pub mirror: Option<MirrorId>,
     /// How servers are told the client's address.
     pub introduction: Introduction,
+    /// FullNAT: all servers are of one family, and serve clients of the other too.
+    pub crossed: bool,
     /// UDP destination port of a tunnel (`gue`, `vxlan`).
     pub tunnel_port: u16,
     /// VXLAN network identifier, 24 bits (`vxlan`).
@@ -252,6 +254,8 @@ pub struct Snapshot {
     pub snat: SnatRules,
     /// The packet filter and what else is looked at before any session.
     pub guard: Arc<Guard>,
+    /// Whether a service is [crossed](Service::crossed).
+    pub crosses: bool,
 }
 
 impl Snapshot {
@@ -276,6 +280,7 @@ impl Default for Service {
             limits: Limits::default(),
             mirror: None,
             introduction: Introduction::None,
+            crossed: false,
             tunnel_port: 0,
             vni: 0,
             selection: Selection::default(),
@@ -332,6 +337,7 @@ impl Default for Snapshot {
             worker_of: [0; BUCKETS],
             snat: SnatRules::default(),
             guard: Arc::default(),
+            crosses: false,
         }
     }
 }

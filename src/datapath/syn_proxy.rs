@@ -43,6 +43,7 @@
 use std::collections::VecDeque;
 
 use super::choose;
+use super::crossed;
 use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
@@ -736,6 +737,7 @@ fn pass<A: Family, F: Frame>(
         Err(reason) => return Verdict::Drop(reason),
     };
     translate(entry, frame.bytes_mut(), direction);
+    let crosses = entry.extras.has(Extras::CROSSED);
     let server = shared.counters.server(entry.server_id);
     let bytes = frame.bytes().len() as u64;
     match direction {
@@ -747,6 +749,9 @@ fn pass<A: Family, F: Frame>(
             server.reply_packets.add(1);
             server.reply_bytes.add(bytes);
         }
+    }
+    if crosses {
+        crossed::make_v4(frame);
     }
     if !hop.ready {
         return hold(shared, hop_ref, now);

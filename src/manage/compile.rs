@@ -22,7 +22,7 @@ use crate::datapath::snapshot::{
     Service, Snapshot, Snat, SnatRules,
 };
 use crate::session::mappings::Policy;
-use crate::session::{ServerId, ServiceId};
+use crate::session::{Mode, ServerId, ServiceId};
 
 /// What a [`PortId`] stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,7 @@ pub fn compile(
         worker_of: worker_of(config.node.workers.len()),
         snat: SnatRules::default(),
         guard: Arc::new(guard::compile(config)),
+        crosses: config.services.iter().any(crossed),
     };
     for (service, id) in config.services.iter().zip(0..) {
         add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
@@ -241,10 +242,20 @@ fn add_service(
         limits: service.limits,
         mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
         introduction: service.introduction,
+        crossed: crossed(service),
         tunnel_port: service.tunnel_port,
         vni: service.vni,
         syn_proxy: service.syn_proxy,
     });
+}
+
+/// Whether clients of one family meet servers of the other alone.
+fn crossed(service: &config::Service) -> bool {
+    let only = |v4: bool| service.servers.iter().all(|s| s.address.is_ipv4() == v4);
+    let listens = |v4: bool| service.listen.iter().any(|l| l.is_ipv4() == v4);
+    service.mode == Mode::FullNat
+        && !service.servers.is_empty()
+        && (only(true) && listens(false) || only(false) && listens(true))
 }
 
 fn snat(rule: &config::Snat, routes: &[Route]) -> Snat {
@@ -288,7 +299,6 @@ mod tests {
     use super::*;
     use crate::datapath::snapshot::{Side, Timeouts};
     use crate::sched::SchedulerKind;
-    use crate::session::Mode;
     use crate::wire::flow::Protocol;
 
     const CONFIG: &str = r#"
@@ -513,6 +523,41 @@ weight = 7
                 ("2001:db8::2".to_owned(), LocalAddress::Port(PortId(0))),
             ]
         );
+    }
+
+    #[test]
+    fn services_between_families() {
+        let crossed = |mode: &str, listen: &str, servers: &[&str]| {
+            let mut config = config();
+            let service = &mut config.services[1];
+            service.mode = if mode == "nat" { Mode::Nat } else { Mode::FullNat };
+            service.listen = listen.split(' ').map(|l| l.parse().unwrap()).collect();
+            let server = service.servers[0].clone();
+            let address = |s: &&str| s.parse().unwrap();
+            service.servers = servers
+                .iter()
+                .map(|s| config::Server { address: address(s), ..server.clone() })
+                .collect();
+            let states = vec![ServerState::UP; 3 + servers.len()];
+            let snapshot = compile(&config, &[facts(0, 1500); 4], &states, 1);
+            assert_eq!(snapshot.crosses, snapshot.services[1].crossed);
+            snapshot.crosses
+        };
+        let (v4, v6) = ("192.0.2.10:53", "[2001:db8::10]:53");
+        let (s4, s6) = ("10.0.0.11:53", "[2001:db8:1::11]:53");
+        let both = format!("{v4} {v6}");
+        for (listen, servers, expected) in [
+            (v4, &[s4][..], false),
+            (v6, &[s6], false),
+            (v6, &[s4], true),
+            (v4, &[s6], true),
+            (&both, &[s4], true),
+            (&both, &[s6], true),
+            (&both, &[s4, s6], false),
+        ] {
+            assert_eq!(crossed("fullnat", listen, servers), expected, "{listen} {servers:?}");
+            assert!(!crossed("nat", listen, servers));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! updates checksums by difference (RFC 1624), so the cost does not depend on the packet's length.
 #![forbid(unsafe_code)]
 
+pub mod crossing;
 pub mod dscp;
 pub mod ethernet;
 pub mod fragment;

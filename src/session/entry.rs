@@ -93,6 +93,8 @@ impl Extras {
     pub const INTRODUCED: Extras = Extras(8);
     /// Its packets are marked (DSCP).
     pub const MARKED: Extras = Extras(16);
+    /// Client and server are of two families.
+    pub const CROSSED: Extras = Extras(1 << 10);
     /// Both ends are inside and meet at an address of an SNAT pool.
     pub const HAIRPIN: Extras = Extras(1 << 15);
     /// The server is told the client's address by a PROXY protocol header, version 1 (without this

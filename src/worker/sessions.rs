@@ -49,7 +49,7 @@ fn walk<A: Address>(
 }
 
 fn matches<A: Address>(filter: &SessionFilter, entry: &Entry<A>) -> bool {
-    let client: IpAddr = entry.client.into();
+    let client = ip(entry.client);
     filter.service.is_none_or(|service| service == entry.service)
         && (filter.servers.is_empty() || filter.servers.contains(&entry.server_id))
         && filter.client.is_none_or(|network| network.contains(&client))
@@ -59,10 +59,10 @@ fn row<A: Address>(entry: &Entry<A>, age_ms: u32, now: u32) -> SessionRow {
     let idle_ms = now.wrapping_sub(entry.last_seen);
     SessionRow {
         protocol: entry.protocol,
-        client: SocketAddr::new(entry.client.into(), entry.client_port),
-        vip: SocketAddr::new(entry.vip.into(), entry.vip_port),
-        local: SocketAddr::new(entry.local.into(), entry.local_port),
-        server: SocketAddr::new(entry.server.into(), entry.server_port),
+        client: SocketAddr::new(ip(entry.client), entry.client_port),
+        vip: SocketAddr::new(ip(entry.vip), entry.vip_port),
+        local: SocketAddr::new(ip(entry.local), entry.local_port),
+        server: SocketAddr::new(ip(entry.server), entry.server_port),
         state: entry.state,
         mode: entry.mode,
         service: entry.service,
@@ -71,4 +71,9 @@ fn row<A: Address>(entry: &Entry<A>, age_ms: u32, now: u32) -> SessionRow {
         idle_ms,
         expires_ms: entry.timeout.saturating_sub(idle_ms),
     }
+}
+
+/// The address as it is on the wire: sessions between families have IPv4 addresses mapped.
+fn ip<A: Address>(address: A) -> IpAddr {
+    address.into().to_canonical()
 }

@@ -8,6 +8,7 @@
 //! cargo test --test end_to_end -- --nocapture http::nat
 //! ```
 
+mod between_families;
 mod bulk;
 mod commands;
 mod connections;

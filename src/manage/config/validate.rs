@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use super::draft::{Draft, PortDraft, ServiceDraft};
+use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::reader::{At, Report};
 use super::schema::MAX_WORKERS;
 use super::values::{canonical_pci, vdev_name};
@@ -216,6 +216,12 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
     let listens = &service.listen.items;
     let mode = service.mode.as_ref().map(|mode| mode.value);
     let tunnels = mode.is_some_and(Mode::tunnels);
+    // In fullnat servers of one family serve both.
+    let of_family = |v4: bool| {
+        let is = |s: &ServerDraft| s.address.as_ref().is_none_or(|a| a.value.is_ipv4() == v4);
+        service.servers.iter().all(is)
+    };
+    let between_families = mode == Some(Mode::FullNat) && (of_family(true) || of_family(false));
     let mut once = Once::new();
     let mut all_match = service.servers_whole;
     for server in &service.servers {
@@ -230,7 +236,7 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
         // A tunnel takes either family to either.
         let family_of =
             |at: &At<std::net::SocketAddr>| tunnels || at.value.is_ipv4() == server.is_ipv4();
-        if service.listen.whole && !listens.iter().any(family_of) {
+        if service.listen.whole && !between_families && !listens.iter().any(family_of) {
             let family = family(server.ip());
             error(
                 *line,
@@ -247,7 +253,7 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             error(*line, format!("{server}: {what} does not rewrite the port; expected {right}"));
         }
     }
-    if !all_match || tunnels {
+    if !all_match || tunnels || between_families {
         return;
     }
     for v4 in [true, false] {

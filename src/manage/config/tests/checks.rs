@@ -246,6 +246,32 @@ fn servers_fit_their_service() {
 }
 
 #[test]
+fn in_fullnat_servers_of_one_family_serve_both() {
+    let fullnat = ("name = \"web\"", "name = \"web\"\nmode = \"fullnat\"");
+    let both = ("[\"192.0.2.10:80\"]", "[\"192.0.2.10:80\", \"[2001:db8::10]:80\"]");
+    let v6 = ("[\"192.0.2.10:80\"]", "[\"[2001:db8::10]:80\"]");
+    expect(&[fullnat, both], &[]);
+    expect(&[fullnat, v6], &[]);
+    let lip = ("[\"10.0.0.100\"]", "[\"10.0.0.100\", \"2001:db8:1::100\"]");
+    let mixed = ("10.9.0.12:8080", "[2001:db8:1::11]:80");
+    expect(&[fullnat, both, lip, mixed], &[]);
+    // One of each: the one of the other family would never serve.
+    expect(
+        &[fullnat, lip, mixed],
+        &[
+            "f.toml:43: [[service.server]] address: [2001:db8:1::11]:80 is IPv6, but the service has no IPv6 listen address",
+        ],
+    );
+    // Local addresses are those of the servers' family.
+    expect(
+        &[("[\"192.0.2.10:53\"]", "[\"192.0.2.10:53\"]"), ("10.0.0.11:53", "[2001:db8:1::11]:53")],
+        &[
+            "f.toml:49: [[service.server]] address: 2001:db8:1::11 is reached by port \"back\", which has no IPv6 local_addresses; add one there",
+        ],
+    );
+}
+
+#[test]
 fn servers_are_reached() {
     expect(
         &[("to = \"0.0.0.0/0\"", "to = \"10.88.0.0/16\""), ("10.9.0.12:8080", "10.8.0.12:8080")],
