@@ -186,7 +186,7 @@ fn send_header<A: Family, F: Frame>(
     let at_start = Shifts { forward: 0, ..Shifts::from(aside) };
     sequence::shift::<A>(bytes, Direction::Forward, at_start);
     set_addresses(bytes, &addresses);
-    shared.originate(port, own);
+    shared.originate_ahead(port, own);
     true
 }
 

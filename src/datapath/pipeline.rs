@@ -42,6 +42,7 @@ use super::outbox::Outbox;
 use super::persist;
 use super::reset;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
+use super::snat;
 use super::steer;
 use super::sweep::{self, Sweep};
 use super::syn_proxy::{self, Retries, SynState};
@@ -114,6 +115,8 @@ pub(super) struct Shared<F> {
     pub(super) guard: GuardState,
     pub(super) samplers: Samplers,
     pub(super) limits: Limiters,
+    /// How many of them, the first, go ahead of the burst.
+    ahead: usize,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.
     pub(super) crossed: Batch<Ipv6Addr>,
@@ -140,12 +143,33 @@ impl<F: Frame> Shared<F> {
     }
 
     /// Sends a frame made of a spare one; it is counted as originated.
-    pub(super) fn originate(&mut self, port: PortId, mut frame: F) {
+    pub(super) fn originate(&mut self, port: PortId, frame: F) {
+        self.make(self.made.len(), port, frame);
+    }
+
+    /// The same, ahead of the burst that is being worked on.
+    pub(super) fn originate_ahead(&mut self, port: PortId, frame: F) {
+        self.make(self.ahead, port, frame);
+        self.ahead += 1;
+    }
+
+    fn make(&mut self, at: usize, port: PortId, mut frame: F) {
         if self.snapshot.crosses {
             crossed::make_v4(&mut frame);
         }
         // There is room when it was taken, and frames are taken one at a time.
-        let _ = self.made.try_push((port, frame));
+        let _ = self.made.try_insert(at, (port, frame));
+    }
+
+    /// Queues what goes ahead of the burst.
+    #[inline(always)]
+    fn flush_ahead(&mut self, out: &mut Outbox<F>) {
+        if self.ahead != 0 {
+            for (port, frame) in self.made.drain(..self.ahead) {
+                out.to_port(port, frame, true);
+            }
+            self.ahead = 0;
+        }
     }
 
     /// Queues what was made.
@@ -241,6 +265,7 @@ impl<A: Family> Lane<A> {
     fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
         self.balancer.configure::<A>(snapshot);
         self.local_ports.configure(snapshot, toeplitz, worker);
+        self.local_ports.snat.configure(snapshot, toeplitz, worker, &self.table);
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
@@ -351,6 +376,7 @@ impl<F: Frame> Pipeline<F> {
                 guard: GuardState::default(),
                 samplers: Samplers::default(),
                 limits: Limiters::new(setup.seed),
+                ahead: 0,
                 syn: SynState::new(setup.cookie_secret),
                 crossed: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),
@@ -426,6 +452,11 @@ impl<F: Frame> Pipeline<F> {
         (v4.0 + v6.0, v4.1 + v6.1)
     }
 
+    /// Whether no mapping of egress SNAT is left.
+    pub fn snat_is_empty(&self) -> bool {
+        self.v4.local_ports.snat.is_empty() && self.v6.local_ports.snat.is_empty()
+    }
+
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
     /// from another worker that found them to be ours. `now` is in milliseconds and wraps. The
     /// queues of `out` must be empty.
@@ -449,11 +480,11 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
-        // Before the burst: what goes to a server ahead of a client's data must come ahead of it.
-        self.shared.flush(out);
+        self.shared.flush_ahead(out);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.queue(frame, verdict, now, out);
         }
+        self.shared.flush(out);
     }
 
     /// Stages 1 and 2. Flows that are ours go into their family's batch; all else is decided here.
@@ -517,9 +548,11 @@ impl<F: Frame> Pipeline<F> {
         let passed_on = match parsed {
             Parsed::Icmpv4 { frame_len, .. } => {
                 icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+                    .or_else(|| snat::echo::handle(shared, v4, frame, frame_len, steer, now))
             }
             Parsed::Icmpv6 { frame_len, .. } => {
                 icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+                    .or_else(|| snat::echo::handle(shared, v6, frame, frame_len, steer, now))
             }
             _ => None,
         };
@@ -611,6 +644,11 @@ impl<F: Frame> Pipeline<F> {
         self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
+        let rules = self.shared.snapshot.snat.list().len();
+        if rules > 0 {
+            self.v4.local_ports.snat.report(rules, &self.shared.counters);
+            self.v6.local_ports.snat.report(rules, &self.shared.counters);
+        }
         let persistent = self.v4.persistence.len() + self.v6.persistence.len();
         self.shared.counters.persistent_clients.set(persistent as u64);
         let made = !self.shared.made.is_empty();

@@ -86,6 +86,7 @@ impl Packet {
                 let tcp = if self.syn { tcp.syn() } else { tcp.ack(0x5060_7080) };
                 tcp.write(&mut bytes, &self.data).unwrap();
             }
+            Protocol::Icmp => panic!("no service has it"),
         }
         if self.src.is_ipv4() {
             let at = 34 + if self.protocol == Protocol::Udp { 6 } else { 16 };
