@@ -12,7 +12,13 @@ use std::sync::Arc;
 use etherparse::PacketBuilder;
 use rtrb::{Consumer, Producer, RingBuffer};
 use shunt::datapath::counters::WorkerCounters;
+use shunt::datapath::filter::{Action, Filters, Rule};
+use shunt::datapath::guard::Guard;
+use shunt::datapath::limits::Limits;
+use shunt::datapath::mirror::{Mirror, MirrorId};
 use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::prefix_set::PrefixSet;
+use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::{
     LocalAddress, LocalAddresses, Port, PortId, PortRole, Route, RouteTarget, Server, Service,
     Side, Snapshot, SynProxy, Timeouts,
@@ -78,6 +84,27 @@ fn server_address(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, 11 + n)
 }
 
+/// Filters that match and pass, and a mirror of every other packet to the servers' port.
+fn guard() -> Guard {
+    let everybody = PrefixSet::new(["0.0.0.0/0".parse().unwrap()]);
+    let list = Some(Arc::new(PrefixSet::new(["203.0.113.0/24".parse().unwrap()])));
+    let limit = Action::Limit { rate: 1_000_000, burst: 1_000_000 };
+    Guard {
+        filters: Filters::new(vec![
+            Rule { list, action: Action::Drop, ..Rule::default() },
+            Rule { sources: Some(everybody.clone()), action: limit, ..Rule::default() },
+        ]),
+        mirrors: vec![Mirror {
+            name: "ids".into(),
+            port: BACK,
+            sample: 2,
+            matching: Some(everybody),
+        }],
+        bogons: false,
+        reverse_path: true,
+    }
+}
+
 /// Two ports; TCP 80 and UDP 53 with so many servers each.
 fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> Snapshot {
     let port = |name: &str, side, address: [u8; 4], mac| Port {
@@ -111,6 +138,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
         local_v4: [(VIP, LocalAddress::Vip), (lip, LocalAddress::Lip(BACK))].into_iter().collect(),
         local_v6: Default::default(),
         worker_of: std::array::from_fn(|bucket| bucket as u8 % workers),
+        guard: Arc::new(guard()),
         ..Default::default()
     };
     for (id, (protocol, port)) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)].into_iter().enumerate()
@@ -125,6 +153,16 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
             scheduler,
             timeouts: Timeouts::DEFAULT,
             servers: Vec::new(),
+            limits: Limits {
+                connections_per_second: 1_000_000,
+                packets_per_second: 1_000_000,
+                half_open: 1_000_000,
+                source_connections_per_second: 1_000_000,
+                source_packets_per_second: 1_000_000,
+                source_half_open: 1_000_000,
+                ..Limits::default()
+            },
+            mirror: Some(MirrorId(0)),
             ..Default::default()
         };
         for n in 0..servers {
@@ -139,8 +177,15 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
                 ..Default::default()
             });
         }
+        if scheduler.hashes() && protocol == Protocol::Tcp {
+            // Limits that are looked at and never reached, and clients that are remembered.
+            service.selection.max_connections = 1_000_000;
+            service.selection.persistence =
+                Some(Persistence { life_ms: 60_000, mask_v4: 24, mask_v6: 64, scope: id.0 });
+        }
         snapshot.services.push(service);
     }
+    snapshot.prepare();
     snapshot
 }
 
@@ -193,6 +238,17 @@ impl Rig {
 
     /// Everything that has arrived, counted.
     fn turn(&mut self) {
+        // The port's buffers are there beforehand, as those of a NIC are: one more for each packet
+        // that may be copied, and twice what a pipeline keeps.
+        let waiting: usize = self
+            .workers
+            .iter_mut()
+            .flat_map(|w| w.io().rx.iter().map(|q| q.len()).collect::<Vec<_>>())
+            .sum();
+        for worker in &mut self.workers {
+            let pool = &mut worker.io().pool;
+            pool.resize_with(2 * waiting + 256, || MemoryFrame::new(FRONT, &[]));
+        }
         loop {
             let mut moved = 0;
             for worker in &mut self.workers {
@@ -403,6 +459,9 @@ fn packets_cost_no_allocation() {
                 rig.resolve(FRONT, CLIENT);
                 traffic(&mut rig, mode);
                 assert_eq!(allocations(), 0, "{workers} workers, {mode:?}, {scheduler}");
+                let copies: u64 = rig.counters.iter().map(|c| c.mirrored.get()).sum();
+                let matched: u64 = rig.counters.iter().map(|c| c.filter(1).packets.get()).sum();
+                assert!(copies > 5000 && matched > 8_000, "{copies} copies, {matched} matched");
                 let sent: u64 = rig.counters.iter().map(|c| c.tx.get()).sum();
                 assert!(sent > 5000, "{sent}");
                 assert!(rig.drops(DropReason::HopLimitExceeded) == 1000 || mode == Mode::Dr);

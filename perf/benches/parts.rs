@@ -8,6 +8,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use etherparse::PacketBuilder;
 use perf::rig::VIP_V6;
 use perf::traffic::{CLIENT_MAC, DUT_MAC, VIP, VIP_PORT, client, server_address, shuffled};
+use shunt::datapath::filter::{Filters, Packet, Rule};
+use shunt::datapath::prefix_set::PrefixSet;
+use shunt::datapath::snapshot::PortId;
 use shunt::io::BURST;
 use shunt::rewrite::nat::{Deltas, Translate};
 use shunt::rewrite::transport_checksum;
@@ -234,5 +237,5 @@ fn maglev_table(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parsing, rewrite, schedule, maglev_table, lookup);
+criterion_group!(benches, parsing, rewrite, schedule, maglev_table, lookup, prefix_set, filters);
 criterion_main!(benches);

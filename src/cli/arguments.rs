@@ -59,6 +59,8 @@ pub enum Command {
     Workers(Read),
     /// Next hops and their MAC addresses.
     Neighbors(Read),
+    /// Rules of the packet filter and what each has matched.
+    Filters(Read),
     /// Why packets were dropped.
     Drops {
         /// Where from and how.

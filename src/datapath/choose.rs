@@ -22,7 +22,7 @@ use super::verdict::Verdict;
 use crate::sched::{HashOn, hash};
 use crate::session::{ServerId, ServiceId, SessionId};
 use crate::wire::DropReason;
-use crate::wire::flow::Flow;
+use crate::wire::flow::{Flow, Protocol};
 
 /// Servers that are tried for one session.
 const TRIES: usize = 8;
@@ -83,9 +83,18 @@ fn make<A: Family, F: Frame>(
     };
     let elsewhere = persist::ask(shared, frame, flow, service_id);
     let hash = placed_by(service, flow, frame);
+    if named.is_none()
+        && whole
+        && let Some(ask) = elsewhere
+    {
+        return Err(ask);
+    }
+    let tcp = flow.key.protocol == Protocol::Tcp;
+    let source = flow.key.src.into();
+    let admitted = shared.limits.admit(service_id, tcp, source, &shared.counters, now);
+    admitted.map_err(Verdict::Drop)?;
     let server = match (named, elsewhere) {
         (Some(server), _) => Ok(server),
-        (None, Some(ask)) if whole => return Err(ask),
         (None, Some(_)) => scheduled(shared, lane, service_id, hash),
         (None, None) => persist::server(shared, lane, frame, flow, service_id, hash, now),
     };

@@ -56,7 +56,7 @@ pub(super) fn resume<A: Family>(
 #[cold]
 #[inline(never)]
 pub(super) fn follow<A: Family, F: Frame>(
-    shared: &Shared<F>,
+    shared: &mut Shared<F>,
     table: &mut Table<A>,
     id: SessionId,
     direction: Direction,
@@ -84,7 +84,9 @@ pub(super) fn follow<A: Family, F: Frame>(
         // A session may outlive its service in the configuration; it then keeps its timeout.
         let timeout = service
             .map_or(entry.timeout, |service| tcp_state::timeout(followed.state, &service.timeouts));
+        let before = entry.state;
         table.set_state(id, followed.state, timeout, now);
+        shared.limits.moved(table.get(id), before, &shared.counters);
     }
     if segment.flags & tcp_flags::SYN != 0
         && let Some(service) = service

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::filter::MAX_FILTERS;
 use super::snapshot::PortId;
 use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
@@ -79,6 +80,15 @@ pub struct ServerCounters {
     pub reply_bytes: Cell,
 }
 
+/// A rule of the packet filter, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct FilterCounters {
+    /// Packets it was the first to match.
+    pub packets: Cell,
+    /// Their bytes (frames).
+    pub bytes: Cell,
+}
+
 /// One service, as this worker saw it.
 #[derive(Debug, Default)]
 pub struct ServiceCounters {
@@ -133,6 +143,15 @@ pub struct WorkerCounters {
     pub resets: Cell,
     /// Sessions that were ended since their server was down or gone.
     pub ended_with_server: Cell,
+    /// Gauge: TCP sessions whose handshake is not complete.
+    pub half_open: Cell,
+    /// Packets of sources that found no place in the table of source limits.
+    pub sources_untracked: Cell,
+    /// Copies of packets made for sensors; in `originated` when transmitted.
+    pub mirrored: Cell,
+    /// Copies that could not be made: no spare buffer, or too long for the sensor's port.
+    pub mirror_missed: Cell,
+    filters: Box<[FilterCounters]>,
     /// Fragments forwarded; in `tx`.
     pub fragments: Cell,
     /// Fragments that came before the first of their packet and had to wait.
@@ -177,6 +196,11 @@ impl WorkerCounters {
             events_lost: Cell::default(),
             resets: Cell::default(),
             ended_with_server: Cell::default(),
+            half_open: Cell::default(),
+            sources_untracked: Cell::default(),
+            mirrored: Cell::default(),
+            mirror_missed: Cell::default(),
+            filters: (0..MAX_FILTERS).map(|_| FilterCounters::default()).collect(),
             fragments: Cell::default(),
             fragments_held: Cell::default(),
             toa_no_room: Cell::default(),
@@ -199,6 +223,11 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn server(&self, server: ServerId) -> &ServerCounters {
         &self.servers[usize::from(server.0)]
+    }
+
+    /// The counters of a rule of the packet filter.
+    pub fn filter(&self, rule: usize) -> &FilterCounters {
+        &self.filters[rule]
     }
 
     /// The counters of a service.

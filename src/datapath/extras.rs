@@ -5,6 +5,7 @@ use super::crossed;
 use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
+use super::mirror;
 use super::pipeline::{Item, Shared};
 use super::syn_proxy;
 use super::verdict::Verdict;
@@ -22,8 +23,19 @@ pub(super) fn apply<A: Family, F: Frame>(
     direction: Direction,
     now: u32,
 ) -> Option<Verdict> {
-    let extras = table.get(id).extras;
+    let entry = table.get(id);
+    let extras = entry.extras;
     debug_assert!(extras != Extras::NONE);
+    // First, since the sensor gets what was received.
+    if extras.has(Extras::MIRRORED) {
+        mirror::of_service(shared, entry.service, frame);
+    }
+    if extras.has(Extras::POLICED)
+        && direction == Direction::Forward
+        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
+    {
+        return Some(Verdict::Drop(reason));
+    }
     if extras.has(Extras::MARKED) {
         mark(shared, table.get(id), frame);
     }

@@ -18,6 +18,7 @@ use super::established::{hold, next_hop};
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
 use super::frame::Frame;
+use super::guard;
 use super::icmp;
 use super::local;
 use super::new_flow;
@@ -50,6 +51,12 @@ impl<F: Frame> Pipeline<F> {
     ) -> Verdict {
         if reason != DropReason::Fragment {
             return Verdict::Drop(reason);
+        }
+        if self.shared.guard.on
+            && !steered
+            && let Some(verdict) = guard::other(&mut self.shared, frame, now)
+        {
+            return verdict;
         }
         let Pipeline { shared, v4, v6, fragments_v4, fragments_v6, .. } = self;
         if let Some(dst) = fragment::destination(frame.bytes())

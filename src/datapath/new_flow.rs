@@ -42,6 +42,9 @@ pub(super) fn open<A: Family, F: Frame>(
     if A::local(&shared.snapshot, key.src).is_some() {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
+    if key.sport == 0 || key.dport == 0 {
+        return Verdict::Drop(DropReason::PortZero);
+    }
     if crossed::takes(shared, key) {
         return crossed::enter(shared, frame, item, now);
     }
@@ -82,7 +85,8 @@ pub(super) fn replace<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     let entry = lane.table.remove(old);
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+    let Shared { counters, limits, .. } = &mut *shared;
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
     open(shared, lane, frame, item, now)
 }
 
@@ -196,10 +200,11 @@ pub(super) fn create_with<A: Family, F: Frame>(
             let service = &shared.snapshot.services[usize::from(service_id.0)];
             introduce::begin(service, &mut lane.table, id);
             crossed::begin(&mut lane.table, id);
+            let entry = lane.table.get_mut(id);
             if service.policy.dscp.is_some() {
-                let entry = lane.table.get_mut(id);
                 entry.extras = entry.extras.with(Extras::MARKED);
             }
+            entry.extras = entry.extras.with(shared.limits.opened(entry, &shared.counters));
             Ok(id)
         }
         Err(error) => {

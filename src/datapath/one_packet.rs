@@ -117,6 +117,7 @@ fn pass<A: Family, F: Frame>(
     match new_flow::new_session(shared, lane, key, service_id, server_id) {
         Ok(session) => {
             let id = lane.table.borrow_spare(session, now);
+            lane.table.get_mut(id).extras = shared.limits.extras(service_id);
             let verdict = established::act(shared, lane, frame, item, id, direction, now);
             lane.table.return_spare();
             verdict

@@ -47,8 +47,8 @@ pub(super) fn ask<A: Family, F: Frame>(
     }
     let client = client(persistence, flow);
     let owner = shared.snapshot.worker_of[A::bucket(shared.toeplitz, client.address, 0)];
-    (owner != shared.worker)
-        .then(|| Verdict::HandOff(owner, Note::WhichServer { service_id, asked_by: shared.worker }))
+    let question = Note::WhichServer { service_id, asked_by: shared.worker };
+    (owner != shared.worker).then_some(Verdict::HandOff(owner, question))
 }
 
 /// Answers the worker that has handed this packet over with its question. `None` when it came with

@@ -27,11 +27,14 @@ use super::family::Family;
 use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
 use super::fragments::Fragments;
 use super::frame::Frame;
+use super::guard::{self, GuardState};
 use super::hops::{Hops, Released};
 use super::icmp_error;
 use super::limiter::TokenBucket;
+use super::limits::Limiters;
 use super::local;
 use super::local_ports::LocalPorts;
+use super::mirror::Samplers;
 use super::new_flow;
 use super::note::Note;
 use super::one_packet::{self, Origins};
@@ -110,6 +113,9 @@ pub(super) struct Shared<F> {
     made: ArrayVec<(PortId, F), BURST>,
     /// How many of them, the first, go ahead of the burst.
     ahead: usize,
+    pub(super) guard: GuardState,
+    pub(super) samplers: Samplers,
+    pub(super) limits: Limiters,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.
     pub(super) crossed: Batch<Ipv6Addr>,
@@ -274,8 +280,10 @@ impl<A: Family> Lane<A> {
         entry: &Entry<A>,
         balancer: &mut Balancer,
         local_ports: &mut LocalPorts<A>,
+        limits: &mut Limiters,
         counters: &WorkerCounters,
     ) {
+        limits.closed(entry, counters);
         balancer.closed(entry.server_id);
         local_ports.release(entry);
         counters.server(entry.server_id).ended.add(1);
@@ -288,7 +296,7 @@ impl<A: Family> Lane<A> {
             if !reset::on_expiry(shared, entry, aside, now) {
                 return false;
             }
-            Self::closed(entry, balancer, local_ports, &shared.counters);
+            Self::closed(entry, balancer, local_ports, &mut shared.limits, &shared.counters);
             shared.counters.expired.add(1);
             if entry.state == TcpState::SynProxied {
                 syn_proxy::expired(shared, entry, aside);
@@ -364,6 +372,9 @@ impl<F: Frame> Pipeline<F> {
                 spare: Burst::new(),
                 made: ArrayVec::new(),
                 ahead: 0,
+                guard: GuardState::default(),
+                samplers: Samplers::default(),
+                limits: Limiters::new(setup.seed),
                 syn: SynState::new(setup.cookie_secret),
                 crossed: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),
@@ -400,6 +411,9 @@ impl<F: Frame> Pipeline<F> {
             self.v4.sweep.start();
             self.v6.sweep.start();
         }
+        self.shared.guard.configure(&old, snapshot);
+        self.shared.samplers.configure(snapshot);
+        self.shared.limits.configure(snapshot);
         let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
         self.fragments_v4.idents().share(workers);
         self.fragments_v6.idents().share(workers);
@@ -446,8 +460,9 @@ impl<F: Frame> Pipeline<F> {
         self.shared.steered = steered;
         let mut verdicts = [Verdict::Drop(DropReason::NoSession); BURST];
         let steer = self.shared.several_workers && !steered;
+        let guard = self.shared.guard.on && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
-            if let Some(verdict) = self.classify(slot as u8, frame, steer, steered, now) {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, guard, steered, now) {
                 verdicts[slot] = verdict;
             }
         }
@@ -472,6 +487,7 @@ impl<F: Frame> Pipeline<F> {
         slot: u8,
         frame: &mut F,
         steer: bool,
+        guard: bool,
         steered: bool,
         now: u32,
     ) -> Option<Verdict> {
@@ -491,16 +507,28 @@ impl<F: Frame> Pipeline<F> {
         if checksum.transport_bad {
             return Some(Verdict::Drop(DropReason::BadTransportChecksum));
         }
+        let full_checksums = port.full_checksums;
         match flow::parse(frame.bytes(), &port.mac, checksum.ip_good) {
             Ok(Parsed::V4(flow)) => {
-                let fill = checksum.transport_partial | port.full_checksums;
+                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
+                    return Some(verdict);
+                }
+                let fill = checksum.transport_partial | full_checksums;
                 enter(&self.shared, &mut self.batch_v4, slot, flow, fill, role, steer)
             }
             Ok(Parsed::V6(flow)) => {
-                let fill = checksum.transport_partial | port.full_checksums;
+                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
+                    return Some(verdict);
+                }
+                let fill = checksum.transport_partial | full_checksums;
                 enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
             }
-            Ok(other) => Some(self.not_a_flow(frame, other, steer, now)),
+            Ok(other) => {
+                if guard && let Some(verdict) = guard::other(&mut self.shared, frame, now) {
+                    return Some(verdict);
+                }
+                Some(self.not_a_flow(frame, other, steer, now))
+            }
             Err(reason) => Some(self.refused(frame, reason, steered, now)),
         }
     }

@@ -85,7 +85,8 @@ fn server(snapshot: &Snapshot, id: ServerId) -> &Server {
 impl Snapshot {
     /// Makes what the services' schedulers work with; to be called when services and servers are
     /// complete, and again when the state of a server has changed. What has not changed is kept.
-    /// Takes a few milliseconds for each `maglev` service whose servers have changed.
+    /// For each `maglev` service whose servers have changed it takes about a millisecond to 160
+    /// servers, ten to 655, and above that some tenths of a second.
     pub fn prepare(&mut self) {
         for index in 0..self.services.len() {
             if !self.services[index].scheduler.hashes() {

@@ -5,10 +5,14 @@
 //! session may keep them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::guard::Guard;
+use super::limits::Limits;
+use super::mirror::MirrorId;
 use super::policy::Policy;
 use super::selection::Selection;
 use crate::rewrite::proxy_protocol::Version;
@@ -139,6 +143,10 @@ pub struct Service {
     pub servers: Vec<ServerId>,
     /// What it does with its sessions beyond forwarding them.
     pub policy: Policy,
+    /// What it and its sources may do at most.
+    pub limits: Limits,
+    /// Where its packets are copied to.
+    pub mirror: Option<MirrorId>,
     /// How servers are told the client's address.
     pub introduction: Introduction,
     /// FullNAT: all servers are of one family, and serve clients of the other too.
@@ -239,8 +247,17 @@ pub struct Snapshot {
     pub local_v6: HashMap<Ipv6Addr, LocalAddress>,
     /// The worker that owns each steering bucket.
     pub worker_of: [u8; BUCKETS],
+    /// The packet filter and what else is looked at before any session.
+    pub guard: Arc<Guard>,
     /// Whether a service is [crossed](Service::crossed).
     pub crosses: bool,
+}
+
+impl Snapshot {
+    /// How many workers there are.
+    pub fn workers(&self) -> u32 {
+        self.worker_of.iter().max().map_or(1, |last| u32::from(*last) + 1)
+    }
 }
 
 /// A plain service without a name: what a test, or a key the file leaves out, does not say.
@@ -255,6 +272,8 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             servers: Vec::new(),
             policy: Policy::default(),
+            limits: Limits::default(),
+            mirror: None,
             introduction: Introduction::None,
             crossed: false,
             tunnel_port: 0,
@@ -311,6 +330,7 @@ impl Default for Snapshot {
             local_v4: HashMap::new(),
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
+            guard: Arc::default(),
             crosses: false,
         }
     }

@@ -105,7 +105,8 @@ fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>, now:
                 syn_proxy::expired(shared, &entry, &aside);
             }
             lane.table.remove(id);
-            Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+            let Shared { limits, counters, .. } = &mut *shared;
+            Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
             shared.counters.ended_with_server.add(1);
         }
         lane.sweep.waited = 0;

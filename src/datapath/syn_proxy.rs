@@ -460,6 +460,7 @@ fn open<A: Family, F: Frame>(
     let timeouts = &shared.snapshot.services[usize::from(service.0)].timeouts;
     let timeout = tcp_state::timeout(TcpState::SynProxied, timeouts);
     lane.table.set_state(id, TcpState::SynProxied, timeout, now);
+    shared.limits.moved(lane.table.get(id), TcpState::SynSent, &shared.counters);
     let forward_end = redeemed.isn.wrapping_add(1);
     let timestamps = segment.options.timestamps;
     let offer = timestamps.map_or_else(Offer::default, |t| Offer::of_timestamp(t.echo));
@@ -714,9 +715,10 @@ fn close<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId, no
 }
 
 /// Ends a session that another takes the place of.
-fn end<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId) {
+fn end<A: Family, F>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId) {
     let entry = lane.table.remove(id);
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+    let Shared { counters, limits, .. } = shared;
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
 }
 
 /// Passes a frame on that Shunt has made of a packet of the session, with the addresses of the side it

@@ -9,13 +9,14 @@
 //! registry that gives out the ids.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
-use super::selection;
+use super::{guard, selection};
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot,
@@ -114,6 +115,7 @@ pub fn compile(
         local_v4: HashMap::new(),
         local_v6: HashMap::new(),
         worker_of: worker_of(config.node.workers.len()),
+        guard: Arc::new(guard::compile(config)),
         crosses: config.services.iter().any(crossed),
     };
     for (service, id) in config.services.iter().zip(0..) {
@@ -234,6 +236,8 @@ fn add_service(
         selection: selection::compile(config, service, &ids, id),
         servers: ids,
         policy: service.policy,
+        limits: service.limits,
+        mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
         introduction: service.introduction,
         crossed: crossed(service),
         tunnel_port: service.tunnel_port,

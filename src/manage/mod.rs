@@ -8,6 +8,7 @@ pub mod api;
 pub mod compile;
 pub mod config;
 pub mod exception;
+mod guard;
 pub mod health;
 pub mod memory;
 pub mod neighbors;

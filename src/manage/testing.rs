@@ -106,6 +106,7 @@ pub(crate) fn config() -> Config {
             },
         ],
         api: config::Api { socket: "/run/shunt.sock".into() },
+        guard: config::Guard::default(),
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) enum Made {
 
 impl Placement {
     /// Makes what the scheduler needs of these servers, or gives `old` when that was made of the
-    /// same. `None` for schedulers that need nothing. A table takes a few milliseconds.
+    /// same. `None` for schedulers that need nothing. A table takes its time: see [`maglev`].
     ///
     /// `sh` wants all servers with their weights, `maglev` those that are down with weight 0.
     pub fn make(

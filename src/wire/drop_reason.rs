@@ -46,7 +46,7 @@ drop_reasons! {
     BadIpHeaderLength, "bad_ip_header_length", "The IPv4 header length is below 20 bytes.";
     BadIpLength, "bad_ip_length", "The IP length is larger than the frame or smaller than the header.";
     BadIpChecksum, "bad_ip_checksum", "The IPv4 header checksum is wrong.";
-    IpOptions, "ip_options", "An IPv4 packet with options.";
+    IpOptions, "ip_options", "An IPv4 packet with options other than source routing.";
     ExtensionHeader, "extension_header", "An IPv6 packet with extension headers.";
     Fragment, "fragment", "A fragment of a packet that is neither TCP nor UDP, or of a TCP stream that is changed on its way.";
     BadFragment, "bad_fragment", "A fragment whose length or offset cannot be, or a fragmented SYN or RST.";
@@ -59,15 +59,34 @@ drop_reasons! {
     Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
     Land, "land", "Source and destination are the same address and port.";
     SpoofedLocal, "spoofed_local", "The source is one of our own addresses.";
+    Bogon, "bogon", "A client's source address that is not globally reachable (protection.bogons).";
+    SpoofedInside, "spoofed_inside", "The source is reached by another port than the packet came by (protection.reverse_path).";
+    SourceRoute, "source_route", "An IPv4 packet that asks for a route of its own (source routing).";
     HopLimitExceeded, "hop_limit_exceeded", "TTL or hop limit ran out here; Time Exceeded was sent.";
     PacketTooBig, "packet_too_big", "Longer than the mtu of the port it would leave by; the sender was told if it may not be fragmented.";
     // Transport headers.
     BadTcpHeader, "bad_tcp_header", "The TCP header is cut short or its data offset is wrong.";
-    BadTcpFlags, "bad_tcp_flags", "A combination of TCP flags that no stack sends (null, Xmas, SYN with FIN or RST).";
+    BadTcpFlags, "bad_tcp_flags", "A combination of TCP flags that no stack sends, other than those below.";
+    NullScan, "null_scan", "A TCP segment without flags.";
+    FinScan, "fin_scan", "A TCP segment with FIN alone.";
+    XmasScan, "xmas_scan", "A TCP segment with FIN, PSH and URG alone.";
+    SynFin, "syn_fin", "A TCP segment with both SYN and FIN.";
+    SynRst, "syn_rst", "A TCP segment with both SYN and RST.";
+    PortZero, "port_zero", "TCP or UDP from or to port 0.";
     BadUdpHeader, "bad_udp_header", "The UDP header is cut short or its length is wrong.";
     BadTransportChecksum, "bad_transport_checksum", "The port reports a wrong TCP or UDP checksum.";
     BadIcmp, "bad_icmp", "An ICMP packet that is cut short or whose checksum is wrong.";
     IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
+    // Packet filter and limits.
+    Filtered, "filtered", "A rule of the packet filter drops it; shunt filters tells which.";
+    FilterRejected, "filter_rejected", "A rule of the packet filter rejects it; the sender of TCP or UDP was told.";
+    FilterLimited, "filter_limited", "Above the rate that a rule of the packet filter allows.";
+    ConnectionRate, "connection_rate", "More new connections per second than the service allows.";
+    PacketRate, "packet_rate", "More packets per second than the service allows.";
+    HalfOpenLimit, "half_open_limit", "As many handshakes are incomplete as the service allows.";
+    SourceConnectionRate, "source_connection_rate", "More new connections per second than the service allows one source.";
+    SourcePacketRate, "source_packet_rate", "More packets per second than the service allows one source.";
+    SourceHalfOpenLimit, "source_half_open_limit", "As many handshakes of one source are incomplete as the service allows it.";
     BadIcmpQuote, "bad_icmp_quote", "An ICMP error that does not quote enough of the packet it is about, or a later fragment.";
     IcmpNoSession, "icmp_no_session", "An ICMP error about a packet of no known session.";
     IcmpOutOfWindow, "icmp_out_of_window", "An ICMP error about a TCP segment that its sender cannot have in flight (RFC 5927).";

@@ -225,7 +225,7 @@ fn parse_ipv4(
     checksum_good: bool,
 ) -> Result<Parsed, DropReason> {
     if head[14] != 0x45 {
-        return Err(bad_ipv4_start(head[14]));
+        return Err(bad_ipv4_start(frame));
     }
     let total = usize::from(be16(head, 16));
     let frame_len = ETHERNET + total;
@@ -354,7 +354,7 @@ fn transport(protocol: u8, payload: &[u8]) -> Transport {
             }
             let flags = tcp[13] & 0x3f;
             if is_bad_tcp_flags(flags) {
-                return Transport::Bad(DropReason::BadTcpFlags);
+                return Transport::Bad(bad_tcp_flags(flags));
             }
             Transport::Session(Protocol::Tcp, flags)
         }
@@ -403,14 +403,54 @@ pub(super) fn is_martian_v4(first: u8) -> bool {
     first == 0 || first == 127 || first >= 224
 }
 
+/// What is wrong with an IPv4 header that does not begin with version 4 and 20 bytes.
 #[cold]
-fn bad_ipv4_start(version_ihl: u8) -> DropReason {
-    if version_ihl >> 4 != 4 {
+fn bad_ipv4_start(frame: &[u8]) -> DropReason {
+    let (version, words) = (frame[ETHERNET] >> 4, usize::from(frame[ETHERNET] & 15));
+    let end = ETHERNET + words * 4;
+    if version != 4 {
         DropReason::BadIpVersion
-    } else if version_ihl & 15 < 5 {
+    } else if words < 5 {
         DropReason::BadIpHeaderLength
+    } else if frame.get(ETHERNET + 20..end).is_some_and(asks_for_a_route) {
+        DropReason::SourceRoute
     } else {
         DropReason::IpOptions
+    }
+}
+
+/// Whether one of these IPv4 options is a loose or strict source route (RFC 791 3.1).
+fn asks_for_a_route(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    while let [kind, rest @ ..] = options {
+        options = match *kind {
+            END => return false,
+            LOOSE | STRICT => return true,
+            NO_OPERATION => rest,
+            _ => match rest.first() {
+                Some(length @ 2..) => options.get(usize::from(*length)..).unwrap_or(&[]),
+                _ => return false,
+            },
+        };
+    }
+    false
+}
+
+/// Which of the [`BAD_TCP_FLAGS`] these are.
+#[cold]
+pub(super) fn bad_tcp_flags(flags: u8) -> DropReason {
+    use tcp_flags::{FIN, PSH, RST, SYN, URG};
+    const XMAS: u8 = FIN | PSH | URG;
+    match flags {
+        0 => DropReason::NullScan,
+        FIN => DropReason::FinScan,
+        XMAS => DropReason::XmasScan,
+        _ if flags & (SYN | FIN) == SYN | FIN => DropReason::SynFin,
+        _ if flags & (SYN | RST) == SYN | RST => DropReason::SynRst,
+        _ => DropReason::BadTcpFlags,
     }
 }
 

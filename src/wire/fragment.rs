@@ -13,7 +13,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::bytes::{get_u16, get_u32};
-use super::flow::{Protocol, is_bad_tcp_flags, is_martian_v4, tcp_flags};
+use super::flow::{Protocol, bad_tcp_flags, is_bad_tcp_flags, is_martian_v4, tcp_flags};
 use super::{DropReason, ethernet, ip_protocol, ipv4, ipv6, tcp, udp};
 
 use super::ethernet::HEADER_LEN as ETHERNET;
@@ -213,7 +213,7 @@ impl Piece<'_> {
         }
         let flags = self.bytes[13] & 0x3f;
         if is_bad_tcp_flags(flags) {
-            return Err(DropReason::BadTcpFlags);
+            return Err(bad_tcp_flags(flags));
         }
         // No stack fragments what opens a connection or ends it at once; who does wants to get round
         // those who look.
@@ -295,8 +295,8 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_fragment() {
         use DropReason::{
-            BadFragment, BadTcpFlags, BadTcpHeader, BadUdpHeader, ExtensionHeader, Fragment,
-            TinyFragment,
+            BadFragment, BadTcpHeader, BadUdpHeader, ExtensionHeader, Fragment, TinyFragment,
+            XmasScan,
         };
         for v6 in [false, true] {
             let last = if v6 { 65_528 } else { 65_504 };
@@ -311,7 +311,7 @@ mod tests {
                 (frame(v6, 6, 0, true, &tcp(0x10, 5, 16)), TinyFragment),
                 (frame(v6, 6, 0, true, &tcp(0x10, 7, 24)), TinyFragment),
                 (frame(v6, 6, 0, true, &tcp(0x10, 4, 24)), BadTcpHeader),
-                (frame(v6, 6, 0, true, &tcp(0x29, 5, 24)), BadTcpFlags),
+                (frame(v6, 6, 0, true, &tcp(0x29, 5, 24)), XmasScan),
                 (frame(v6, 6, 0, true, &tcp(0x02, 5, 24)), BadFragment),
                 (frame(v6, 6, 0, true, &tcp(0x14, 5, 24)), BadFragment),
                 (frame(v6, 6, 8, true, &UDP), TinyFragment),

@@ -183,6 +183,8 @@ impl<Io: BurstIo> Worker<Io> {
         self.counters.rx.add(n as u64);
         self.pipeline.process(&mut self.burst, false, now, &mut self.outbox);
         self.flush();
+        // Mirrors may need one for each packet of the next burst.
+        self.restock();
         n
     }
 
@@ -197,6 +199,7 @@ impl<Io: BurstIo> Worker<Io> {
         self.counters.handed_in.add(n as u64);
         self.pipeline.process(&mut self.burst, true, now, &mut self.outbox);
         self.flush();
+        self.restock();
         n
     }
 

@@ -13,6 +13,7 @@ mod bulk;
 mod commands;
 mod connections;
 mod failure;
+mod guard;
 mod http;
 mod introduce;
 mod lifecycle;

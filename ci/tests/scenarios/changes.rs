@@ -88,7 +88,7 @@ impl Changes {
             .add(format!("server{s}.reply_bytes"), bytes.len() as i64)
     }
 
-    /// Adds every counter of a worker but those of its loop. Those that are zero are left out.
+    /// Adds every counter of a worker but those of its loop and the gauge of half-open sessions. Those that are zero are left out.
     pub fn read(&mut self, counters: &WorkerCounters, snapshot: &Snapshot) {
         let mut put = |name: String, cell: &Cell| {
             if cell.get() != 0 {
@@ -113,6 +113,9 @@ impl Changes {
             ("events_lost", &c.events_lost),
             ("resets", &c.resets),
             ("ended_with_server", &c.ended_with_server),
+            ("sources_untracked", &c.sources_untracked),
+            ("mirrored", &c.mirrored),
+            ("mirror_missed", &c.mirror_missed),
             ("fragments", &c.fragments),
             ("fragments_held", &c.fragments_held),
             ("toa_no_room", &c.toa_no_room),
@@ -122,6 +125,10 @@ impl Changes {
         }
         for &reason in DropReason::ALL {
             put(format!("drop.{reason}"), c.drops_of(reason));
+        }
+        for rule in 0..snapshot.guard.filters.rules().len() {
+            put(format!("filter{rule}.packets"), &c.filter(rule).packets);
+            put(format!("filter{rule}.bytes"), &c.filter(rule).bytes);
         }
         for port in 0..snapshot.ports.len() {
             let p = c.port(PortId(port as u8));

@@ -1,6 +1,7 @@
 //! The output of the read commands: one file and one function `text` for each.
 
 pub(super) mod drops;
+pub(super) mod filters;
 pub(super) mod neighbors;
 pub(super) mod ports;
 pub(super) mod servers;

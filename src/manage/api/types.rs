@@ -475,6 +475,14 @@ pub struct Worker {
     pub resets_sent: u64,
     /// Sessions that were ended since their server was down or gone.
     pub sessions_ended_with_server: u64,
+    /// TCP sessions whose handshake is not complete.
+    pub sessions_half_open: u64,
+    /// Packets of sources that had no place in the table of source limits.
+    pub sources_untracked: u64,
+    /// Copies made for sensors; transmitted ones are in `originated_packets`.
+    pub mirrored_packets: u64,
+    /// Copies that could not be made.
+    pub mirror_missed_packets: u64,
 }
 
 /// `GET /v1/neighbors`
@@ -520,4 +528,24 @@ pub struct Drop {
     pub count: DropCount,
     /// Packets since the start, by worker.
     pub packets_by_worker: Vec<u64>,
+}
+
+/// `GET /v1/filters`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// The rules of the packet filter, in their order.
+    pub filters: Vec<Filter>,
+}
+
+/// A rule of the packet filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Its name.
+    pub name: String,
+    /// `allow`, `drop`, `reject` or `limit`.
+    pub action: String,
+    /// Packets it was the first to match, since the start.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use super::local_ports;
 use super::names::{mac_text, mode_name, scheduler_name, state_name};
 use super::types::{
-    Drop, DropCount, Drops, Health, LocalPorts, Neighbor, Neighbors, Port, Ports, Server, Servers,
-    Service, Services, Session, Sessions, Status, SynProxy, Traffic, Worker, WorkerBalance,
-    Workers,
+    Drop, DropCount, Drops, Filter, Filters, Health, LocalPorts, Neighbor, Neighbors, Port, Ports,
+    Server, Servers, Service, Services, Session, Sessions, Status, SynProxy, Traffic, Worker,
+    WorkerBalance, Workers,
 };
 use crate::datapath::counters::{Cell, WorkerCounters};
 use crate::datapath::snapshot::{self, PortRole, Side};
@@ -257,6 +257,10 @@ impl State {
                 commands_waiting: w.waiting(),
                 resets_sent: c.resets.get(),
                 sessions_ended_with_server: c.ended_with_server.get(),
+                sessions_half_open: c.half_open.get(),
+                sources_untracked: c.sources_untracked.get(),
+                mirrored_packets: c.mirrored.get(),
+                mirror_missed_packets: c.mirror_missed.get(),
             }
         };
         Workers { workers: self.workers.iter().enumerate().map(worker).collect() }
@@ -295,6 +299,18 @@ impl State {
         };
         let drops: Vec<Drop> = DropReason::ALL.iter().enumerate().map(drop).collect();
         Drops { dropped_packets: drops.iter().map(|d| d.count.packets).sum(), drops }
+    }
+
+    /// `GET /v1/filters`
+    pub(super) fn filters(&self) -> Filters {
+        let filter = |(index, rule): (usize, &crate::datapath::filter::Rule)| Filter {
+            name: rule.name.clone(),
+            action: rule.action.name().into(),
+            packets: self.sum(|c| &c.filter(index).packets),
+            bytes: self.sum(|c| &c.filter(index).bytes),
+        };
+        let rules = self.snapshot.guard.filters.rules();
+        Filters { filters: rules.iter().enumerate().map(filter).collect() }
     }
 
     fn traffic(&self, id: ServerId) -> Traffic {

@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::guard::GuardDraft;
 use super::reader::{At, List};
 use super::selection::SelectionDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
+use crate::datapath::limits::Limits;
 use crate::datapath::policy::Policy;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::sched::SchedulerKind;
@@ -23,6 +25,7 @@ pub(super) struct Draft {
     pub(super) neighbors: Vec<NeighborDraft>,
     pub(super) services: Vec<ServiceDraft>,
     pub(super) api: Option<Api>,
+    pub(super) guard: GuardDraft,
     /// Whether every `[[port]]` and `[[route]]` is a table.
     pub(super) whole: bool,
 }
@@ -86,6 +89,8 @@ pub(super) struct ServiceDraft {
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
     pub(super) policy: Option<Policy>,
+    pub(super) limits: Option<At<Limits>>,
+    pub(super) mirror: Option<At<Option<String>>>,
     pub(super) introduction: Option<Introduction>,
     pub(super) tunnel_port: Option<u16>,
     pub(super) vni: Option<u32>,
@@ -124,6 +129,7 @@ impl Draft {
                 .map(ServiceDraft::into_service)
                 .collect::<Option<_>>()?,
             api: self.api?,
+            guard: self.guard.into_guard()?,
         })
     }
 }
@@ -195,6 +201,8 @@ impl ServiceDraft {
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
             policy: self.policy?,
+            limits: self.limits?.value,
+            mirror: self.mirror?.value,
             introduction: self.introduction?,
             tunnel_port: self.tunnel_port?,
             vni: self.vni?,

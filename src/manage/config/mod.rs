@@ -8,7 +8,10 @@
 mod addresses;
 mod draft;
 mod error;
+mod guard;
+mod guard_checks;
 mod introduction;
+mod list_file;
 pub(in crate::manage) mod network;
 mod policy;
 mod reach;
@@ -25,6 +28,7 @@ mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use toml::de::DeTable;
@@ -36,7 +40,10 @@ pub use selection::{Persistence, Quic, Selection};
 use draft::Draft;
 use reader::Report;
 
+use crate::datapath::filter::{Action, FlagMatch};
+use crate::datapath::limits::Limits;
 use crate::datapath::policy::Policy;
+use crate::datapath::prefix_set::PrefixSet;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
@@ -61,6 +68,70 @@ pub struct Config {
     pub services: Vec<Service>,
     /// `[api]`
     pub api: Api,
+    /// `[[filter]]`, `[[list]]`, `[[mirror]]` and `[protection]`
+    pub guard: Guard,
+}
+
+/// What is looked at before any session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Guard {
+    /// `[[filter]]`
+    pub filters: Vec<Filter>,
+    /// `[[list]]`
+    pub lists: Vec<PrefixList>,
+    /// `[[mirror]]`
+    pub mirrors: Vec<Mirror>,
+    /// `protection.bogons`
+    pub bogons: bool,
+    /// `protection.reverse_path`
+    pub reverse_path: bool,
+}
+
+/// `[[filter]]`: a rule of the packet filter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// Its name.
+    pub name: String,
+    /// What is done (keys `action`, `rate` and `burst`).
+    pub action: Action,
+    /// Source prefixes (key `source`); empty is any.
+    pub sources: Vec<IpNet>,
+    /// Destination prefixes (key `destination`); empty is any.
+    pub destinations: Vec<IpNet>,
+    /// The name of a list the source must be in.
+    pub list: Option<String>,
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+    /// Ranges of source ports; empty is any.
+    pub source_ports: Vec<(u16, u16)>,
+    /// Ranges of destination ports; empty is any.
+    pub destination_ports: Vec<(u16, u16)>,
+    /// TCP flags.
+    pub tcp_flags: Option<FlagMatch>,
+    /// The name of the receiving port.
+    pub port: Option<String>,
+}
+
+/// `[[list]]`: its prefixes and those of its file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrefixList {
+    /// Its name.
+    pub name: String,
+    /// The prefixes.
+    pub prefixes: Arc<PrefixSet>,
+}
+
+/// `[[mirror]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Its name.
+    pub name: String,
+    /// The name of the sensor's port.
+    pub port: String,
+    /// One packet in so many is copied.
+    pub sample: u32,
+    /// Packets from and to these are copied (key `match`).
+    pub matching: Vec<IpNet>,
 }
 
 /// `[node]`: this node.
@@ -155,6 +226,10 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// Keys `mid_stream`, `reset_on_expiry`, `on_server_down`, `mss` and `dscp`.
     pub policy: Policy,
+    /// `[service.limits]`
+    pub limits: Limits,
+    /// The name of the mirror its packets are copied to.
+    pub mirror: Option<String>,
     /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
     pub introduction: Introduction,
     /// How it selects its servers beyond the scheduler.
@@ -296,6 +371,8 @@ impl Default for Service {
             health: None,
             servers: Vec::new(),
             policy: Policy::of(Protocol::Tcp),
+            limits: Limits::default(),
+            mirror: None,
             introduction: Introduction::None,
             tunnel_port: 0,
             vni: 0,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::draft::{DpdkDraft, Draft, NeighborDraft, NodeDraft, PortDraft, RouteDraft};
+use super::guard::{self, GuardDraft};
 use super::reader::{At, List, Report, Section};
 use super::service;
 use super::values::{
@@ -23,11 +24,12 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
     let node = read_node(file.table("node", "[node]"));
     let dpdk = read_dpdk(file.table("dpdk", "[dpdk]"));
 
+    let guard = guard::read(&mut file);
     let (ports, ports_whole) = file.tables("port", "[[port]]");
     if ports_whole && ports.is_empty() {
         report.error(1, "[[port]]", "", "missing; give at least one port");
     }
-    let ports = ports.into_iter().map(read_port).collect();
+    let ports = ports.into_iter().map(|s| read_port(s, &guard)).collect();
     let (routes, routes_whole) = file.tables("route", "[[route]]");
     let routes = routes.into_iter().map(read_route).collect();
     let neighbors = file.tables("neighbor", "[[neighbor]]").0;
@@ -39,7 +41,7 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
     let services = services.into_iter().map(|s| service::read(s, timeouts)).collect();
     let api = read_api(file.table("api", "[api]"));
 
-    for later in ["ha", "snat", "filter"] {
+    for later in ["ha", "snat"] {
         file.not_yet(later);
     }
     file.finish();
@@ -51,6 +53,7 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
         neighbors,
         services,
         api,
+        guard,
         whole: ports_whole && routes_whole,
     }
 }
@@ -97,10 +100,12 @@ fn read_dpdk(section: Option<Section<'_>>) -> DpdkDraft {
     draft
 }
 
-fn read_port(mut s: Section<'_>) -> PortDraft {
+fn read_port(mut s: Section<'_>, guard: &GuardDraft) -> PortDraft {
+    let name = s.required("name", string(name), "a name, like \"front\"");
+    let example = "the port's addresses, like [\"192.0.2.2/24\"]";
+    let for_sensor = name.as_ref().is_some_and(|name| guard.has_sensor_on(&name.value));
     let draft = PortDraft {
         line: s.line(),
-        name: s.required("name", string(name), "a name, like \"front\""),
         device: s.required(
             "device",
             string(device),
@@ -114,15 +119,15 @@ fn read_port(mut s: Section<'_>) -> PortDraft {
             ),
             "\"client\", \"server\" or \"both\"",
         ),
-        addresses: s.required_list(
-            "addresses",
-            string(interface_address),
-            "the port's addresses, like [\"192.0.2.2/24\"]",
-        ),
+        addresses: match for_sensor {
+            true => s.list("addresses", string(interface_address)),
+            false => s.required_list("addresses", string(interface_address), example),
+        },
         local_addresses: s.list("local_addresses", string(routed_address)),
         mtu: s.optional("mtu", integer(576..=9_216), 1_500),
         exception: s.optional("exception", string(interface), None),
         full_checksums: value(s.optional("full_checksums", boolean, false)),
+        name,
     };
     s.not_yet_but("vlan", "vlan = 0", |v| integer(0..=0)(v).is_ok());
     s.finish();

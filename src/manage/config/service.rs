@@ -1,12 +1,13 @@
 //! The keys of `[[service]]` and of the tables in it.
 
 use super::draft::{ServerDraft, ServiceDraft};
+use super::guard;
 use super::policy;
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
 use super::syn_proxy;
 use super::values::{
-    boolean, choice, endpoint, http_host, http_path, integer, name, statuses, string,
+    boolean, choice, endpoint, http_host, http_path, integer, name as name_of, statuses, string,
 };
 use super::{Health, HealthCheck, introduction, selection, tunnel};
 use crate::datapath::snapshot::{Introduction, Timeouts};
@@ -20,7 +21,7 @@ const CHECK_TIMEOUT: u64 = 500;
 
 /// Reads a service. `timeouts` is what `[timeouts]` says, `None` when that is wrong.
 pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDraft {
-    let name = s.required("name", string(name), "a name, like \"web\"");
+    let name = s.required("name", string(name_of), "a name, like \"web\"");
     let protocol = s.required(
         "protocol",
         choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], &[]),
@@ -84,6 +85,8 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         }
     };
 
+    let limits = s.table("limits", "[service.limits]").and_then(guard::read_limits);
+    let mirror = s.optional("mirror", string(|text| name_of(text).map(Some)), None);
     let (servers, servers_whole) = s.tables("server", "[[service.server]]");
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
@@ -105,6 +108,8 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         servers,
         servers_whole,
         policy,
+        limits,
+        mirror,
         introduction,
         tunnel_port,
         vni,

@@ -8,7 +8,7 @@ use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::reader::{At, Report};
 use super::schema::MAX_WORKERS;
 use super::values::{canonical_pci, vdev_name};
-use super::{Idle, addresses, reach, selection, syn_proxy};
+use super::{Idle, addresses, guard_checks, reach, selection, syn_proxy};
 use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -20,6 +20,7 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     devices(draft, report);
     ports(draft, report);
     services(draft, report);
+    guard_checks::check(draft, report);
     selection::check(draft, report);
     let ours = addresses::check(draft, report);
     reach::check(draft, &ours, report);

@@ -2,6 +2,7 @@
 //! compared with the exact line it prints.
 
 mod checks;
+mod guard;
 mod policies;
 mod selection;
 mod tunnels;
@@ -186,6 +187,7 @@ fn a_valid_file_with_its_defaults() {
             },
         ],
         api: Api { socket: "/run/test.sock".into() },
+        guard: Guard::default(),
     };
     assert_eq!(parse(BASE, "f.toml"), Ok(expected));
 }
@@ -255,7 +257,7 @@ fn sections_and_keys_that_are_unknown() {
     one(
         "[api]",
         "[[zebra]]\n[api]",
-        "f.toml:50: [[zebra]]: unknown section; known here: node, dpdk, port, route, neighbor, timeouts, service, api",
+        "f.toml:50: [[zebra]]: unknown section; known here: node, dpdk, filter, list, mirror, protection, port, route, neighbor, timeouts, service, api",
     );
     one(
         "path = \"/",
@@ -294,7 +296,7 @@ fn tables_of_another_kind() {
 #[test]
 fn what_comes_later_is_not_supported_yet() {
     let later = "not supported yet; leave it out";
-    for section in ["[ha]", "[[snat]]", "[[filter]]"] {
+    for section in ["[ha]", "[[snat]]"] {
         one("[api]", &format!("{section}\n[api]"), &format!("f.toml:50: {section}: {later}"));
     }
     for (off, given, at, place) in [
