@@ -213,7 +213,7 @@ fn out_in_and_round() {
         // Much data, both ways.
         for direction in [&[][..], &["--reverse"]] {
             let to = client(family).to_string();
-            let arguments = [&["-c", &to, "-n", "10M"][..], direction].concat();
+            let arguments = [&["-c", &to, "-n", "4M"][..], direction].concat();
             run(rig.servers[0].namespace.command("iperf3").args(arguments));
         }
     }
