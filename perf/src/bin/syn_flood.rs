@@ -1,10 +1,10 @@
 //! A SYN flood from one core, and good clients that try to get through it.
 //!
 //! It is the clients and the real servers of one port at the same time: it floods the virtual server
-//! with SYNs from 65,536 forged addresses, which it never answers for, and meanwhile a number of good
-//! clients open one connection after the other. A connection is good when the server's first data
-//! reached its client within a second; the client then resets it and begins another. Real servers
-//! answer good clients only, at once.
+//! with SYNs from 65,536 forged addresses, each time from another port, and never answers for them.
+//! Meanwhile a number of good clients open one connection after the other. A connection is good when
+//! the server's first data reached its client within a second; the client then resets it and begins
+//! another. Real servers answer good clients only, at once.
 //!
 //! The result is one JSON object on standard output; `perf/syn-flood` runs it against Shunt.
 
@@ -22,7 +22,7 @@ use shunt::dpdk::{
 };
 use shunt::io::{BURST, Burst, BurstIo};
 use shunt::wire::flow::tcp_flags::{ACK, PSH, RST, SYN};
-use shunt::wire::{ip_protocol, ipv4, tcp, toeplitz};
+use shunt::wire::{checksum, ip_protocol, ipv4, tcp, toeplitz};
 use shunt::worker::affinity;
 
 const PORT: PortId = PortId(0);
@@ -116,6 +116,8 @@ struct Flood<'a> {
     io: DpdkIo,
     heads: Vec<Head>,
     next: usize,
+    /// The source port of this round of the forged addresses.
+    port: u16,
     clients: Vec<Client>,
     rx: Burst<Mbuf>,
     tx: Burst<Mbuf>,
@@ -170,6 +172,7 @@ impl<'a> Flood<'a> {
             io,
             heads: (0..FORGED).map(head).collect(),
             next: 0,
+            port: 1024,
             clients: vec![Client { port: 1023, since: None }; arguments.clients as usize],
             rx: Burst::new(),
             tx: Burst::new(),
@@ -319,7 +322,11 @@ impl<'a> Flood<'a> {
                 flood -= 1;
                 forged += 1;
                 frame.bytes_mut().copy_from_slice(&self.heads[self.next].0);
+                set_source_port(frame.bytes_mut(), self.port);
                 self.next = (self.next + 1) % self.heads.len();
+                if self.next == 0 {
+                    self.port = self.port.checked_add(1).unwrap_or(1024);
+                }
             } else {
                 self.stock.push(frame);
                 break;
@@ -331,6 +338,18 @@ impl<'a> Flood<'a> {
         self.counts.flood += forged;
         self.io.transmit(PORT, &mut self.tx);
     }
+}
+
+/// Gives a TCP frame another source port, and the checksum that goes with it.
+fn set_source_port(frame: &mut [u8], port: u16) {
+    let Some(start) = frame.get_mut(TRANSPORT..).and_then(|t| t.first_chunk_mut::<20>()) else {
+        return;
+    };
+    let old = u16::from_be_bytes([start[0], start[1]]);
+    let sum = u16::from_be_bytes([start[16], start[17]]);
+    let sum = checksum::apply(sum, checksum::delta16(old, port));
+    start[..2].copy_from_slice(&port.to_be_bytes());
+    start[16..18].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// A TCP segment with so many bytes of data.
