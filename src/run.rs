@@ -256,8 +256,12 @@ fn start_workers(
         let counters = all_counters[index].clone();
         let setup = Setup {
             worker: index as u8,
-            sessions_v4: sessions(!snapshot.listeners_v4.is_empty()),
-            sessions_v6: sessions(!snapshot.listeners_v6.is_empty()),
+            sessions_v4: sessions(
+                !snapshot.listeners_v4.is_empty() || snapshot.snat.has_family(false),
+            ),
+            sessions_v6: sessions(
+                !snapshot.listeners_v6.is_empty() || snapshot.snat.has_family(true),
+            ),
             seed,
             all_counters: all_counters.clone(),
             advise: advise_huge_pages,

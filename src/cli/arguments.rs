@@ -53,6 +53,8 @@ pub enum Command {
         #[command(flatten)]
         filter: SessionFilter,
     },
+    /// Rules of egress SNAT, their mappings and their traffic.
+    Snat(Read),
     /// Ports and taps.
     Ports(Read),
     /// Workers and what became of their packets.

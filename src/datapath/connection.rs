@@ -100,7 +100,7 @@ pub(super) fn follow<A: Family, F: Frame>(
 /// Begins a session that was made from a segment of the client in mid-stream, which was passed on:
 /// established in all likelihood, but nobody has confirmed it yet.
 pub(super) fn adopt<A: Family, F: Frame>(
-    shared: &Shared<F>,
+    shared: &mut Shared<F>,
     table: &mut Table<A>,
     id: SessionId,
     segment: &Segment,
@@ -113,7 +113,9 @@ pub(super) fn adopt<A: Family, F: Frame>(
     let service = shared.snapshot.services.get(usize::from(entry.service.0));
     let timeout = service
         .map_or(entry.timeout, |service| tcp_state::timeout(adopted.state, &service.timeouts));
+    let before = entry.state;
     table.set_state(id, adopted.state, timeout, now);
+    shared.limits.moved(table.get(id), before, &shared.counters);
 }
 
 fn connection_of<A>(entry: &Entry<A>) -> Connection {

@@ -12,6 +12,7 @@ use crossbeam_utils::CachePadded;
 
 use super::filter::MAX_FILTERS;
 use super::snapshot::PortId;
+use super::snat::rules::MAX_SNATS;
 use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
 
@@ -78,6 +79,21 @@ pub struct ServerCounters {
     pub reply_packets: Cell,
     /// Bytes from the server (frames).
     pub reply_bytes: Cell,
+}
+
+/// One rule of egress SNAT, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct SnatCounters {
+    /// Gauge: IPv4 mappings.
+    pub mappings_v4: Cell,
+    /// Gauge: IPv6 mappings.
+    pub mappings_v6: Cell,
+    /// Packets from inside for which no port was free.
+    pub exhausted: Cell,
+    /// Packets from inside whose host has as many ports as it may.
+    pub limited: Cell,
+    /// Packets from outside that no mapping or filter lets in.
+    pub refused: Cell,
 }
 
 /// A rule of the packet filter, as this worker saw it.
@@ -162,6 +178,7 @@ pub struct WorkerCounters {
     pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
+    snats: Box<[SnatCounters]>,
     services: Box<[ServiceCounters]>,
     /// Gauge: clients that services with persistence remember.
     pub persistent_clients: Cell,
@@ -207,6 +224,7 @@ impl WorkerCounters {
             icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
+            snats: (0..MAX_SNATS).map(|_| SnatCounters::default()).collect(),
             services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
             persistent_clients: Cell::default(),
             persistence_full: Cell::default(),
@@ -223,6 +241,11 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn server(&self, server: ServerId) -> &ServerCounters {
         &self.servers[usize::from(server.0)]
+    }
+
+    /// The counters of a rule of egress SNAT.
+    pub fn snat(&self, rule: u16) -> &SnatCounters {
+        &self.snats[usize::from(rule)]
     }
 
     /// The counters of a rule of the packet filter.

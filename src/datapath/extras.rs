@@ -7,6 +7,7 @@ use super::frame::Frame;
 use super::introduce;
 use super::mirror;
 use super::pipeline::{Item, Shared};
+use super::snat::hairpin;
 use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::{dscp, sequence};
@@ -46,6 +47,10 @@ pub(super) fn apply<A: Family, F: Frame>(
     }
     if extras.has(Extras::PROXIED) {
         syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
+    }
+    // The last of all, for it rewrites the packet.
+    if extras.has(Extras::HAIRPIN) {
+        return hairpin::apply(shared, table, frame, item, id, direction);
     }
     // The last: it is no packet of this family any more.
     if extras.has(Extras::CROSSED) {

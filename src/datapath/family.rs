@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::snapshot::{LocalAddress, PortId, Route, RouteTarget, Snapshot};
+use super::snat::rules::Inside;
 use crate::rewrite::nat::Translate;
 use crate::session::ServiceId;
 use crate::wire::flow::FlowKey;
@@ -37,6 +38,8 @@ pub trait Family: Translate {
     fn outer_bucket(toeplitz: &Toeplitz, address: Self, port: u16) -> usize {
         Self::bucket(toeplitz, address, port)
     }
+    /// The rules of egress SNAT, as they are looked up.
+    fn inside(snapshot: &Snapshot) -> &Inside<Self>;
 
     /// The way to `destination`: the port and the next hop's address. Longest prefix first.
     fn route(snapshot: &Snapshot, destination: Self) -> Option<(PortId, IpAddr)> {
@@ -76,6 +79,9 @@ impl Family for Ipv4Addr {
     }
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self> {
         snapshot.ports[usize::from(port.0)].ipv4
+    }
+    fn inside(snapshot: &Snapshot) -> &Inside<Self> {
+        &snapshot.snat.v4
     }
 }
 
@@ -126,5 +132,8 @@ impl Family for Ipv6Addr {
             Some(destination) => Ipv4Addr::route(snapshot, destination),
             None => longest_match(&snapshot.routes_v6, destination.into()),
         }
+    }
+    fn inside(snapshot: &Snapshot) -> &Inside<Self> {
+        &snapshot.snat.v6
     }
 }

@@ -25,6 +25,7 @@ use super::new_flow;
 use super::note::Note;
 use super::outbox::Outbox;
 use super::pipeline::{Item, Lane, Pipeline, Shared};
+use super::snat::{self, hairpin};
 use super::steer;
 use super::tunnel;
 use super::verdict::Verdict;
@@ -203,7 +204,7 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     let hash = lane.table.hash(&flow.key);
     let (id, direction) = match lane.table.find(hash, &flow.key) {
         Some(found) => found,
-        None => match open(shared, lane, frame, fragment, Item::alone(flow, hash), now) {
+        None => match open(shared, lane, frame, fragment, binding, Item::alone(flow, hash), now) {
             Ok(id) => (id, Direction::Forward),
             Err(verdict) => return verdict,
         },
@@ -256,6 +257,13 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
             server.reply_bytes.add(bytes);
         }
     }
+    if entry.extras.has(Extras::HAIRPIN)
+        && let Some(to) = hairpin::leaves_by(entry, direction)
+    {
+        let owner = shared.snapshot.worker_of[A::bucket(shared.toeplitz, to.dst, to.dport)];
+        let (sport, dport) = (to.sport, to.dport);
+        return Verdict::HandOff(owner, Note::Fragment(Binding { sport, dport, ..binding }));
+    }
     shared.counters.fragments.add(1);
     if !hop.ready {
         return hold(shared, hop_ref, now);
@@ -270,6 +278,7 @@ fn open<A: Family, F: Frame>(
     lane: &mut Lane<A>,
     frame: &mut F,
     fragment: &Fragment<A>,
+    binding: Binding,
     item: Item<A>,
     now: u32,
 ) -> Result<SessionId, Verdict> {
@@ -278,6 +287,13 @@ fn open<A: Family, F: Frame>(
         return Err(Verdict::Drop(DropReason::SpoofedLocal));
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
+        let may_open = fragment.ports.is_some() && key.protocol == Protocol::Udp;
+        if let Some(opened) = snat::open::session(shared, lane, frame, &item, may_open, now) {
+            return opened.map_err(|verdict| match verdict {
+                Verdict::HandOff(owner, _) => Verdict::HandOff(owner, Note::Fragment(binding)),
+                verdict => verdict,
+            });
+        }
         return Err(new_flow::without_service(shared, lane, frame, &item, now));
     };
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {

@@ -23,6 +23,7 @@ use super::introduce;
 use super::note::Note;
 use super::pipeline::{Item, Lane, Shared};
 use super::snapshot::LocalAddress;
+use super::snat::hairpin;
 use super::steer;
 use super::tunnel;
 use super::verdict::Verdict;
@@ -56,7 +57,7 @@ pub(super) fn handle<A: Family + IcmpError, F: Frame>(
     if !A::is_error(message) || bytes[0] & 1 != 0 || dst.into().is_multicast() {
         return None;
     }
-    if A::local(&shared.snapshot, src).is_some() {
+    if A::local(&shared.snapshot, src).is_some() && !hairpin::is_on_its_way(shared, frame) {
         return Some(Verdict::Drop(DropReason::SpoofedLocal));
     }
     if src == A::UNSPECIFIED {
@@ -148,6 +149,13 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
             to.sequence = introduce::quoted_shift(entry, aside, quoted.sequence);
         }
         A::translate_error(frame.bytes_mut(), end, quoted, &to);
+    }
+    if entry.extras.has(Extras::HAIRPIN)
+        && let Some(to) = hairpin::leaves_by(entry, direction)
+    {
+        // The other session of the hairpin passes it on.
+        let owner = shared.snapshot.worker_of[A::bucket(shared.toeplitz, to.dst, to.dport)];
+        return Verdict::HandOff(owner, Note::Hairpin);
     }
     shared.counters.icmp_errors.add(1);
     if !hop.ready {

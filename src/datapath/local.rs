@@ -137,7 +137,9 @@ fn after_echo<F: Frame>(
         Ok(true) => Verdict::Answer(port),
         Ok(false) => match local {
             LocalAddress::Port(_) => shared.punt(port, now),
-            LocalAddress::Vip | LocalAddress::Lip(_) => Verdict::Drop(DropReason::IcmpNotHandled),
+            LocalAddress::Vip | LocalAddress::Lip(_) | LocalAddress::Pool(_) => {
+                Verdict::Drop(DropReason::IcmpNotHandled)
+            }
         },
         Err(reason) => Verdict::Drop(reason),
     }
@@ -204,7 +206,9 @@ fn other_ip<F: Frame>(shared: &mut Shared<F>, port: PortId, dst: IpAddr, now: u3
         IpAddr::V6(dst) => Ipv6Addr::local(&shared.snapshot, dst),
     };
     match local {
-        Some(LocalAddress::Vip | LocalAddress::Lip(_)) => Verdict::Drop(DropReason::NoService),
+        Some(LocalAddress::Vip | LocalAddress::Lip(_) | LocalAddress::Pool(_)) => {
+            Verdict::Drop(DropReason::NoService)
+        }
         Some(LocalAddress::Port(_)) => shared.punt(port, now),
         None if is_group_or_link_local(dst) => match shared.punt(port, now) {
             Verdict::Drop(DropReason::NoException) => Verdict::Drop(DropReason::NotLocal),
@@ -235,7 +239,7 @@ fn is_group_or_link_local(address: IpAddr) -> bool {
 fn answers_for<A: Family, F>(shared: &Shared<F>, port: PortId, address: A) -> bool {
     match A::local(&shared.snapshot, address) {
         Some(LocalAddress::Vip) => true,
-        Some(LocalAddress::Port(of) | LocalAddress::Lip(of)) => of == port,
+        Some(LocalAddress::Port(of) | LocalAddress::Lip(of) | LocalAddress::Pool(of)) => of == port,
         None => false,
     }
 }

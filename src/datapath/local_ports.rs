@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::family::Family;
 use super::snapshot::{BUCKETS, PortId, Snapshot};
+use super::snat::state::SnatState;
 use crate::session::ports::{Backend, LipPorts, Pools, Share};
 use crate::session::{Entry, Mode, ServerId};
 use crate::wire::toeplitz::Toeplitz;
@@ -41,11 +42,18 @@ pub struct LocalPorts<A> {
     pools: Pools<A>,
     /// By server; `None` for those that are not FullNAT of this family.
     sources: Vec<Option<Source>>,
+    /// The endpoints of egress SNAT.
+    pub snat: SnatState<A>,
 }
 
 impl<A: Family> Default for LocalPorts<A> {
     fn default() -> Self {
-        LocalPorts { basis: None, pools: Pools::new(Vec::new(), &[]), sources: Vec::new() }
+        LocalPorts {
+            basis: None,
+            pools: Pools::new(Vec::new(), &[]),
+            sources: Vec::new(),
+            snat: SnatState::default(),
+        }
     }
 }
 
@@ -126,8 +134,10 @@ impl<A: Family> LocalPorts<A> {
 
     /// Gives back the endpoint of a session that has ended; nothing to do in other modes.
     pub fn release(&mut self, entry: &Entry<A>) {
-        if entry.mode == Mode::FullNat {
-            self.give_back(entry.server_id, entry.local, entry.local_port);
+        match entry.mode {
+            Mode::FullNat => self.give_back(entry.server_id, entry.local, entry.local_port),
+            Mode::Snat => self.snat.release(entry),
+            _ => {}
         }
     }
 

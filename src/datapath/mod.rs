@@ -45,6 +45,7 @@ mod reset;
 mod segment;
 pub mod selection;
 pub mod snapshot;
+pub mod snat;
 mod source_limits;
 pub mod steer;
 mod sweep;

@@ -16,6 +16,7 @@ use super::pipeline::{Item, Lane, Shared};
 use super::policy::MidStream;
 use super::refuse;
 use super::snapshot::{LocalAddress, Server, Snapshot};
+use super::snat;
 use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
@@ -39,7 +40,8 @@ pub(super) fn open<A: Family, F: Frame>(
         return told;
     }
     let key = &item.flow.key;
-    if A::local(&shared.snapshot, key.src).is_some() {
+    if A::local(&shared.snapshot, key.src).is_some() && !snat::hairpin::is_on_its_way(shared, frame)
+    {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
     if key.sport == 0 || key.dport == 0 {
@@ -52,8 +54,14 @@ pub(super) fn open<A: Family, F: Frame>(
         return Verdict::Drop(DropReason::Martian);
     }
     let Some(service) = A::listener(&shared.snapshot, key) else {
-        return match one_packet::reply(shared, lane, frame, item, now) {
-            Some(verdict) => verdict,
+        if let Some(verdict) = one_packet::reply(shared, lane, frame, item, now) {
+            return verdict;
+        }
+        return match snat::open::session(shared, lane, frame, item, true, now) {
+            Some(Ok(id)) => {
+                established::act(shared, lane, frame, item, id, Direction::Forward, now)
+            }
+            Some(Err(verdict)) => verdict,
             None => without_service(shared, lane, frame, item, now),
         };
     };
@@ -92,7 +100,7 @@ pub(super) fn replace<A: Family, F: Frame>(
 
 /// Only a plain SYN opens a connection; that data comes with it does not matter, nor do the bits of
 /// ECN, which parsing leaves out.
-fn opens_connection(flags: u8) -> bool {
+pub(super) fn opens_connection(flags: u8) -> bool {
     flags & !tcp_flags::PSH == tcp_flags::SYN
 }
 
@@ -165,7 +173,9 @@ pub(super) fn without_service<A: Family, F: Frame>(
     let key = &item.flow.key;
     match A::local(&shared.snapshot, key.dst) {
         Some(LocalAddress::Vip) => Verdict::Drop(DropReason::NoService),
-        Some(LocalAddress::Lip(_)) => stray(shared, lane, frame, &item.flow, now),
+        Some(LocalAddress::Lip(_) | LocalAddress::Pool(_)) => {
+            stray(shared, lane, frame, &item.flow, now)
+        }
         Some(LocalAddress::Port(_)) => {
             // The kernel drops what is not finished: the answers to health checks, for instance.
             if item.fill_checksum {
@@ -263,7 +273,7 @@ pub(super) fn new_session<A: Family, F: Frame>(
     let deltas = Deltas::between(key, &towards_server);
     let state = match key.protocol {
         Protocol::Tcp => TcpState::SynSent,
-        Protocol::Udp => TcpState::Udp,
+        Protocol::Udp | Protocol::Icmp => TcpState::Udp,
     };
     Ok(NewSession {
         client: key.src,

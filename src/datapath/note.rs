@@ -10,6 +10,8 @@ use super::fragments::Binding;
 const KIND: u64 = 0xff;
 /// Source port, destination port, and 24 bits of identification.
 const FRAGMENT: u64 = 1;
+/// Nothing else.
+const HAIRPIN: u64 = 2;
 /// Two numbers of 16 bits: see [`words`].
 const WHICH_SERVER: u64 = 16;
 /// The same.
@@ -20,6 +22,9 @@ const SERVER: u64 = 17;
 pub enum Note {
     /// The packet is yours; nothing else is known of it.
     None,
+    /// A host inside sent the packet to an outer endpoint of another; its source is already its own
+    /// outer endpoint.
+    Hairpin,
     /// The packet is a fragment of a session that is yours, and has these ports.
     Fragment(Binding),
     /// You know this packet's client: which server of the service is its?
@@ -43,6 +48,7 @@ impl Note {
     pub const fn encode(self) -> u64 {
         match self {
             Note::None => 0,
+            Note::Hairpin => HAIRPIN,
             Note::Fragment(Binding { sport, dport, ident }) => {
                 FRAGMENT | (sport as u64) << 8 | (dport as u64) << 24 | (ident as u64) << 40
             }
@@ -62,6 +68,7 @@ impl Note {
                 dport: (word >> 24) as u16,
                 ident: (word >> 40) as u32,
             }),
+            HAIRPIN => Note::Hairpin,
             WHICH_SERVER => {
                 Note::WhichServer { service_id: ServiceId(first), asked_by: second as u8 }
             }
@@ -85,6 +92,7 @@ mod tests {
         let binding = Binding { sport: 0xfedc, dport: 0xba98, ident: 0x76_5432 };
         for note in [
             Note::None,
+            Note::Hairpin,
             Note::Fragment(binding),
             Note::WhichServer { service_id: ServiceId(0xfedc), asked_by: 63 },
             Note::Server { service_id: ServiceId(1), server_id: ServerId(0xffff) },

@@ -42,6 +42,7 @@ use super::outbox::Outbox;
 use super::persist;
 use super::reset;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
+use super::snat;
 use super::steer;
 use super::sweep::{self, Sweep};
 use super::syn_proxy::{self, Retries, SynState};
@@ -264,6 +265,7 @@ impl<A: Family> Lane<A> {
     fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
         self.balancer.configure::<A>(snapshot);
         self.local_ports.configure(snapshot, toeplitz, worker);
+        self.local_ports.snat.configure(snapshot, toeplitz, worker, &self.table);
         let of_family =
             snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
         self.servers = of_family.collect();
@@ -450,6 +452,11 @@ impl<F: Frame> Pipeline<F> {
         (v4.0 + v6.0, v4.1 + v6.1)
     }
 
+    /// Whether no mapping of egress SNAT is left.
+    pub fn snat_is_empty(&self) -> bool {
+        self.v4.local_ports.snat.is_empty() && self.v6.local_ports.snat.is_empty()
+    }
+
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
     /// from another worker that found them to be ours. `now` is in milliseconds and wraps. The
     /// queues of `out` must be empty.
@@ -541,9 +548,11 @@ impl<F: Frame> Pipeline<F> {
         let passed_on = match parsed {
             Parsed::Icmpv4 { frame_len, .. } => {
                 icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+                    .or_else(|| snat::echo::handle(shared, v4, frame, frame_len, steer, now))
             }
             Parsed::Icmpv6 { frame_len, .. } => {
                 icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+                    .or_else(|| snat::echo::handle(shared, v6, frame, frame_len, steer, now))
             }
             _ => None,
         };
@@ -635,6 +644,11 @@ impl<F: Frame> Pipeline<F> {
         self.v6.expire(&mut self.shared, now, budget);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
+        let rules = self.shared.snapshot.snat.list().len();
+        if rules > 0 {
+            self.v4.local_ports.snat.report(rules, &self.shared.counters);
+            self.v6.local_ports.snat.report(rules, &self.shared.counters);
+        }
         let persistent = self.v4.persistence.len() + self.v6.persistence.len();
         self.shared.counters.persistent_clients.set(persistent as u64);
         let made = !self.shared.made.is_empty();

@@ -24,7 +24,7 @@ impl Policy {
     pub const fn of(protocol: Protocol) -> Self {
         let (mid_stream, on_server_down) = match protocol {
             Protocol::Tcp => (MidStream::Reset, OnServerDown::Keep),
-            Protocol::Udp => (MidStream::Drop, OnServerDown::End),
+            Protocol::Udp | Protocol::Icmp => (MidStream::Drop, OnServerDown::End),
         };
         let reset_on_expiry = matches!(protocol, Protocol::Tcp);
         Policy { mid_stream, reset_on_expiry, on_server_down, mss: 0, dscp: None }

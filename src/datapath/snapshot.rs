@@ -15,6 +15,7 @@ use super::limits::Limits;
 use super::mirror::MirrorId;
 use super::policy::Policy;
 use super::selection::Selection;
+pub use super::snat::rules::{Forward, Snat, SnatRules};
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
@@ -89,6 +90,8 @@ pub enum LocalAddress {
     Port(PortId),
     /// A FullNAT source address on that port.
     Lip(PortId),
+    /// An address of a pool of SNAT. Answered for on that port.
+    Pool(PortId),
 }
 
 /// A way out: the port and the next hop's address.
@@ -247,6 +250,8 @@ pub struct Snapshot {
     pub local_v6: HashMap<Ipv6Addr, LocalAddress>,
     /// The worker that owns each steering bucket.
     pub worker_of: [u8; BUCKETS],
+    /// Egress SNAT; see [`Snapshot::set_snats`].
+    pub snat: SnatRules,
     /// The packet filter and what else is looked at before any session.
     pub guard: Arc<Guard>,
     /// Whether a service is [crossed](Service::crossed).
@@ -330,6 +335,7 @@ impl Default for Snapshot {
             local_v4: HashMap::new(),
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
+            snat: SnatRules::default(),
             guard: Arc::default(),
             crosses: false,
         }

@@ -87,7 +87,7 @@ impl Tunnels {
 fn tunnel(snapshot: &Snapshot, service: &Service, server: &Server) -> Option<Tunnel> {
     let port = snapshot.ports.get(usize::from(server.route.port.0))?;
     let encapsulation = match service.mode {
-        Mode::Nat | Mode::FullNat | Mode::Dr => return None,
+        Mode::Nat | Mode::FullNat | Mode::Dr | Mode::Snat => return None,
         Mode::Ipip => Encapsulation::Ipip,
         Mode::Gre => Encapsulation::Gre,
         Mode::Gue => Encapsulation::Gue { port: service.tunnel_port },

@@ -19,8 +19,9 @@ use super::config::{self, Config};
 use super::{guard, selection};
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
-    Service, Snapshot,
+    Service, Snapshot, Snat, SnatRules,
 };
+use crate::session::mappings::Policy;
 use crate::session::{Mode, ServerId, ServiceId};
 
 /// What a [`PortId`] stands for.
@@ -115,6 +116,7 @@ pub fn compile(
         local_v4: HashMap::new(),
         local_v6: HashMap::new(),
         worker_of: worker_of(config.node.workers.len()),
+        snat: SnatRules::default(),
         guard: Arc::new(guard::compile(config)),
         crosses: config.services.iter().any(crossed),
     };
@@ -123,6 +125,7 @@ pub fn compile(
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
+    snapshot.set_snats(config.snats.iter().map(|rule| snat(rule, &routes)).collect());
     snapshot.prepare();
     snapshot
 }
@@ -253,6 +256,22 @@ fn crossed(service: &config::Service) -> bool {
     service.mode == Mode::FullNat
         && !service.servers.is_empty()
         && (only(true) && listens(false) || only(false) && listens(true))
+}
+
+fn snat(rule: &config::Snat, routes: &[Route]) -> Snat {
+    // The port that answers for an address is the one by which it would be reached.
+    let port = |address| lookup(routes, address).map_or(PortId(0), |way| way.port);
+    Snat {
+        name: rule.name.clone(),
+        sources: rule.sources.clone(),
+        pool: rule.pool.iter().map(|address| (*address, port(*address))).collect(),
+        ports: rule.ports.clone(),
+        policy: Policy { mapping: rule.mapping, filtering: rule.filtering },
+        ports_per_source: rule.ports_per_source,
+        hairpin: rule.hairpin,
+        forwards: rule.forwards.clone(),
+        timeouts: rule.timeouts,
+    }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {

@@ -181,7 +181,9 @@ impl State {
             }
         }
         let snapshot = &self.snapshot;
-        let servers = snapshot.servers.iter().map(|s| next_hop(s.route, s.address));
+        // Those of SNAT rules are no hosts.
+        let servers = snapshot.servers.iter().filter(|s| !s.address.is_unspecified());
+        let servers = servers.map(|s| next_hop(s.route, s.address));
         let gateways = snapshot.routes_v4.iter().chain(&snapshot.routes_v6);
         let gateways = gateways.filter_map(|r| Some((r.target.port, r.target.via?)));
         for (port, address) in servers.chain(gateways) {

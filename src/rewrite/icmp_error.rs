@@ -166,9 +166,18 @@ impl IcmpError for Ipv6Addr {
 /// all that was changed.
 fn set_transport<A: Address>(transport: &mut [u8], to: &Translation<A>, addresses: u16) -> u16 {
     let mut words = Words { bytes: transport, delta: 0 };
+    if to.quoted.protocol == Protocol::Icmp {
+        // An echo request: its checksum has a pseudo header in IPv6 only.
+        words.set(4, to.quoted.sport);
+        let addresses = if A::V6 { addresses } else { 0 };
+        let delta = checksum::add(addresses, words.delta);
+        words.set(2, checksum::apply(get_u16(words.bytes, 2), delta));
+        return words.delta;
+    }
     words.set(0, to.quoted.sport);
     words.set(2, to.quoted.dport);
     match to.quoted.protocol {
+        Protocol::Icmp => {}
         Protocol::Udp => {
             let old = get_u16(words.bytes, 6);
             let delta = checksum::add(addresses, words.delta);

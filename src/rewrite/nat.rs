@@ -77,6 +77,8 @@ impl Translate for Ipv6Addr {
 #[inline(always)]
 pub(super) fn set_transport<A: Address>(transport: &mut [u8], to: &FlowKey<A>, delta: u16) {
     match to.protocol {
+        // Does not come in flows.
+        Protocol::Icmp => {}
         Protocol::Udp => {
             let Some(udp) = transport.first_chunk_mut::<8>() else { return };
             set_ports(&mut udp[..4], to);

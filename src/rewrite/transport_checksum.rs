@@ -12,6 +12,8 @@ pub fn fill<A: Address>(frame: &mut [u8], flow: &Flow<A>) {
     let protocol = flow.key.protocol;
     let (at, end) = match protocol {
         Protocol::Tcp => (A::TRANSPORT + 16, ip_end::<A>(frame)),
+        // Does not come in flows.
+        Protocol::Icmp => return,
         // A datagram may be shorter than the IP packet: its own length counts (RFC 768).
         Protocol::Udp => {
             let Some(header) = frame.get(A::TRANSPORT..A::TRANSPORT + 8) else { return };

@@ -273,6 +273,8 @@ fn sum_of_packet<A: Address>(packet: &[u8], key: &FlowKey<A>) -> u16 {
     };
     let summed = match key.protocol {
         Protocol::Tcp => simple,
+        // Does not come in flows.
+        Protocol::Icmp => false,
         Protocol::Udp => {
             let udp = packet[header..].first_chunk::<UDP>();
             simple

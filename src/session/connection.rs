@@ -29,7 +29,8 @@
 //! | `Closed`; `FinBoth`, `TimeWait` | SYN from the client; only with a later number | a new session |
 //! | `FinBoth`, `TimeWait`, `Closed`, `Contested` | SYN-ACK | `SynReceived` |
 //!
-//! A connection may also begin in mid-stream ([`adopt`]), in `Contested`.
+//! A connection may also begin in mid-stream ([`adopt`]), in `Contested`. In [`Mode::Snat`] a SYN from
+//! the other side opens a new session as well.
 //!
 //! In one-way modes only the client's segments are seen; its acknowledgements stand for the server's
 //! mark.
@@ -165,6 +166,11 @@ impl Connection {
             || near(number, self.mark_of(direction), self.scales.window(opposite(direction)))
     }
 
+    /// Whether a connection may begin from the side that sends in `direction`: of SNAT, from either.
+    fn may_open(&self, direction: Direction) -> bool {
+        direction == Direction::Forward || self.mode == Mode::Snat
+    }
+
     /// Whether the acknowledgement may be of something the other side has sent lately.
     fn acknowledges(&self, direction: Direction, segment: &Segment) -> bool {
         segment.flags & ACK != 0 && self.in_window(opposite(direction), segment.ack)
@@ -226,12 +232,13 @@ fn synchronise(connection: &mut Connection, direction: Direction, segment: &Segm
             connection.forward_end = segment.end();
             connection.scales.set(Forward, segment.scale);
         }
-        (Closed, Forward) if !acknowledged => return Outcome::Reopen,
+        (Closed, _) if !acknowledged && connection.may_open(direction) => return Outcome::Reopen,
         // RFC 9293 3.6.1: only a later number tells a new connection from a stray duplicate. The
         // server gets the others: when it knows nothing of the old connection, it accepts.
-        (FinBoth | TimeWait, Forward) if !acknowledged => {
-            let later = (segment.seq.wrapping_sub(connection.forward_end) as i32) >= 0;
-            if later || !connection.scales.known(Forward) {
+        (FinBoth | TimeWait, _) if !acknowledged && connection.may_open(direction) => {
+            let mark = connection.mark_of(direction);
+            let later = (segment.seq.wrapping_sub(mark) as i32) >= 0;
+            if later || !connection.scales.known(direction) {
                 return Outcome::Reopen;
             }
         }

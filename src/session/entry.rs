@@ -40,6 +40,9 @@ pub enum Mode {
     FullNat,
     /// Direct server return: only the Ethernet header changes.
     Dr,
+    /// Egress SNAT: a session between a host inside and one outside. Opened from inside its source
+    /// is rewritten to an endpoint of a pool, opened from outside the destination from there.
+    Snat,
     /// The packet goes in an IP header to the real server, which answers directly.
     Ipip,
     /// The same in GRE.
@@ -54,7 +57,7 @@ impl Mode {
     /// Whether addresses and ports are rewritten, and replies come back through Shunt.
     #[inline(always)]
     pub const fn translates(self) -> bool {
-        matches!(self, Mode::Nat | Mode::FullNat)
+        matches!(self, Mode::Nat | Mode::FullNat | Mode::Snat)
     }
 
     /// Whether packets go to the real server in a tunnel. Its family may then be another than that
@@ -92,6 +95,8 @@ impl Extras {
     pub const MARKED: Extras = Extras(16);
     /// Client and server are of two families.
     pub const CROSSED: Extras = Extras(1 << 10);
+    /// Both ends are inside and meet at an address of an SNAT pool.
+    pub const HAIRPIN: Extras = Extras(1 << 15);
     /// The server is told the client's address by a PROXY protocol header, version 1 (without this
     /// and [`Extras::PROXY_V2`]: by the TOA option).
     pub const PROXY_V1: Extras = Extras(1 << 11);

@@ -4,10 +4,13 @@
 #![forbid(unsafe_code)]
 
 pub mod aside;
+pub mod bucket_ports;
 pub mod connection;
+pub mod counts;
 pub mod entry;
 pub mod index;
 pub mod key;
+pub mod mappings;
 pub mod new_session;
 pub mod persistence;
 pub mod ports;

@@ -101,6 +101,11 @@ impl<A: Address> Table<A> {
         }
     }
 
+    /// The hash function, for other tables of the same worker.
+    pub fn hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+
     /// The hash of a key, for the calls below.
     #[inline(always)]
     pub fn hash(&self, key: &FlowKey<A>) -> u64 {

@@ -99,6 +99,11 @@ drop_reasons! {
     SessionTableFull, "session_table_full", "The session table is at its capacity (node.sessions).";
     ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";
+    SnatPortsExhausted, "snat_ports_exhausted", "SNAT: no free port for a host inside; add addresses to the pool.";
+    SnatSourceLimit, "snat_source_limit", "SNAT: the host inside holds as many ports as it may (ports_per_source).";
+    SnatNoMapping, "snat_no_mapping", "SNAT: from outside to a pool address and port behind which nobody is, or not for this sender.";
+    SnatFiltered, "snat_filtered", "SNAT: from outside, and the filtering of the mapping does not let this sender in.";
+    SnatNoHairpin, "snat_no_hairpin", "SNAT: from inside to a pool address, and hairpin is off.";
     SynCookieInvalid, "syn_cookie_invalid", "SYN proxy: in mid-stream, no session is known, and it acknowledges no SYN cookie of this node that is still good.";
     SynProxyWaiting, "syn_proxy_waiting", "SYN proxy: the client is connected and the server has not yet answered Shunt's SYN; the sender will send this again.";
     NotLocal, "not_local", "Neither for a service nor for an address of this node.";

@@ -74,6 +74,8 @@ impl Address for Ipv6Addr {
 }
 
 /// The transport protocols that have sessions. The value is the IP protocol number.
+///
+/// Services and flows are TCP or UDP. Only egress SNAT has sessions of ICMP echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Protocol {
@@ -81,6 +83,9 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP (RFC 768).
     Udp = 17,
+    /// ICMP or ICMPv6 echo, with the identifier as the port of the side that asks and 0 as that of the
+    /// other.
+    Icmp = 1,
 }
 
 impl Protocol {
@@ -88,11 +93,12 @@ impl Protocol {
     pub const fn number(self) -> u8 {
         self as u8
     }
-    /// "tcp" or "udp", as in the configuration.
+    /// "tcp" or "udp", as in the configuration; "icmp".
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Icmp => "icmp",
         }
     }
 }

@@ -112,23 +112,34 @@ fn endpoints(quote: &[u8], transport: usize, protocol: u8) -> Result<Endpoints, 
     let protocol = match protocol {
         ip_protocol::TCP => Protocol::Tcp,
         ip_protocol::UDP => Protocol::Udp,
+        ip_protocol::ICMP if is_echo_request(quote, transport, 8) => Protocol::Icmp,
+        ip_protocol::ICMPV6 if is_echo_request(quote, transport, 128) => Protocol::Icmp,
         _ => return Err(Unusable::OtherProtocol),
     };
     let available = quote.len().saturating_sub(transport);
     if available < TRANSPORT_MIN {
         return Err(Unusable::Malformed);
     }
-    let [sport, dport]: [[u8; 2]; 2] = [get(quote, transport), get(quote, transport + 2)];
+    let word = |at: usize| u16::from_be_bytes(get(quote, transport + at));
+    let (sport, dport) = match protocol {
+        Protocol::Icmp => (word(4), 0),
+        Protocol::Tcp | Protocol::Udp => (word(0), word(2)),
+    };
     Ok(Endpoints {
-        sport: u16::from_be_bytes(sport),
-        dport: u16::from_be_bytes(dport),
+        sport,
+        dport,
         protocol,
         sequence: match protocol {
             Protocol::Tcp => get_u32(quote, transport + 4),
-            Protocol::Udp => 0,
+            Protocol::Udp | Protocol::Icmp => 0,
         },
         available,
     })
+}
+
+/// Whether the quoted packet is an echo request, which has type `kind` and code 0.
+fn is_echo_request(quote: &[u8], transport: usize, kind: u8) -> bool {
+    quote.get(transport..transport + 2) == Some(&[kind, 0])
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ mod tests {
             let options = SynOptions { mss, window_scale, sack_permitted, timestamps };
             let mut out = [0xee; MAX_LEN];
             let len = options.emit(&mut out);
-            prop_assert!(len % 4 == 0 && out[len..].iter().all(|b| *b == 0xee));
+            prop_assert!(len.is_multiple_of(4) && out[len..].iter().all(|b| *b == 0xee));
             prop_assert_eq!(SynOptions::parse(&out[..len]), options);
         }
 

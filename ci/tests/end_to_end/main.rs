@@ -24,5 +24,6 @@ mod rig;
 mod rig_itself;
 mod selection;
 mod servers;
+mod snat;
 mod syn_proxy;
 mod view;

@@ -109,6 +109,24 @@ pub(crate) struct Session {
     pub(crate) mode: String,
 }
 
+/// `shunt snat --json`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Snats {
+    pub(crate) snats: Vec<Snat>,
+}
+
+/// A rule of egress SNAT.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Snat {
+    pub(crate) name: String,
+    pub(crate) mappings_v4: u64,
+    pub(crate) mappings_v6: u64,
+    pub(crate) sessions_created: u64,
+    pub(crate) forward_packets: u64,
+    pub(crate) reply_packets: u64,
+    pub(crate) refused_packets: u64,
+}
+
 /// `shunt drops --json`
 #[derive(Debug, Deserialize)]
 pub(crate) struct Drops {

@@ -46,7 +46,7 @@ pub fn split(frame: &[u8], ident: u32, size: usize) -> Vec<Vec<u8>> {
 }
 
 /// The identification of a fragment.
-fn ident(frame: &[u8]) -> u32 {
+pub fn ident(frame: &[u8]) -> u32 {
     match frame[12] {
         0x86 => u32::from_be_bytes(frame[58..62].try_into().unwrap()),
         _ => u32::from(u16::from_be_bytes([frame[18], frame[19]])),

@@ -107,6 +107,7 @@ impl Packet {
         };
         let mut bytes = Vec::new();
         match self.protocol {
+            Protocol::Icmp => panic!("no packet has it"),
             Protocol::Udp => {
                 ip.udp(self.src.port(), self.dst.port()).write(&mut bytes, &self.payload).unwrap();
             }
@@ -135,7 +136,19 @@ impl Packet {
 
 /// An ICMP or ICMPv6 echo request or reply.
 pub fn echo(macs: (Mac, Mac), src: IpAddr, dst: IpAddr, reply: bool, ttl: u8) -> Vec<u8> {
-    let header = etherparse::IcmpEchoHeader { id: 0x1234, seq: 7 };
+    echo_of(macs, src, dst, reply, ttl, 0x1234)
+}
+
+/// The same with this identifier.
+pub fn echo_of(
+    macs: (Mac, Mac),
+    src: IpAddr,
+    dst: IpAddr,
+    reply: bool,
+    ttl: u8,
+    id: u16,
+) -> Vec<u8> {
+    let header = etherparse::IcmpEchoHeader { id, seq: 7 };
     let start = PacketBuilder::ethernet2(macs.0, macs.1);
     let mut bytes = Vec::new();
     match (src, dst) {

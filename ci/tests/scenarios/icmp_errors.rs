@@ -43,14 +43,14 @@ impl Session {
             (Protocol::Tcp, Mode::Dr) => (80, 80),
             (Protocol::Udp, Mode::Dr) => (53, 53),
             (Protocol::Tcp, _) => (80, 8080),
-            (Protocol::Udp, _) => (53, 5353),
+            _ => (53, 5353),
         };
         let client = SocketAddr::new(family.client(), 40_001);
         let vip = SocketAddr::new(family.vip(), vip);
         let server = SocketAddr::new(family.server(11), server);
         let packet = |src, dst, flags| match protocol {
             Protocol::Tcp => tcp(src, dst, flags),
-            Protocol::Udp => udp(src, dst),
+            _ => udp(src, dst),
         };
         let query = packet(client, vip, SYN);
         let out = rig.send(FRONT, &rig.by_client(query.clone()).bytes());

@@ -378,7 +378,7 @@ fn services_are_told_apart_by_address_port_and_protocol() {
         let from = SocketAddr::new(family.client(), 5000);
         let packet = |src, dst| match protocol {
             Protocol::Tcp => tcp(src, dst, SYN),
-            Protocol::Udp => udp(src, dst),
+            _ => udp(src, dst),
         };
         let frame = rig.by_client(packet(from, listen)).bytes();
         let to = SocketAddr::new(family.server(n), 8000 + u16::from(n));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use shunt::datapath::limits::Limits;
+use shunt::datapath::policy::MidStream;
 use shunt::session::{Mode, ServerId};
 use shunt::wire::DropReason;
 
@@ -196,6 +197,20 @@ fn half_open_in_direct_return_ends_with_the_clients_ack() {
     talk(1).passes(&mut rig, ACK, false);
     talk(2).opens(&mut rig);
     assert_eq!(half_open(&rig), 1);
+}
+
+#[test]
+fn a_connection_taken_up_in_mid_stream_is_not_half_open() {
+    let limits = Limits { half_open: 1, source_half_open: 1, ..Limits::default() };
+    let mut rig = limited(1, Mode::Nat, limits);
+    rig.net.snapshot.services[0].policy.mid_stream = MidStream::Adopt;
+    rig.reconfigure();
+    for port in 1..4 {
+        Talk::new(Family::V4, 1, port).passes(&mut rig, ACK, true);
+    }
+    assert_eq!(half_open(&rig), 0);
+    Talk::new(Family::V4, 1, 4).opens(&mut rig);
+    Talk::new(Family::V4, 1, 5).fails(&mut rig, SYN, DropReason::HalfOpenLimit);
 }
 
 #[test]

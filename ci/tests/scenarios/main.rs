@@ -25,6 +25,8 @@ mod policies;
 mod random;
 mod rig;
 mod selection;
+mod snat;
+mod snat_besides;
 mod syn_proxy;
 mod syn_proxy_streams;
 mod tunnels;

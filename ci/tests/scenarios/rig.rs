@@ -141,6 +141,11 @@ impl Rig {
     pub fn assert_balanced(&self) {
         for (worker, counters) in self.counters.iter().enumerate() {
             assert!(counters.balanced(), "worker {worker}: {counters:?}");
+            // Whichever way sessions have ended.
+            let pipeline = self.workers[worker].pipeline();
+            if pipeline.sessions_v4().is_empty() && pipeline.sessions_v6().is_empty() {
+                assert_eq!(counters.half_open.get(), 0, "worker {worker}: half-open sessions");
+            }
         }
     }
 

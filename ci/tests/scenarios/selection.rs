@@ -60,7 +60,7 @@ fn open(
     let vip = SocketAddr::new(vip, port);
     let packet = match protocol {
         Protocol::Tcp => tcp(client, vip, SYN),
-        Protocol::Udp => udp(client, vip),
+        _ => udp(client, vip),
     };
     let packet = rig.by_client(packet);
     let bytes = packet.bytes();

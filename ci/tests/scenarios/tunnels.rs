@@ -76,7 +76,7 @@ impl Talk {
         let vip = SocketAddr::new(self.inner.vip(), port);
         let packet = match self.protocol {
             Protocol::Tcp => tcp(self.client, vip, flags),
-            Protocol::Udp => udp(self.client, vip),
+            _ => udp(self.client, vip),
         };
         rig.by_client(packet.payload(payload)).bytes()
     }
@@ -470,7 +470,7 @@ fn errors_about_answers_and_fragments_go_the_same_way() {
             let vip = SocketAddr::new(talk.inner.vip(), port);
             let answer = match talk.protocol {
                 Protocol::Tcp => tcp(vip, talk.client, ACK),
-                Protocol::Udp => udp(vip, talk.client),
+                _ => udp(vip, talk.client),
             };
             let (macs, router) = ((ROUTER_MAC, FRONT_MAC), talk.inner.router());
             let quote = &answer.bytes()[14..];

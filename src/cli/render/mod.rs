@@ -7,6 +7,7 @@ pub(super) mod ports;
 pub(super) mod servers;
 pub(super) mod services;
 pub(super) mod sessions;
+pub(super) mod snat;
 pub(super) mod status;
 pub(super) mod workers;
 

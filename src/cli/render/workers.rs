@@ -125,8 +125,6 @@ mod tests {
             "\
 WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  WITH SERVER  RESETS  ICMP ERRORS  FRAGMENTS  PERSISTENT  EVENTS LOST  PACKETS
      0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            5      14            9         11          12            0  1 in flight
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  ICMP ERRORS  FRAGMENTS  PERSISTENT  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            9         11          12            0  1 in flight
 2 sessions are half-open
 1500 copies for mirrors made, 1 missed
 9 packets of sources without a place of their own

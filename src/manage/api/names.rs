@@ -2,6 +2,7 @@
 
 use crate::datapath::snapshot::Mac;
 use crate::sched::SchedulerKind;
+use crate::session::mappings::Behavior;
 use crate::session::{Mode, TcpState};
 
 /// As in the configuration.
@@ -10,10 +11,20 @@ pub(super) const fn mode_name(mode: Mode) -> &'static str {
         Mode::Nat => "nat",
         Mode::FullNat => "fullnat",
         Mode::Dr => "dr",
+        Mode::Snat => "snat",
         Mode::Ipip => "ipip",
         Mode::Gre => "gre",
         Mode::Gue => "gue",
         Mode::Vxlan => "vxlan",
+    }
+}
+
+/// As in the configuration.
+pub(super) const fn behavior_name(behavior: Behavior) -> &'static str {
+    match behavior {
+        Behavior::EndpointIndependent => "endpoint_independent",
+        Behavior::AddressDependent => "address_dependent",
+        Behavior::AddressAndPortDependent => "address_and_port_dependent",
     }
 }
 

@@ -130,6 +130,22 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// With the two directions exchanged.
+    #[must_use]
+    pub fn reversed(self) -> Traffic {
+        Traffic {
+            forward_packets: self.reply_packets,
+            forward_bytes: self.reply_bytes,
+            forward_pps: self.reply_pps,
+            forward_bps: self.reply_bps,
+            reply_packets: self.forward_packets,
+            reply_bytes: self.forward_bytes,
+            reply_pps: self.forward_pps,
+            reply_bps: self.forward_bps,
+            ..self
+        }
+    }
+
     /// Adds another's figures.
     pub fn add(&mut self, other: &Traffic) {
         self.sessions_active += other.sessions_active;
@@ -311,22 +327,23 @@ pub struct Sessions {
 pub struct Session {
     /// The worker that owns it.
     pub worker: usize,
-    /// The service's name.
+    /// The name of the service, or of the rule of egress SNAT.
     pub service: String,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// The client.
+    /// The client; in `snat` whoever opened the session.
     pub client: SocketAddr,
-    /// The virtual address and port.
+    /// The virtual address and port; in `snat` whatever address and port the client talks to.
     pub vip: SocketAddr,
-    /// The source towards the server: the client, or in `fullnat` the local address and port.
+    /// The source towards the server: the client, or in `fullnat` the local address and port, or in
+    /// `snat` that of the pool when it was opened from inside.
     pub local: SocketAddr,
-    /// The real server.
+    /// The real server; in `snat` the remote host, or the one inside when it was opened from outside.
     pub server: SocketAddr,
     /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
     /// `time_wait`, `closed`, `contested` (a reset was seen that may be forged) or `syn_proxied`.
     pub state: String,
-    /// `nat`, `fullnat` or `dr`.
+    /// `nat`, `fullnat`, `dr` or `snat`.
     pub mode: String,
     /// Since it was created.
     pub age_ms: u64,
@@ -334,6 +351,43 @@ pub struct Session {
     pub idle_ms: u64,
     /// Until it expires if no packet comes.
     pub expires_ms: u64,
+}
+
+/// `GET /v1/snat`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snats {
+    /// In the order of the configuration.
+    pub snats: Vec<Snat>,
+}
+
+/// A rule of egress SNAT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snat {
+    /// Its name.
+    pub name: String,
+    /// `endpoint_independent`, `address_dependent` or `address_and_port_dependent`.
+    pub mapping: String,
+    /// The same of its filter.
+    pub filtering: String,
+    /// Addresses of the pool.
+    pub addresses: u64,
+    /// Ports that this node may use, on all addresses, for each protocol. A mapping takes one; unless
+    /// mapping and filtering both depend on the remote address, nobody else can use it meanwhile.
+    pub ports: u64,
+    /// IPv4 mappings there are now.
+    pub mappings_v4: u64,
+    /// IPv6 mappings there are now.
+    pub mappings_v6: u64,
+    /// What went through it: `forward` is from inside to outside, `reply` from outside to inside,
+    /// whoever opened the session.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    /// Packets from inside for which no port was free.
+    pub exhausted_packets: u64,
+    /// Packets from hosts that hold as many ports as they may.
+    pub limited_packets: u64,
+    /// Packets from outside that no mapping or filter let in.
+    pub refused_packets: u64,
 }
 
 /// `GET /v1/ports`

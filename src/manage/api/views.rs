@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use super::local_ports;
-use super::names::{mac_text, mode_name, scheduler_name, state_name};
+use super::names::{behavior_name, mac_text, mode_name, scheduler_name, state_name};
 use super::types::{
     Drop, DropCount, Drops, Filter, Filters, Health, LocalPorts, Neighbor, Neighbors, Port, Ports,
-    Server, Servers, Service, Services, Session, Sessions, Status, SynProxy, Traffic, Worker,
-    WorkerBalance, Workers,
+    Server, Servers, Service, Services, Session, Sessions, Snat, Snats, Status, SynProxy, Traffic,
+    Worker, WorkerBalance, Workers,
 };
 use crate::datapath::counters::{Cell, WorkerCounters};
 use crate::datapath::snapshot::{self, PortRole, Side};
@@ -15,7 +15,7 @@ use crate::manage::neighbors;
 use crate::manage::servers::takes_sessions;
 use crate::manage::session_list::SessionList;
 use crate::manage::state::{PORT_RATES, SERVER_RATES, State, WORKER_RATES};
-use crate::session::{ServerId, ServiceId};
+use crate::session::{Mode, ServerId, ServiceId};
 use crate::wire::DropReason;
 
 /// How many drop reasons the status names.
@@ -51,7 +51,8 @@ impl State {
             sessions_v4: self.sum(|c| &c.sessions_v4),
             sessions_v6: self.sum(|c| &c.sessions_v6),
             sessions_capacity: self.config.node.sessions as u64,
-            sessions_per_second: servers.iter().map(|s| s.traffic.sessions_per_second).sum(),
+            sessions_per_second: servers.iter().map(|s| s.traffic.sessions_per_second).sum::<u64>()
+                + self.snat().snats.iter().map(|s| s.traffic.sessions_per_second).sum::<u64>(),
             rx_pps: worker_rate(0),
             rx_bps: port_bps(1),
             tx_pps: worker_rate(1),
@@ -103,7 +104,10 @@ impl State {
                 syn_proxy: self.syn_proxy(id, s.syn_proxy),
             }
         };
-        Services { services: self.snapshot.services.iter().enumerate().map(service).collect() }
+        // The rules of egress SNAT have an entry there as well.
+        let services = self.snapshot.services.iter().enumerate();
+        let services = services.filter(|(_, s)| s.mode != Mode::Snat);
+        Services { services: services.map(service).collect() }
     }
 
     fn syn_proxy(&self, id: ServiceId, policy: snapshot::SynProxy) -> Option<SynProxy> {
@@ -179,6 +183,32 @@ impl State {
             silent_workers: list.silent,
             sessions,
         }
+    }
+
+    /// `GET /v1/snat`
+    pub(super) fn snat(&self) -> Snats {
+        let rules = &self.snapshot.snat;
+        let snat = |(rule, number): (&crate::datapath::snapshot::Snat, u16)| {
+            let mut traffic = self.traffic(rules.server_id(number, true));
+            traffic.add(&self.traffic(rules.server_id(number, false)).reversed());
+            // The two nodes of a pair share the ports.
+            let node_id = u16::from(self.snapshot.node_id);
+            let ports = rule.ports.clone().filter(|port| port & 1 == node_id).count();
+            Snat {
+                name: rule.name.clone(),
+                mapping: behavior_name(rule.policy.mapping).into(),
+                filtering: behavior_name(rule.policy.filtering).into(),
+                addresses: rule.pool.len() as u64,
+                ports: (rule.pool.len() * ports) as u64,
+                mappings_v4: self.sum(|c| &c.snat(number).mappings_v4),
+                mappings_v6: self.sum(|c| &c.snat(number).mappings_v6),
+                traffic,
+                exhausted_packets: self.sum(|c| &c.snat(number).exhausted),
+                limited_packets: self.sum(|c| &c.snat(number).limited),
+                refused_packets: self.sum(|c| &c.snat(number).refused),
+            }
+        };
+        Snats { snats: rules.list().iter().zip(0..).map(snat).collect() }
     }
 
     /// `GET /v1/ports`

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::guard::GuardDraft;
 use super::reader::{At, List};
 use super::selection::SelectionDraft;
+use super::snat::SnatDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
 use crate::datapath::limits::Limits;
 use crate::datapath::policy::Policy;
@@ -25,6 +26,7 @@ pub(super) struct Draft {
     pub(super) neighbors: Vec<NeighborDraft>,
     pub(super) services: Vec<ServiceDraft>,
     pub(super) api: Option<Api>,
+    pub(super) snats: Vec<SnatDraft>,
     pub(super) guard: GuardDraft,
     /// Whether every `[[port]]` and `[[route]]` is a table.
     pub(super) whole: bool,
@@ -129,6 +131,7 @@ impl Draft {
                 .map(ServiceDraft::into_service)
                 .collect::<Option<_>>()?,
             api: self.api?,
+            snats: self.snats.into_iter().map(SnatDraft::into_snat).collect::<Option<_>>()?,
             guard: self.guard.into_guard()?,
         })
     }

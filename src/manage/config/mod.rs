@@ -19,6 +19,7 @@ mod reader;
 mod schema;
 mod selection;
 mod service;
+mod snat;
 mod syn_proxy;
 #[cfg(test)]
 mod tests;
@@ -44,10 +45,12 @@ use crate::datapath::filter::{Action, FlagMatch};
 use crate::datapath::limits::Limits;
 use crate::datapath::policy::Policy;
 use crate::datapath::prefix_set::PrefixSet;
+pub use crate::datapath::snapshot::Forward;
 use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
+use crate::session::mappings::Behavior;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
 
@@ -68,6 +71,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// `[api]`
     pub api: Api,
+    /// `[[snat]]`
+    pub snats: Vec<Snat>,
     /// `[[filter]]`, `[[list]]`, `[[mirror]]` and `[protection]`
     pub guard: Guard,
 }
@@ -292,6 +297,31 @@ pub enum HealthCheck {
         /// Inclusive ranges of status codes.
         expect: Vec<(u16, u16)>,
     },
+}
+
+/// `[[snat]]`: hosts inside that reach the world with the addresses of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snat {
+    /// Its name.
+    pub name: String,
+    /// The hosts inside.
+    pub sources: Vec<IpNet>,
+    /// The addresses they get.
+    pub pool: Vec<IpAddr>,
+    /// The ports they get.
+    pub ports: std::ops::RangeInclusive<u16>,
+    /// When a mapping is used again.
+    pub mapping: Behavior,
+    /// Who may send to a mapping.
+    pub filtering: Behavior,
+    /// The most ports of the pool a host may hold; 0 for no limit.
+    pub ports_per_source: u32,
+    /// Whether hosts inside reach each other by the pool.
+    pub hairpin: bool,
+    /// `[snat.timeouts]`
+    pub timeouts: Timeouts,
+    /// `[[snat.forward]]`
+    pub forwards: Vec<Forward>,
 }
 
 /// `[api]`

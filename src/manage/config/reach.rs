@@ -53,6 +53,7 @@ pub(super) fn check(draft: &Draft, ours: &Ours, report: &Report<'_>) {
         let fixed = draft.routes.iter().filter_map(|r| Some((r.to.as_ref()?, r.via.as_ref()?)));
         let table = routes(addresses(draft), fixed.map(|(to, via)| (to.value, via.value)));
         servers(draft, &table, ours, report);
+        super::snat::check_routes(draft, &table, report);
         tunnel::mtu(draft, &table, report);
     }
 }

@@ -7,12 +7,12 @@ use toml::de::DeTable;
 use super::draft::{DpdkDraft, Draft, NeighborDraft, NodeDraft, PortDraft, RouteDraft};
 use super::guard::{self, GuardDraft};
 use super::reader::{At, List, Report, Section};
-use super::service;
 use super::values::{
     address, any, boolean, choice, integer, interface, interface_address, mac, name, network, pci,
     routed_address, socket_path, string, vdev,
 };
 use super::{Api, Idle};
+use super::{service, snat};
 use crate::datapath::snapshot::{Side, Timeouts};
 
 /// The most workers a node can have: one ring joins each ordered pair of them.
@@ -39,11 +39,10 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
         file.table("timeouts", "[timeouts]").and_then(|t| read_timeouts(t, Timeouts::default()));
     let services = file.tables("service", "[[service]]").0;
     let services = services.into_iter().map(|s| service::read(s, timeouts)).collect();
+    let snats = file.tables("snat", "[[snat]]").0.into_iter().map(snat::read).collect();
     let api = read_api(file.table("api", "[api]"));
 
-    for later in ["ha", "snat"] {
-        file.not_yet(later);
-    }
+    file.not_yet("ha");
     file.finish();
     Draft {
         node,
@@ -53,6 +52,7 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
         neighbors,
         services,
         api,
+        snats,
         guard,
         whole: ports_whole && routes_whole,
     }

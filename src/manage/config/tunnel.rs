@@ -88,7 +88,7 @@ pub(super) fn mtu(draft: &Draft, table: &[Route], report: &Report<'_>) {
 fn encapsulation(service: &ServiceDraft) -> Option<Encapsulation> {
     let (port, vni) = (0, 0);
     match service.mode.as_ref()?.value {
-        Mode::Nat | Mode::FullNat | Mode::Dr => None,
+        Mode::Nat | Mode::FullNat | Mode::Dr | Mode::Snat => None,
         Mode::Ipip => Some(Encapsulation::Ipip),
         Mode::Gre => Some(Encapsulation::Gre),
         Mode::Gue => Some(Encapsulation::Gue { port }),

@@ -8,7 +8,7 @@ use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::reader::{At, Report};
 use super::schema::MAX_WORKERS;
 use super::values::{canonical_pci, vdev_name};
-use super::{Idle, addresses, guard_checks, reach, selection, syn_proxy};
+use super::{Idle, addresses, guard_checks, reach, selection, snat, syn_proxy};
 use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -20,6 +20,7 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     devices(draft, report);
     ports(draft, report);
     services(draft, report);
+    snat::check(draft, report);
     guard_checks::check(draft, report);
     selection::check(draft, report);
     let ours = addresses::check(draft, report);
@@ -162,6 +163,8 @@ fn mtu(port: &PortDraft, report: &Report<'_>) {
 fn services(draft: &Draft, report: &Report<'_>) {
     let (mut names, mut listens) = (Once::new(), Once::new());
     let mut servers = 0;
+    // The sessions of a rule of SNAT are counted like those of two servers.
+    let most = MAX_SERVERS.saturating_sub(2 * draft.snats.len());
     for service in &draft.services {
         if let Some(name) = &service.name
             && let Some(line) = names.repeated(&name.value, name.line)
@@ -187,9 +190,9 @@ fn services(draft: &Draft, report: &Report<'_>) {
 
         let before = servers;
         servers += service.servers.len();
-        if before <= MAX_SERVERS && servers > MAX_SERVERS {
+        if before <= most && servers > most {
             let message = format!(
-                "servers up to this service are {servers}; at most {MAX_SERVERS} are possible in all"
+                "servers up to this service are {servers}; at most {most} are possible in all"
             );
             report.error(service.line, "[[service]]", "", message);
         }
