@@ -532,6 +532,59 @@ fn the_syn_proxy_costs_none() {
     assert_eq!(service.syn_cookies_rejected.get() + rig.drops(DropReason::SynProxyWaiting), 3072);
 }
 
+/// Egress SNAT: mappings that come and go, in the cheapest and the dearest behavior, pings, packets
+/// that are let in and that are not, hairpins.
+#[test]
+fn egress_snat_costs_none() {
+    use shunt::datapath::snapshot::Snat;
+    use shunt::session::mappings::{Behavior, Policy};
+    let pool = Ipv4Addr::new(203, 0, 113, 5);
+    let inside = |n: u16| (Ipv4Addr::new(10, 0, 0, 100), 2000 + n);
+    let from_inside = |bytes: Vec<u8>| [&MACS[1], &bytes[6..]].concat();
+    for (mapping, filtering) in [
+        (Behavior::EndpointIndependent, Behavior::AddressDependent),
+        (Behavior::EndpointIndependent, Behavior::EndpointIndependent),
+        (Behavior::AddressAndPortDependent, Behavior::AddressAndPortDependent),
+    ] {
+        let mut first = snapshot(2, Mode::Nat, SchedulerKind::Wrr, 2);
+        first.set_snats(vec![Snat {
+            sources: vec!["10.0.0.0/24".parse().unwrap()],
+            pool: vec![(pool.into(), FRONT)],
+            policy: Policy { mapping, filtering },
+            ports_per_source: 60_000,
+            ..Default::default()
+        }]);
+        let mut rig = Rig::new(first, 2, 4096);
+        rig.resolve(FRONT, CLIENT);
+        rig.resolve(BACK, inside(0).0);
+        allocations();
+        for _ in 0..3 {
+            for n in 0..1000 {
+                for flags in [None, Some(0x02), Some(0x10)] {
+                    rig.arrive(BACK, &from_inside(packet(inside(n), (CLIENT, 53), flags, 64)));
+                }
+                rig.arrive(BACK, &from_inside(packet(inside(n), (pool, 3000 + n), None, 64)));
+                rig.arrive(FRONT, &packet((CLIENT, 53), (pool, 3000 + n), None, 64));
+                rig.arrive(FRONT, &packet((CLIENT, 54), (pool, 3000 + n), None, 64));
+                let mut ping = Vec::new();
+                PacketBuilder::ethernet2(HOST, MACS[1])
+                    .ipv4(inside(0).0.octets(), CLIENT.octets(), 64)
+                    .icmpv4_echo_request(n, n)
+                    .write(&mut ping, b"ping")
+                    .unwrap();
+                rig.arrive(BACK, &ping);
+            }
+            rig.turn();
+            let sessions: usize =
+                rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
+            assert!(sessions > 3000, "{sessions}");
+            rig.pass(950_000);
+            assert!(rig.workers.iter().all(|worker| worker.pipeline().snat_is_empty()));
+        }
+        assert_eq!(allocations(), 0, "{mapping:?} {filtering:?}");
+    }
+}
+
 /// Clients that nobody has seen, each a next hop that never answers, push one another out of the
 /// table of next hops.
 #[test]

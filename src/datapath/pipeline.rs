@@ -112,11 +112,11 @@ pub(super) struct Shared<F> {
     spare: Burst<F>,
     /// Such frames, complete, with the ports they leave by.
     made: ArrayVec<(PortId, F), BURST>,
-    /// How many of them, the first, go ahead of the burst.
-    ahead: usize,
     pub(super) guard: GuardState,
     pub(super) samplers: Samplers,
     pub(super) limits: Limiters,
+    /// How many of the frames `made`, the first, go ahead of the burst.
+    ahead: usize,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.
     pub(super) crossed: Batch<Ipv6Addr>,
@@ -373,10 +373,10 @@ impl<F: Frame> Pipeline<F> {
                 tunnels: Tunnels::new(setup.worker),
                 spare: Burst::new(),
                 made: ArrayVec::new(),
-                ahead: 0,
                 guard: GuardState::default(),
                 samplers: Samplers::default(),
                 limits: Limiters::new(setup.seed),
+                ahead: 0,
                 syn: SynState::new(setup.cookie_secret),
                 crossed: ArrayVec::new(),
                 all_counters: setup.all_counters.clone(),

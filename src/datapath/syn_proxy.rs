@@ -48,6 +48,7 @@ use super::established::{hold, next_hop};
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::{Item, Lane, Shared};
+use super::policy::MidStream;
 use super::refuse;
 use super::segment;
 use super::syn_gate::SynGates;
@@ -427,7 +428,17 @@ fn redeem<A: Family, F: Frame>(
     };
     match verify(shared, item, &segment, now) {
         Some(redeemed) => open(shared, lane, frame, item, service, &segment, redeemed, now),
-        None => reject(shared, service),
+        None => {
+            // Perhaps of a connection from before a restart.
+            let resets = shared.snapshot.services[usize::from(service.0)].policy.mid_stream
+                == MidStream::Reset;
+            match reject(shared, service) {
+                Verdict::Drop(reason) if resets => {
+                    refuse::refuse(shared, frame, &item.flow, reason, now)
+                }
+                verdict => verdict,
+            }
+        }
     }
 }
 
@@ -448,8 +459,13 @@ fn open<A: Family, F: Frame>(
     redeemed: Redeemed,
     now: u32,
 ) -> Verdict {
+    let chosen = choose::session(shared, lane, frame, item, service, now);
+    // Another worker is asked first which server; the segment then comes back.
+    if let Err(asks @ Verdict::HandOff(..)) = chosen {
+        return asks;
+    }
     shared.counters.service(service).syn_cookies_accepted.add(1);
-    let id = match choose::session(shared, lane, frame, item, service, now) {
+    let id = match chosen {
         Ok(id) => id,
         // The client thinks that it is connected.
         Err(Verdict::Drop(reason)) => {

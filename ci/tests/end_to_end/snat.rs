@@ -103,7 +103,7 @@ fn socket(namespace: &Namespace, family: Family, port: u16) -> UdpSocket {
     namespace.enter(|| {
         let any = family.pick("0.0.0.0", "::");
         let socket = UdpSocket::bind((any, port)).expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
         socket
     })
 }

@@ -358,3 +358,40 @@ fn port_zero_is_nobody() {
         }
     }
 }
+
+/// A fragment of a UDP packet: the first has the ports, the others have not.
+fn fragment(rig: &Rig, family: Family, first: bool) -> Vec<u8> {
+    let mut bytes = rig.by_client(udp(client(family, 5), dns(family)).payload(&[7; 56])).bytes();
+    match family {
+        Family::V4 => {
+            // More fragments, or what begins 64 bytes on.
+            (bytes[20], bytes[21]) = if first { (0x20, 0) } else { (0, 8) };
+            crate::frames::mend_ipv4_checksum(&mut bytes);
+        }
+        Family::V6 => {
+            let offset = if first { 1 } else { 64 };
+            bytes.splice(54..54, [17, 0, 0, offset, 0, 0, 0, 9]);
+            bytes[20] = 44;
+            bytes[19] += 8;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn fragments_are_filtered_by_what_they_show() {
+    for family in Family::BOTH {
+        let by_port =
+            Rule { protocol: Some(17), destination_ports: vec![(53, 53)], ..rule(Action::Drop) };
+        let mut rig = filtered(1, vec![by_port]);
+        let first = fragment(&rig, family, true);
+        dropped(&mut rig, FRONT, &first, 0, DropReason::Filtered);
+        // Without its first it goes nowhere, but no rule on ports matches it.
+        let later = fragment(&rig, family, false);
+        assert_eq!(rig.send(FRONT, &later), []);
+        assert_eq!(rig.changes().0.get("filter0.packets"), None);
+        let mut rig = filtered(1, vec![Rule { protocol: Some(17), ..rule(Action::Drop) }]);
+        let later = fragment(&rig, family, false);
+        dropped(&mut rig, FRONT, &later, 0, DropReason::Filtered);
+    }
+}

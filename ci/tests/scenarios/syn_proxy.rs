@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::PacketBuilder;
+use shunt::datapath::policy::MidStream;
 use shunt::datapath::snapshot::{Mac, PortId, SynProxy};
 use shunt::session::syn_cookie::{Claim, Offer, SynCookies};
 use shunt::session::{Mode, ServerId, TcpState};
@@ -381,8 +382,8 @@ impl Talk {
             .add("service0.syn_proxied", 1);
         let mut out = vec![(FRONT, update), (back, ack)];
         if back == FRONT {
-            // What Shunt makes leaves after the packets of the burst.
-            out.sort_by_key(|(_, bytes)| bytes[..6] != ROUTER_MAC);
+            // What Shunt makes leaves before the packets of the burst.
+            out.sort_by_key(|(_, bytes)| bytes[..6] == ROUTER_MAC);
         }
         self.rig.step("SYN-ACK", back, &bytes, Some(self.local), changes, &out);
     }
@@ -910,6 +911,24 @@ fn cookies_that_are_not_good() {
         talk.rig.pass(67_000);
         talk.dropped("an old cookie", &good, rejected());
         assert_eq!(talk.rig.sessions(), 0);
+    }
+}
+
+/// Where segments without a session are answered with resets, one without a good cookie is too.
+#[test]
+fn a_stray_is_reset_where_the_service_says_so() {
+    for family in Family::BOTH {
+        let mut net = net(1, Mode::Nat, SynProxy::On);
+        net.snapshot.services[0].policy.mid_stream = MidStream::Reset;
+        let mut talk = Talk::new(net, family, LINUX);
+        let stray = talk.client_segment(ACK, 5, 77);
+        let bytes = talk.from_client(&stray);
+        let out = talk.to_client(&Segment::new(talk.vip, talk.client, RST, 77, 0).window(0));
+        let changes = Changes::none()
+            .dropped(SynCookieInvalid)
+            .add("service0.syn_cookies_rejected", 1)
+            .originated(FRONT, &out);
+        talk.rig.step("stray", FRONT, &bytes, Some(talk.client), changes, &[(FRONT, out)]);
     }
 }
 

@@ -1,11 +1,11 @@
 //! Egress SNAT: hosts inside reach the world with an address of a pool, and the world reaches them
 //! where a mapping or a forwarded port lets it.
 //!
-//! - [`rules`]: what the configuration says, as the data path looks it up;
-//! - [`state`]: mappings and ports of one worker;
-//! - [`open`]: the first packet of a session, from either side;
-//! - [`echo`]: ping;
-//! - [`hairpin`]: from inside to inside by way of the pool.
+//! - `rules`, what the configuration says, as the data path looks it up;
+//! - `state`, mappings and ports of one worker;
+//! - `open`, the first packet of a session, from either side;
+//! - `echo`, ping;
+//! - `hairpin`, from inside to inside by way of the pool.
 //!
 //! A session of SNAT is an [`Entry`](crate::session::Entry) in [`Mode::Snat`](crate::session::Mode)
 //! whose client is whoever sent the first packet, so that the established path and the TCP states

@@ -283,8 +283,8 @@ fn families(snat: &SnatDraft, report: &Report<'_>) {
     }
 }
 
-fn forwards<'a>(
-    snat: &'a SnatDraft,
+fn forwards(
+    snat: &SnatDraft,
     externals: &mut Once<(Protocol, SocketAddr)>,
     internals: &mut Once<(Protocol, SocketAddr)>,
     report: &Report<'_>,

@@ -3,6 +3,7 @@
 use super::draft::ServiceDraft;
 use super::reader::{At, Report, Section};
 use super::values::{choice, integer};
+use crate::datapath::policy::MidStream;
 use crate::datapath::snapshot::{Introduction, SynProxy};
 use crate::wire::flow::Protocol;
 
@@ -47,6 +48,11 @@ pub(super) fn check(service: &ServiceDraft, report: &Report<'_>) {
     }
     if service.mode.as_ref().is_some_and(|m| m.value.one_way()) {
         error("needs the replies to pass here; expected mode = \"nat\" or \"fullnat\"");
+    }
+    if *value == SynProxy::On && service.policy.is_some_and(|p| p.mid_stream == MidStream::Adopt) {
+        error(
+            "\"on\" leaves nothing to adopt: a segment without a session must return a cookie; expected \"auto\", or another mid_stream",
+        );
     }
     // What goes into the stream goes in with the client's own handshake.
     if service.introduction.is_some_and(|i| i != Introduction::None) {

@@ -476,6 +476,21 @@ fn the_syn_proxy_and_the_clients_address() {
 }
 
 #[test]
+fn the_syn_proxy_and_mid_stream() {
+    let adopt = |policy: &str| {
+        format!(
+            "name = \"web\"\nscheduler = \"maglev\"\nmid_stream = \"adopt\"\nsyn_proxy = \"{policy}\""
+        )
+    };
+    expect(&[("name = \"web\"", &adopt("auto"))], &[]);
+    one(
+        "name = \"web\"",
+        &adopt("on"),
+        "f.toml:33: [[service]] syn_proxy: \"on\" leaves nothing to adopt: a segment without a session must return a cookie; expected \"auto\", or another mid_stream",
+    );
+}
+
+#[test]
 fn the_syn_proxy_needs_the_replies() {
     // In direct return servers are on a port's network and serve on the service's own port.
     expect(

@@ -59,7 +59,7 @@ fn values_and_defaults() {
             forward(Protocol::Udp, "[2001:db8::5]:53", "[2001:db8:1::7]:53"),
         ],
     };
-    assert_eq!(config.snats, [expected.clone()]);
+    assert_eq!(config.snats, std::slice::from_ref(&expected));
 
     let all = "pool = [\"192.0.2.5\", \"192.0.2.16/30\", \"2001:db8::5\"]\nports = \"2000-9000\"\n\
                mapping = \"address_dependent\"\nfiltering = \"endpoint_independent\"\n\
