@@ -120,7 +120,7 @@ pub(super) struct Shared<F> {
     pub(super) guard: GuardState,
     pub(super) samplers: Samplers,
     pub(super) limits: Limiters,
-    /// How many of them, the first, go ahead of the burst.
+    /// How many of the frames `made`, the first, go ahead of the burst.
     ahead: usize,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.

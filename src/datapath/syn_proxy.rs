@@ -684,7 +684,7 @@ fn complete<A: Family, F: Frame>(
         let port = frame.rx_port();
         spare.bytes_mut()[..12].copy_from_slice(&frame.bytes()[..12]);
         turn_round(spare.bytes_mut(), &shared.snapshot.ports[usize::from(port.0)].mac);
-        shared.originate(port, spare);
+        shared.originate_ahead(port, spare);
     }
     let mut update = Made::plain(cookie.wrapping_add(1), forward_end, ACK);
     update.window = window;

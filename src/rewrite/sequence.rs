@@ -159,7 +159,7 @@ fn add32(header: &mut [u8], at: usize, n: u32) -> u16 {
         checksum::delta16((old >> 16) as u16, (new >> 16) as u16),
         checksum::delta16(old as u16, new as u16),
     );
-    if at % 2 == 0 { delta } else { delta.swap_bytes() }
+    if at.is_multiple_of(2) { delta } else { delta.swap_bytes() }
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ impl Talk {
             server: SocketAddr::new(servers.server(11), rport),
         };
         let mut twin = Rig::new(net);
-        let sent = twin.send(FRONT, &talk.from_client(true).sent());
+        let sent = twin.send(FRONT, &talk.by_client(true).sent());
         assert_eq!(sent.len(), 1);
         talk.local.set_port(source_port(&sent[0].1));
         // The answer finds its worker: one rule in both families.
@@ -155,7 +155,7 @@ impl Talk {
         }
     }
 
-    fn from_client(&self, syn: bool) -> Packet {
+    fn by_client(&self, syn: bool) -> Packet {
         if syn { self.packet(syn).data(b"") } else { self.packet(syn) }
     }
 
@@ -164,7 +164,7 @@ impl Talk {
         Packet { macs, src: self.local, dst: self.server, ttl: packet.ttl - 1, ..packet.clone() }
     }
 
-    fn from_server(&self) -> Packet {
+    fn by_server(&self) -> Packet {
         let macs = (server_mac(11), BACK_MAC);
         Packet { macs, src: self.server, dst: self.local, ..self.packet(false) }
     }
@@ -205,20 +205,20 @@ fn talks() -> impl Iterator<Item = Talk> {
 fn there_and_back() {
     for mut talk in talks() {
         let what = format!("{:?} {}", talk.clients, talk.protocol);
-        let first = talk.from_client(true);
+        let first = talk.by_client(true);
         let out = talk.to_server(&first).made();
         talk.forward(&what, &first.sent(), out, true);
         for data in [&b""[..], b"x", b"GET / HTTP/1.1\r\n"] {
-            let answer = talk.from_server().data(data);
+            let answer = talk.by_server().data(data);
             let out = talk.to_client(&answer).made();
             talk.reply(&what, &answer.sent(), out);
-            let more = talk.from_client(false).data(data);
+            let more = talk.by_client(false).data(data);
             let out = talk.to_server(&more).made();
             talk.forward(&what, &more.sent(), out, false);
         }
         // With Ethernet padding.
-        let mut padded = talk.from_client(false).data(b"").sent();
-        let out = talk.to_server(&talk.from_client(false).data(b"")).made();
+        let mut padded = talk.by_client(false).data(b"").sent();
+        let out = talk.to_server(&talk.by_client(false).data(b"")).made();
         padded.resize(padded.len() + 7, 0xee);
         assert_eq!(talk.rig.send(FRONT, &padded)[0].1[..out.len()], out);
     }
@@ -227,7 +227,7 @@ fn there_and_back() {
 #[test]
 fn a_datagram_without_a_checksum_gets_one() {
     let mut talk = Talk::new(2, Family::V4, Protocol::Udp, 40_000, false);
-    let query = talk.from_client(false);
+    let query = talk.by_client(false);
     let mut without = query.sent();
     without[40..42].fill(0);
     let out = talk.to_server(&query).made();
@@ -322,17 +322,17 @@ fn errors_go_to_the_sender_in_its_family() {
         let (front, mtu) = (talk.clients.front(), 1500);
         let macs = (FRONT_MAC, ROUTER_MAC);
         // The hop limit runs out at the first packet: there is no session.
-        let last = talk.from_client(true).ttl(1);
+        let last = talk.by_client(true).ttl(1);
         let frame = last.sent();
         let out = time_exceeded(macs, front, talk.client.ip(), &frame);
         let dropped = Changes::none().dropped(DropReason::HopLimitExceeded).originated(FRONT, &out);
         talk.rig.step("TTL", FRONT, &frame, Some(talk.client), dropped, &[(FRONT, out)]);
-        let first = talk.from_client(true);
+        let first = talk.by_client(true);
         let out = talk.to_server(&first).made();
         talk.forward("first", &first.sent(), out, true);
         if talk.clients == Family::V4 {
             // As IPv6 it would be 20 bytes longer than the way out takes.
-            let long = talk.from_client(false).data(&[7; 1480 - 20]);
+            let long = talk.by_client(false).data(&[7; 1480 - 20]);
             let frame = long.sent();
             assert!(frame.len() <= 1514 && frame.len() + 20 > 1514);
             let out = packet_too_big(macs, front, talk.client.ip(), &frame, mtu - 20);
@@ -359,11 +359,11 @@ fn mended(error: &[u8]) -> Vec<u8> {
 fn what_is_of_no_session_is_dropped_by_name() {
     let mut talk = Talk::new(2, Family::V6, Protocol::Tcp, 40_000, false);
     // A stray answer.
-    let stray = talk.from_server().sent();
+    let stray = talk.by_server().sent();
     let changes = Changes::none().dropped(DropReason::NoSession);
     talk.rig.step("stray", BACK, &stray, Some(talk.local), changes, &[]);
     // Mid-stream.
-    let middle = talk.from_client(false).sent();
+    let middle = talk.by_client(false).sent();
     let changes = Changes::none().dropped(DropReason::NoSession);
     talk.rig.step("middle", FRONT, &middle, Some(talk.client), changes, &[]);
     // Addresses that no wire has.
@@ -377,7 +377,7 @@ fn what_is_of_no_session_is_dropped_by_name() {
         (mapped(Family::V4.server(11)), mapped(Family::V4.lip())),
     ] {
         let (src, dst) = (SocketAddr::new(src, 9999), SocketAddr::new(dst, 80));
-        let forged = Packet { src, dst, ..talk.from_client(true) }.sent();
+        let forged = Packet { src, dst, ..talk.by_client(true) }.sent();
         let changes = Changes::none().dropped(DropReason::Martian);
         talk.rig.step("mapped", FRONT, &forged, Some(src), changes, &[]);
     }

@@ -134,7 +134,7 @@ impl Talk {
         };
         // A twin makes the same choice of a local port.
         let mut twin = Rig::new(net);
-        let sent = twin.send(FRONT, &talk.from_client(SYN, ISN, 0).bytes());
+        let sent = twin.send(FRONT, &talk.by_client(SYN, ISN, 0).bytes());
         let at = if family == Family::V6 { 54 } else { 34 };
         talk.local.set_port(u16::from_be_bytes([sent[0].1[at], sent[0].1[at + 1]]));
         talk
@@ -159,7 +159,7 @@ impl Talk {
         }
     }
 
-    fn from_client(&self, flags: u8, seq: u32, ack: u32) -> Segment {
+    fn by_client(&self, flags: u8, seq: u32, ack: u32) -> Segment {
         self.segment(flags, seq, ack)
     }
 
@@ -174,7 +174,7 @@ impl Talk {
         }
     }
 
-    fn from_server(&self, flags: u8, seq: u32, ack: u32) -> Segment {
+    fn by_server(&self, flags: u8, seq: u32, ack: u32) -> Segment {
         let macs = (server_mac(11), BACK_MAC);
         Segment { macs, src: self.server, dst: self.local, ..self.segment(flags, seq, ack) }
     }
@@ -224,10 +224,10 @@ impl Talk {
     }
 
     fn handshake(&mut self) {
-        let syn = self.from_client(SYN, ISN, 0);
+        let syn = self.by_client(SYN, ISN, 0);
         self.forward("SYN", &syn, &[], &self.to_server(SYN, ISN, 0));
         let n = self.n() as u16;
-        let syn_ack = self.from_server(SYN | ACK, SERVER - 1, START);
+        let syn_ack = self.by_server(SYN | ACK, SERVER - 1, START);
         let out = self.to_client(SYN | ACK, SERVER - 1, START).window(500 - n);
         self.reply("SYN-ACK", &syn_ack, &out);
     }
@@ -247,17 +247,17 @@ fn a_header_comes_before_the_clients_first_byte() {
         let n = talk.n();
         talk.handshake();
         // The acknowledgment of the handshake brings it.
-        let ack = talk.from_client(ACK, START, SERVER);
+        let ack = talk.by_client(ACK, START, SERVER);
         let with_header = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone());
         talk.forward("ACK", &ack, &[], &with_header);
         // As long as nobody says that it has come, it comes again.
         talk.forward("ACK again", &ack, &[], &with_header);
         let whole = [talk.header.as_slice(), b"GET / HTTP/1.1"].concat();
-        let data = talk.from_client(PSH | ACK, START, SERVER).data(b"GET / HTTP/1.1");
+        let data = talk.by_client(PSH | ACK, START, SERVER).data(b"GET / HTTP/1.1");
         let out = talk.to_server(PSH | ACK, START, SERVER).data(&whole);
         talk.forward("first data", &data, &[], &out);
         // Later data is shifted only.
-        let more = talk.from_client(ACK, START.wrapping_add(14), SERVER).data(b"odd");
+        let more = talk.by_client(ACK, START.wrapping_add(14), SERVER).data(b"odd");
         let out = talk.to_server(ACK, START.wrapping_add(14 + n), SERVER).data(b"odd");
         talk.forward("more data", &more, &[], &out);
         // The server has a part of the header, and something behind a gap.
@@ -268,22 +268,22 @@ fn a_header_comes_before_the_clients_first_byte() {
             option
         };
         let at = |offset: u32| START.wrapping_add(offset);
-        let part = talk.from_server(ACK, SERVER, at(3)).options(&sack(at(n + 14), at(n + 17)));
+        let part = talk.by_server(ACK, SERVER, at(3)).options(&sack(at(n + 14), at(n + 17)));
         let out = talk.to_client(ACK, SERVER, START).options(&sack(at(14), at(17)));
         talk.reply("a part", &part, &out.window(500 - n as u16));
         // A duplicate of the header is reported, which is nothing of the client's.
-        let twice = talk.from_server(ACK, SERVER, at(n - 1)).options(&sack(START, at(n - 1)));
+        let twice = talk.by_server(ACK, SERVER, at(n - 1)).options(&sack(START, at(n - 1)));
         let out = talk.to_client(ACK, SERVER, START).options(&sack(START, START));
         talk.reply("a duplicate", &twice, &out.window(500 - n as u16));
         // All of it.
-        let all = talk.from_server(ACK, SERVER, at(n + 17)).data(b"HTTP");
+        let all = talk.by_server(ACK, SERVER, at(n + 17)).data(b"HTTP");
         talk.reply("acknowledged", &all, &talk.to_client(ACK, SERVER, at(17)).data(b"HTTP"));
         // From now on there are only the numbers.
         let again = talk.to_server(PSH | ACK, at(n), SERVER).data(b"GET / HTTP/1.1");
         talk.forward("a retransmission", &data, &[], &again);
-        let probe = talk.from_client(ACK, at(16), SERVER + 4);
+        let probe = talk.by_client(ACK, at(16), SERVER + 4);
         talk.forward("a keep-alive", &probe, &[], &talk.to_server(ACK, at(n + 16), SERVER + 4));
-        let end = talk.from_client(RST, at(17), 0);
+        let end = talk.by_client(RST, at(17), 0);
         talk.forward("a reset", &end, &[], &talk.to_server(RST, at(n + 17), 0));
     }
 }
@@ -296,29 +296,29 @@ fn data_that_does_not_fit_behind_the_header_follows_it() {
         let stamps = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
         let (room, limit) = if talk.family == Family::V6 { (1440, 1280) } else { (1460, 576) };
         let data = vec![0x5a; room - stamps.len()];
-        let first = talk.from_client(ACK, START, SERVER).options(&stamps).data(&data);
+        let first = talk.by_client(ACK, START, SERVER).options(&stamps).data(&data);
         let header = Segment {
             ttl: 64,
             ..talk.to_server(PSH | ACK, START, SERVER).options(&stamps).data(&talk.header.clone())
         };
         let out = talk.to_server(ACK, START.wrapping_add(n), SERVER).options(&stamps).data(&data);
-        talk.forward("the first", &first, &[header.clone()], &out);
+        talk.forward("the first", &first, std::slice::from_ref(&header), &out);
         // Perhaps the header was lost.
-        talk.forward("again", &first, &[header.clone()], &out);
+        talk.forward("again", &first, std::slice::from_ref(&header), &out);
         // To the byte.
         let fits = &data[..data.len() - n as usize - (1500 - limit)];
-        let short = talk.from_client(ACK, START, SERVER).options(&stamps).data(fits);
+        let short = talk.by_client(ACK, START, SERVER).options(&stamps).data(fits);
         let both = [talk.header.as_slice(), fits].concat();
         let out_both = talk.to_server(PSH | ACK, START, SERVER).options(&stamps).data(&both);
         assert_eq!(out_both.bytes().len(), 14 + limit);
         talk.forward("to the byte", &short, &[], &out_both);
         let longer = &data[..fits.len() + 1];
-        let long = talk.from_client(ACK, START, SERVER).options(&stamps).data(longer);
+        let long = talk.by_client(ACK, START, SERVER).options(&stamps).data(longer);
         let out_long =
             talk.to_server(ACK, START.wrapping_add(n), SERVER).options(&stamps).data(longer);
-        talk.forward("one byte more", &long, &[header.clone()], &out_long);
+        talk.forward("one byte more", &long, std::slice::from_ref(&header), &out_long);
         // Right after an acknowledgment that brought it, it need not come again at once.
-        let ack = talk.from_client(ACK, START, SERVER);
+        let ack = talk.by_client(ACK, START, SERVER);
         let with_header = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone());
         talk.forward("ACK", &ack, &[], &with_header);
         talk.forward("data after ACK", &first, &[], &out);
@@ -331,34 +331,34 @@ fn what_else_a_client_may_send_first() {
     for mut talk in proxied() {
         let n = talk.n();
         // Data on the SYN waits.
-        let early = talk.from_client(SYN, ISN, 0).data(b"early");
+        let early = talk.by_client(SYN, ISN, 0).data(b"early");
         talk.forward("SYN with data", &early, &[], &talk.to_server(SYN, ISN, 0));
         // Another first number (the client has begun anew), and the numbers follow it.
         let other = ISN.wrapping_add(77);
-        let anew = talk.from_client(SYN, other, 0);
+        let anew = talk.by_client(SYN, other, 0);
         talk.forward("another SYN", &anew, &[], &talk.to_server(SYN, other, 0));
-        talk.forward("SYN", &talk.from_client(SYN, ISN, 0), &[], &talk.to_server(SYN, ISN, 0));
-        let syn_ack = talk.from_server(SYN | ACK, SERVER - 1, START);
+        talk.forward("SYN", &talk.by_client(SYN, ISN, 0), &[], &talk.to_server(SYN, ISN, 0));
+        let syn_ack = talk.by_server(SYN | ACK, SERVER - 1, START);
         let out = talk.to_client(SYN | ACK, SERVER - 1, START).window(500 - n as u16);
         talk.reply("SYN-ACK", &syn_ack, &out);
         // A window probe or keep-alive, with and without its byte of garbage.
         let with_header = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone());
-        let probe = talk.from_client(ACK, ISN, SERVER);
+        let probe = talk.by_client(ACK, ISN, SERVER);
         talk.forward("a probe", &probe, &[], &with_header);
         talk.forward("with garbage", &probe.clone().data(b"?"), &[], &with_header);
         // The server has no room: the client learns that.
-        let closed = talk.from_server(ACK, SERVER, START).window(0);
+        let closed = talk.by_server(ACK, SERVER, START).window(0);
         talk.reply("closed", &closed, &talk.to_client(ACK, SERVER, START).window(0));
-        let little = talk.from_server(ACK, SERVER, START).window(5);
+        let little = talk.by_server(ACK, SERVER, START).window(5);
         talk.reply("little", &little, &talk.to_client(ACK, SERVER, START).window(0));
         // Without knowing what the server has, a reset has the number before the header; one that
         // acknowledges brings the header along.
-        let reset = talk.from_client(RST, START, 0);
+        let reset = talk.by_client(RST, START, 0);
         let mut twin =
             Talk::new(talk.rig.net.snapshot.services[0].introduction, talk.family, 1, 40_000);
         twin.handshake();
         twin.forward("a reset", &reset, &[], &twin.to_server(RST, START, 0));
-        let reset = talk.from_client(RST | ACK, START, SERVER);
+        let reset = talk.by_client(RST | ACK, START, SERVER);
         let header = Segment { ttl: 64, ..with_header };
         let out = talk.to_server(RST | ACK, START.wrapping_add(n), SERVER);
         talk.forward("a reset that acknowledges", &reset, &[header], &out);
@@ -389,12 +389,12 @@ fn an_error_speaks_of_the_clients_numbers() {
         let syn = talk.to_server(SYN, ISN, 0);
         let seen = as_client(&talk, syn.clone());
         error(&mut talk, "SYN", syn, seen);
-        let ack = talk.from_client(ACK, START, SERVER);
+        let ack = talk.by_client(ACK, START, SERVER);
         let with_header = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone());
         talk.forward("ACK", &ack, &[], &with_header);
         let seen = as_client(&talk, with_header.clone());
         error(&mut talk, "the header", with_header, seen);
-        let more = talk.from_client(ACK, START.wrapping_add(9), SERVER).data(b"data");
+        let more = talk.by_client(ACK, START.wrapping_add(9), SERVER).data(b"data");
         let out = talk.to_server(ACK, START.wrapping_add(9 + n), SERVER).data(b"data");
         talk.forward("data", &more, &[], &out);
         let seen = as_client(&talk, Segment { seq: START.wrapping_add(9), ..out.clone() });
@@ -487,8 +487,8 @@ fn the_stream_arrives_whole_whatever_the_wires_do() {
             if lossless {
                 window = 3000;
             }
-            let mut from_client = |talk: &mut Talk, random: &mut Random, seq: u32, data: &[u8]| {
-                let segment = talk.from_client(ACK, START.wrapping_add(seq), SERVER).data(data);
+            let mut by_client = |talk: &mut Talk, random: &mut Random, seq: u32, data: &[u8]| {
+                let segment = talk.by_client(ACK, START.wrapping_add(seq), SERVER).data(data);
                 for (port, frame) in talk.rig.send(FRONT, &segment.bytes()) {
                     assert_eq!(port, BACK);
                     if lossless || random.below(4) != 0 {
@@ -503,7 +503,7 @@ fn the_stream_arrives_whole_whatever_the_wires_do() {
                     let len = (1 + random.below(1440) as u32).min(edge.saturating_sub(sent));
                     if len > 0 {
                         let data = &stream[sent as usize..(sent + len) as usize];
-                        from_client(&mut talk, &mut random, sent, data);
+                        by_client(&mut talk, &mut random, sent, data);
                         sent += len;
                     }
                 }
@@ -511,10 +511,10 @@ fn the_stream_arrives_whole_whatever_the_wires_do() {
                 2 if sent > acked => {
                     let len = (1 + random.below(1440) as u32).min(sent - acked);
                     let data = &stream[acked as usize..(acked + len) as usize];
-                    from_client(&mut talk, &mut random, acked, data);
+                    by_client(&mut talk, &mut random, acked, data);
                 }
-                3 => from_client(&mut talk, &mut random, sent, b""),
-                4 => from_client(&mut talk, &mut random, acked.wrapping_sub(1), b""),
+                3 => by_client(&mut talk, &mut random, sent, b""),
+                4 => by_client(&mut talk, &mut random, acked.wrapping_sub(1), b""),
                 5 | 6 if !to_server.is_empty() => {
                     let pick = if lossless { 0 } else { random.below(to_server.len() as u64) };
                     let frame = match random.below(8) {
@@ -529,7 +529,7 @@ fn the_stream_arrives_whole_whatever_the_wires_do() {
                         window = random.below(3000) as u32;
                     }
                     let ack = START.wrapping_add(server.got.len() as u32);
-                    let segment = talk.from_server(ACK, SERVER, ack).window(window as u16);
+                    let segment = talk.by_server(ACK, SERVER, ack).window(window as u16);
                     for (_, frame) in talk.rig.send(BACK, &segment.bytes()) {
                         if lossless || random.below(4) != 0 {
                             to_client.push((frame, server.got.len() as u32 + window));
@@ -572,45 +572,45 @@ fn an_option_tells_the_address() {
                 Family::V4 => ([2, 4, 0x05, 0xb4], [2, 4, 0x05, 0xac]),
                 Family::V6 => ([2, 4, 0x05, 0xa0], [2, 4, 0x05, 0x8c]),
             };
-            let syn = talk.from_client(SYN, ISN, 0).options(&mss);
+            let syn = talk.by_client(SYN, ISN, 0).options(&mss);
             let out = talk.to_server(SYN, ISN, 0).options(&with_toa(&mss));
             talk.forward("SYN", &syn, &[], &out);
-            let syn_ack = talk.from_server(SYN | ACK, SERVER - 1, START).options(&mss);
+            let syn_ack = talk.by_server(SYN | ACK, SERVER - 1, START).options(&mss);
             let out = talk.to_client(SYN | ACK, SERVER - 1, START).options(&lower);
             talk.reply("SYN-ACK", &syn_ack, &out);
             // No room in the header.
-            let full = talk.from_client(ACK, START, SERVER).options(&[1; 36]);
+            let full = talk.by_client(ACK, START, SERVER).options(&[1; 36]);
             let out = talk.to_server(ACK, START, SERVER).options(&[1; 36]);
             let none = Changes::none().add("toa_no_room", 1);
             talk.forward_with("no room", &full, &[], &out, none.clone());
             // Nor in the packet.
             let room = if family == Family::V6 { 1440 } else { 1460 };
             let long = vec![7; room - toa.len() + 1];
-            let full = talk.from_client(ACK, START, SERVER).data(&long);
+            let full = talk.by_client(ACK, START, SERVER).data(&long);
             let out = talk.to_server(ACK, START, SERVER).data(&long);
             talk.forward_with("too long", &full, &[], &out, none);
-            let full = talk.from_client(ACK, START, SERVER).data(&long[1..]);
+            let full = talk.by_client(ACK, START, SERVER).data(&long[1..]);
             let out = talk.to_server(ACK, START, SERVER).options(&toa).data(&long[1..]);
             talk.forward("to the byte", &full, &[], &out);
             // A long packet does not have it twice.
             let out = talk.to_server(ACK, START, SERVER).data(&long[1..]);
             talk.forward("not twice", &full, &[], &out);
-            let ack = talk.from_client(ACK, START, SERVER);
+            let ack = talk.by_client(ACK, START, SERVER);
             talk.forward("ACK", &ack, &[], &talk.to_server(ACK, START, SERVER).options(&toa));
             // The client claims to be somebody else.
             let claim = [1, 1, 1, 1, 254, 8, 1, 2, 9, 9, 9, 9];
-            let data = talk.from_client(PSH | ACK, START, SERVER).options(&claim).data(b"GET");
+            let data = talk.by_client(PSH | ACK, START, SERVER).options(&claim).data(b"GET");
             let out = talk.to_server(PSH | ACK, START, SERVER).options(&with_toa(&[1; 12]));
             talk.forward("data", &data, &[], &out.data(b"GET"));
-            let reset = talk.from_client(RST, START, 0);
+            let reset = talk.by_client(RST, START, 0);
             let mut twin = Talk::new(Introduction::Toa, family, workers, 40_000);
             twin.forward("SYN", &syn, &[], &twin.to_server(SYN, ISN, 0).options(&with_toa(&mss)));
             twin.forward("a reset", &reset, &[], &twin.to_server(RST, START, 0));
             // The server has heard it.
-            let heard = talk.from_server(ACK, SERVER, START.wrapping_add(3));
+            let heard = talk.by_server(ACK, SERVER, START.wrapping_add(3));
             let out = talk.to_client(ACK, SERVER, START.wrapping_add(3));
             talk.reply("heard", &heard, &out);
-            let more = talk.from_client(ACK, START.wrapping_add(3), SERVER).data(b"more");
+            let more = talk.by_client(ACK, START.wrapping_add(3), SERVER).data(b"more");
             let out = talk.to_server(ACK, START.wrapping_add(3), SERVER).data(b"more");
             talk.forward("more", &more, &[], &out);
         }
@@ -623,7 +623,7 @@ fn padding_does_not_become_data() {
     for family in Family::BOTH {
         let mut talk = Talk::new(Introduction::ProxyV2, family, 1, 40_000);
         talk.handshake();
-        let mut ack = talk.from_client(ACK, START, SERVER).bytes();
+        let mut ack = talk.by_client(ACK, START, SERVER).bytes();
         ack.resize(80, 0xee);
         let out = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone()).bytes();
         assert_eq!(talk.rig.send(FRONT, &ack), [(BACK, out)]);
