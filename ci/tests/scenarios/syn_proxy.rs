@@ -193,10 +193,10 @@ impl Talk {
     fn has_timestamps(&self) -> bool {
         self.ends.client.timestamps.is_some()
     }
-    fn from_client(&self, segment: &Segment) -> Vec<u8> {
+    fn by_client(&self, segment: &Segment) -> Vec<u8> {
         segment.bytes(ROUTER_MAC, FRONT_MAC)
     }
-    fn from_server(&self, segment: &Segment) -> Vec<u8> {
+    fn by_server(&self, segment: &Segment) -> Vec<u8> {
         segment.bytes(server_mac(11), self.rig.net.server_side_mac())
     }
     fn to_client(&self, segment: &Segment) -> Vec<u8> {
@@ -258,7 +258,7 @@ impl Talk {
 
     /// The client's SYN is answered with a cookie.
     fn knock(&mut self) {
-        let bytes = self.from_client(&self.syn());
+        let bytes = self.by_client(&self.syn());
         let out = self.to_client(&self.challenge());
         self.cookie = self.mint(self.client_isn, self.rig.now);
         self.own_time = self.offer().timestamp(self.rig.now);
@@ -305,7 +305,7 @@ impl Talk {
         if self.mode == Mode::FullNat {
             let mut twin = Rig::new(self.rig.net.clone());
             (twin.now, twin.turn) = (self.rig.now, self.rig.turn);
-            let sent = twin.send(FRONT, &self.from_client(&self.ack()));
+            let sent = twin.send(FRONT, &self.by_client(&self.ack()));
             assert_eq!(sent.len(), 1);
             self.local = SocketAddr::new(self.family.lip(), source_port(&sent[0].1));
         }
@@ -314,7 +314,7 @@ impl Talk {
     /// The client returns the cookie and the server is asked.
     fn enter(&mut self) {
         self.learn_local_port();
-        let bytes = self.from_client(&self.ack());
+        let bytes = self.by_client(&self.ack());
         let back = self.back();
         let out = self.to_server(&self.server_syn(CLIENT_TIME + 1));
         let changes = Changes::none()
@@ -357,7 +357,7 @@ impl Talk {
 
     /// The server accepts: it is acknowledged and the client's window opened.
     fn complete(&mut self) {
-        let bytes = self.from_server(&self.accept());
+        let bytes = self.by_server(&self.accept());
         let ack = self.to_server(&self.acknowledgment());
         let scaled = self.has_timestamps() && self.ends.client.window_scale.is_some();
         let update = Segment::new(
@@ -382,8 +382,8 @@ impl Talk {
             .add("service0.syn_proxied", 1);
         let mut out = vec![(FRONT, update), (back, ack)];
         if back == FRONT {
-            // What Shunt makes leaves before the packets of the burst.
-            out.sort_by_key(|(_, bytes)| bytes[..6] == ROUTER_MAC);
+            // What Shunt makes leaves after the packets of the burst.
+            out.sort_by_key(|(_, bytes)| bytes[..6] != ROUTER_MAC);
         }
         self.rig.step("SYN-ACK", back, &bytes, Some(self.local), changes, &out);
     }
@@ -409,11 +409,11 @@ impl Talk {
     fn passes(&mut self, what: &str, segment: &Segment, expected: &Segment) {
         let back = self.back();
         if segment.src == self.client {
-            let (bytes, out) = (self.from_client(segment), self.to_server(expected));
+            let (bytes, out) = (self.by_client(segment), self.to_server(expected));
             let changes = Changes::none().forward(self.id, &bytes).tx(back, &out);
             self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
         } else {
-            let (bytes, out) = (self.from_server(segment), self.to_client(expected));
+            let (bytes, out) = (self.by_server(segment), self.to_client(expected));
             let changes = Changes::none().reply(self.id, &bytes).tx(FRONT, &out);
             self.rig.step(what, back, &bytes, Some(self.local), changes, &[(FRONT, out)]);
         }
@@ -421,13 +421,13 @@ impl Talk {
 
     /// A packet from the client is dropped.
     fn dropped(&mut self, what: &str, segment: &Segment, changes: Changes) {
-        let bytes = self.from_client(segment);
+        let bytes = self.by_client(segment);
         self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[]);
     }
 
     /// The server gets the SYN again after the client's `segment`.
     fn asks_again(&mut self, what: &str, segment: &Segment) {
-        let bytes = self.from_client(segment);
+        let bytes = self.by_client(segment);
         let out = self.to_server(&self.server_syn(CLIENT_TIME + 1));
         let changes = Changes::none().forward(self.id, &out).tx(self.back(), &out);
         let back = self.back();
@@ -644,7 +644,7 @@ fn lost_packets_of_the_handshake() {
         assert_eq!(talk.state(), TcpState::SynProxied);
         talk.complete();
         // Our ACK to the server is lost: it is not the client's to answer.
-        let bytes = talk.from_server(&talk.accept());
+        let bytes = talk.by_server(&talk.accept());
         let again = talk.acknowledgment();
         let out = again.bytes(talk.rig.net.server_side_mac(), server_mac(11));
         let back = talk.back();
@@ -675,7 +675,7 @@ fn the_ack_is_lost() {
             let seq = talk.client_isn.wrapping_add(probe);
             let data: &[u8] = if probe == 1 { b"G" } else { b"" };
             let probe = talk.client_segment(ACK, seq, talk.cookie.wrapping_add(1)).payload(data);
-            let bytes = talk.from_client(&probe);
+            let bytes = talk.by_client(&probe);
             let back = talk.back();
             let out = talk.to_server(&talk.server_syn(CLIENT_TIME + 1));
             let changes = Changes::none()
@@ -733,7 +733,7 @@ fn a_client_cannot_wait_for_ever() {
     talk.enter();
     for _ in 0..20 {
         talk.rig.pass(240);
-        talk.rig.send(FRONT, &talk.from_client(&talk.ack()));
+        talk.rig.send(FRONT, &talk.by_client(&talk.ack()));
     }
     assert_eq!(talk.rig.sessions(), 1);
     talk.rig.pass(500);
@@ -751,12 +751,12 @@ fn the_server_refuses() {
             let back = talk.back();
             // Not for our SYN.
             let wrong = Segment::new(talk.server, talk.local, RST_ACK, 0, client.wrapping_add(1));
-            let wrong = talk.from_server(&wrong);
+            let wrong = talk.by_server(&wrong);
             let changes = Changes::none().dropped(SynProxyWaiting);
             talk.rig.step("another's RST", back, &wrong, Some(talk.local), changes, &[]);
 
             let reset = Segment::new(talk.server, talk.local, RST_ACK, 0, client).window(0);
-            let bytes = talk.from_server(&reset);
+            let bytes = talk.by_server(&reset);
             let cookie = talk.cookie.wrapping_add(1);
             let out =
                 Segment::new(talk.vip, talk.client, RST_ACK, cookie, client).window(0).ttl(63);
@@ -769,7 +769,7 @@ fn the_server_refuses() {
             talk.client_isn = 0x4000;
             talk.knock();
             assert_eq!(talk.state(), TcpState::Closed);
-            let bytes = talk.from_client(&talk.ack());
+            let bytes = talk.by_client(&talk.ack());
             let sent = talk.rig.send(FRONT, &bytes);
             talk.local = if mode == Mode::FullNat {
                 SocketAddr::new(family.lip(), source_port(&sent[0].1))
@@ -794,7 +794,7 @@ fn a_port_is_used_again() {
         talk.client_isn = 0x7777_0000;
         talk.knock();
         assert_eq!(talk.state(), TcpState::FinBoth, "a SYN, perhaps spoofed, ends nothing");
-        let bytes = talk.from_client(&talk.ack());
+        let bytes = talk.by_client(&talk.ack());
         let back = talk.back();
         let out = talk.to_server(&talk.server_syn(CLIENT_TIME + 1));
         let created = format!("server{}.created", talk.id.0);
@@ -821,7 +821,7 @@ fn a_client_begins_anew_before_the_server_has_answered() {
         talk.client_isn = 0x0777_0000;
         talk.knock();
         let ack = talk.ack();
-        let bytes = talk.from_client(&ack);
+        let bytes = talk.by_client(&ack);
         let back = talk.back();
         let out = talk.to_server(&talk.server_syn(CLIENT_TIME + 1));
         let changes = Changes::none()
@@ -834,7 +834,7 @@ fn a_client_begins_anew_before_the_server_has_answered() {
         // The server still has the first half of the older connection and says so: it is reset.
         let challenge =
             Segment::new(talk.server, talk.local, ACK, SERVER_ISN, CLIENT_ISN.wrapping_add(1));
-        let bytes = talk.from_server(&challenge);
+        let bytes = talk.by_server(&challenge);
         let reset =
             Segment::new(talk.local, talk.server, RST, CLIENT_ISN.wrapping_add(1), 0).window(0);
         let out = talk.to_server(&reset);
@@ -858,7 +858,7 @@ fn a_client_resets_before_the_server_has_answered() {
         let syn_ack = Segment::new(talk.client, talk.vip, SYN_ACK, 1, 1);
         talk.dropped("SYN-ACK from the client", &syn_ack, waiting());
         assert_eq!(talk.state(), TcpState::SynProxied);
-        let bytes = talk.from_client(&Segment::new(talk.client, talk.vip, RST, client, 0));
+        let bytes = talk.by_client(&Segment::new(talk.client, talk.vip, RST, client, 0));
         let out = Segment::new(talk.local, talk.server, RST, client, 0).window(0).ttl(63);
         let (back, out) = (talk.back(), talk.to_server(&out));
         let changes = Changes::none().forward(talk.id, &out).tx(back, &out);
@@ -891,13 +891,13 @@ fn cookies_that_are_not_good() {
             talk.dropped(what, &segment, rejected());
         }
         let port = bad(&|s| s.src.set_port(40_002));
-        let bytes = talk.from_client(&port);
+        let bytes = talk.by_client(&port);
         talk.rig.step("another port", FRONT, &bytes, Some(port.src), rejected(), &[]);
-        let mut damaged = talk.from_client(&good);
+        let mut damaged = talk.by_client(&good);
         *damaged.last_mut().unwrap() ^= 1;
         let changes = Changes::none().dropped(BadTransportChecksum);
         talk.rig.step("damaged", FRONT, &damaged, Some(talk.client), changes, &[]);
-        let mut damaged = talk.from_client(&talk.syn());
+        let mut damaged = talk.by_client(&talk.syn());
         *damaged.last_mut().unwrap() ^= 1;
         let changes = Changes::none().dropped(BadTransportChecksum);
         talk.rig.step("damaged", FRONT, &damaged, Some(talk.client), changes, &[]);
@@ -907,7 +907,7 @@ fn cookies_that_are_not_good() {
         talk.rig.pass(65_000);
         let mut twin = Rig::new(talk.rig.net.clone());
         twin.now = talk.rig.now;
-        assert_eq!(twin.send(FRONT, &talk.from_client(&good)).len(), 1);
+        assert_eq!(twin.send(FRONT, &talk.by_client(&good)).len(), 1);
         talk.rig.pass(67_000);
         talk.dropped("an old cookie", &good, rejected());
         assert_eq!(talk.rig.sessions(), 0);
@@ -922,7 +922,7 @@ fn a_stray_is_reset_where_the_service_says_so() {
         net.snapshot.services[0].policy.mid_stream = MidStream::Reset;
         let mut talk = Talk::new(net, family, LINUX);
         let stray = talk.client_segment(ACK, 5, 77);
-        let bytes = talk.from_client(&stray);
+        let bytes = talk.by_client(&stray);
         let out = talk.to_client(&Segment::new(talk.vip, talk.client, RST, 77, 0).window(0));
         let changes = Changes::none()
             .dropped(SynCookieInvalid)
@@ -955,7 +955,7 @@ fn nobody_is_answered_in_vain() {
             server.up = false;
         }
         talk.rig.reconfigure();
-        let bytes = talk.from_client(&talk.ack());
+        let bytes = talk.by_client(&talk.ack());
         let reset = Segment::new(talk.vip, talk.client, RST, talk.cookie.wrapping_add(1), 0);
         let out = talk.to_client(&reset.window(0));
         let changes = Changes::none()
@@ -970,7 +970,7 @@ fn nobody_is_answered_in_vain() {
 fn flood_syn(talk: &Talk, n: u16) -> Vec<u8> {
     let mut syn = talk.syn();
     syn.src.set_port(1024 + n);
-    talk.from_client(&syn)
+    talk.by_client(&syn)
 }
 
 #[test]
@@ -995,7 +995,7 @@ fn auto_turns_on_and_off() {
         let back = talk.back();
         let to = |sent: Vec<(PortId, Vec<u8>)>| sent[0].0;
         // The plain way, and a session from before.
-        let sent = talk.rig.send(FRONT, &talk.from_client(&talk.syn()));
+        let sent = talk.rig.send(FRONT, &talk.by_client(&talk.syn()));
         assert_eq!(to(sent), back);
         for n in 0..98 {
             assert_eq!(to(talk.rig.send(FRONT, &flood_syn(&talk, n))), back, "{n}");
@@ -1009,10 +1009,10 @@ fn auto_turns_on_and_off() {
         // The session from before goes on as it began.
         let ack = talk.client_isn.wrapping_add(1);
         let bytes =
-            talk.from_server(&Segment::new(talk.server, talk.local, SYN_ACK, SERVER_ISN, ack));
+            talk.by_server(&Segment::new(talk.server, talk.local, SYN_ACK, SERVER_ISN, ack));
         assert_eq!(to(talk.rig.send(back, &bytes)), FRONT);
         let bytes = Segment::new(talk.client, talk.vip, ACK, ack, SERVER_ISN.wrapping_add(1));
-        let bytes = talk.from_client(&bytes);
+        let bytes = talk.by_client(&bytes);
         assert_eq!(to(talk.rig.send(FRONT, &bytes)), back);
 
         // Half of the rate keeps it on.
@@ -1034,14 +1034,14 @@ fn auto_turns_on_and_off() {
         let worker = &talk.rig.counters[0];
         let service = worker.service(shunt::session::ServiceId(0));
         assert_eq!((service.syn_proxy_on.get(), service.syn_proxied.get()), (0, 0));
-        let bytes = talk.from_server(&talk.accept());
+        let bytes = talk.by_server(&talk.accept());
         assert_eq!(talk.rig.send(back, &bytes).len(), 2);
         assert_eq!(talk.rig.counters[0].service(shunt::session::ServiceId(0)).syn_proxied.get(), 1);
         // When none can be good any more, an ACK is what it is without a proxy.
         talk.rig.pass(140_000);
         let mut stray = talk.ack();
         stray.src.set_port(50_001);
-        let bytes = talk.from_client(&stray);
+        let bytes = talk.by_client(&stray);
         let changes = Changes::none().dropped(shunt::wire::DropReason::NoSession);
         talk.rig.step("stray", FRONT, &bytes, Some(stray.src), changes, &[]);
     }
