@@ -382,8 +382,8 @@ impl Talk {
             .add("service0.syn_proxied", 1);
         let mut out = vec![(FRONT, update), (back, ack)];
         if back == FRONT {
-            // What Shunt makes leaves after the packets of the burst.
-            out.sort_by_key(|(_, bytes)| bytes[..6] != ROUTER_MAC);
+            // The server hears of the handshake's end before the client may send.
+            out.sort_by_key(|(_, bytes)| bytes[..6] == ROUTER_MAC);
         }
         self.rig.step("SYN-ACK", back, &bytes, Some(self.local), changes, &out);
     }
