@@ -199,9 +199,13 @@ fn under_flood(rig: &mut Rig) {
                 assert_eq!(&answer, b"hello");
             }
         }
+        // A quick machine is done before there was a flood to speak of.
+        while sent.load(Ordering::Relaxed) <= 10_000 {
+            assert!(begin.elapsed() < Duration::from_secs(40), "{sent:?} SYNs sent");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(sent.load(Ordering::Relaxed) > 10_000, "{sent:?} SYNs sent");
     let (web, echo) = (proxy(rig, "web"), proxy(rig, "echo"));
     assert!(number(&web["cookies_sent"]) > 3_000, "{web}");
     assert!(number(&echo["cookies_sent"]) > 1_000, "{echo}");
