@@ -8,7 +8,7 @@
 //!
 //! A mark is what the middle can know: segments that are lost behind it make it run ahead of the
 //! receiver, those that are lost before it leave it behind the sender. So a number is judged by its
-//! distance from the mark ([`Numbers::reach`]) and only the exact one is taken for certain.
+//! distance from the mark ([`near`], [`Scales::window`]) and only the exact one is taken for certain.
 
 use super::entry::{Direction, Entry};
 use crate::wire::flow::Address;
