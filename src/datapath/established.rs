@@ -22,7 +22,7 @@ use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, Protocol};
 
 /// Acts on a packet whose session is known.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn act<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
@@ -32,11 +32,28 @@ pub(super) fn act<A: Family, F: Frame>(
     direction: Direction,
     now: u32,
 ) -> Verdict {
+    match forward(shared, lane, frame, item, id, direction, now) {
+        Ok(port) => Verdict::Forward(port),
+        Err(verdict) => verdict,
+    }
+}
+
+/// The same for the hot path: the port the packet leaves by, or what else becomes of it.
+#[inline(always)]
+pub(super) fn forward<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    id: SessionId,
+    direction: Direction,
+    now: u32,
+) -> Result<PortId, Verdict> {
     let flow = &item.flow;
     let entry = lane.table.get_mut(id);
     // First of all: a packet that ends here moves nothing of its session.
     if entry.mode.translates() && flow.hop_limit <= 1 {
-        return icmp::time_exceeded(shared, frame, flow, now);
+        return Err(icmp::time_exceeded(shared, frame, flow, now));
     }
     if entry.protocol == Protocol::Tcp {
         if tcp_state::is_steady(entry.state, flow.tcp_flags) {
@@ -46,13 +63,13 @@ pub(super) fn act<A: Family, F: Frame>(
         } else {
             if let Some(verdict) = syn_proxy::follow(shared, lane, frame, item, id, direction, now)
             {
-                return verdict;
+                return Err(verdict);
             }
             match connection::follow(shared, &mut lane.table, id, direction, frame, flow, now) {
                 Outcome::Pass => {}
-                Outcome::Drop => return Verdict::Drop(DropReason::TcpOutOfWindow),
+                Outcome::Drop => return Err(Verdict::Drop(DropReason::TcpOutOfWindow)),
                 Outcome::Reopen => {
-                    return new_flow::replace(shared, lane, frame, item, id, now);
+                    return Err(new_flow::replace(shared, lane, frame, item, id, now));
                 }
             }
         }
@@ -64,25 +81,24 @@ pub(super) fn act<A: Family, F: Frame>(
         Direction::Forward => entry.forward_hop,
         Direction::Reply => entry.reply_hop,
     };
-    // Copied, 16 bytes, so that it need not be looked up again for the Ethernet header.
-    let (hop_ref, hop) = match shared.hops.get(hop_ref) {
-        Some(hop) => (hop_ref, *hop),
+    let hop_ref = match shared.hops.get(hop_ref) {
+        Some(_) => hop_ref,
         None => match renew_hop(shared, entry, direction) {
-            Ok(renewed) => renewed,
-            Err(reason) => return Verdict::Drop(reason),
+            Ok((renewed, _)) => renewed,
+            Err(reason) => return Err(Verdict::Drop(reason)),
         },
     };
 
     if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop.port, entry.mode, flow)
+        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry.mode, flow)
     {
-        return icmp::packet_too_big(shared, frame, flow, mtu, now);
+        return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
     if !entry.extras.is_empty()
         && let Some(verdict) =
             extras::apply(shared, &mut lane.table, frame, item, id, direction, now)
     {
-        return verdict;
+        return Err(verdict);
     }
     let entry = lane.table.get_mut(id);
     if entry.mode.translates() {
@@ -104,7 +120,11 @@ pub(super) fn act<A: Family, F: Frame>(
             if item.fill_checksum {
                 transport_checksum::fill::<A>(frame.bytes_mut(), flow);
             }
-            return tunnel::forward(shared, frame, flow, entry.server_id, (hop_ref, hop), now);
+            let Some(hop) = shared.hops.get(hop_ref) else {
+                return Err(Verdict::Drop(DropReason::NoRoute));
+            };
+            let hop = (hop_ref, *hop);
+            return Err(tunnel::forward(shared, frame, flow, entry.server_id, hop, now));
         }
     }
     let entry = lane.table.get(id);
@@ -124,18 +144,20 @@ pub(super) fn act<A: Family, F: Frame>(
             server.reply_bytes.add(bytes);
         }
     }
-    if !hop.ready {
-        return hold(shared, hop_ref, now);
+    match shared.hops.get(hop_ref) {
+        Some(hop) if hop.ready => {
+            ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
+            Ok(hop.port)
+        }
+        _ => Err(hold(shared, hop_ref, now)),
     }
-    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
-    Verdict::Forward(hop.port)
 }
 
 /// The MTU of the port if the packet is longer.
 #[cold]
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
-    port: PortId,
+    hop: HopRef,
     mode: Mode,
     flow: &Flow<A>,
 ) -> Option<u16> {
@@ -143,6 +165,7 @@ fn exceeded_mtu<A: Family, F: Frame>(
     if mode.tunnels() {
         return None;
     }
+    let port = shared.hops.get(hop)?.port;
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }

@@ -23,7 +23,7 @@ use crate::wire::{DropReason, arp, icmpv4, icmpv6, ipv6, ndp};
 pub(super) fn handle<F: Frame>(
     shared: &mut Shared<F>,
     frame: &mut F,
-    parsed: Parsed,
+    parsed: Parsed<(), ()>,
     now: u32,
 ) -> Verdict {
     match parsed {

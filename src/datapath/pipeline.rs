@@ -53,7 +53,7 @@ use crate::io::{BURST, Burst};
 use crate::session::persistence::Persistence;
 use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::{self, Flow, Parsed};
+use crate::wire::flow::{self, Flow, Parsed, Sink};
 use crate::wire::toeplitz::{STEERING, Toeplitz};
 use crate::wire::{DropReason, flow::Address};
 
@@ -241,14 +241,19 @@ impl<A> Item<A> {
     /// The same packet, made IPv6.
     pub(super) fn crossed(&self, flow: Flow<Ipv6Addr>) -> Item<Ipv6Addr> {
         let Item { slot, fill_checksum, .. } = *self;
-        Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: true }
+        Item { crossed: true, ..Item::new(slot, flow, fill_checksum) }
     }
 }
 
 impl<A> Item<A> {
+    #[inline(always)]
+    fn new(slot: u8, flow: Flow<A>, fill_checksum: bool) -> Self {
+        Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: false }
+    }
+
     /// A packet that is decided on by itself.
     pub(super) fn alone(flow: Flow<A>, hash: u64) -> Self {
-        Item { slot: 0, flow, fill_checksum: false, hash, candidate: None, crossed: false }
+        Item { hash, ..Item::new(0, flow, false) }
     }
 }
 
@@ -338,12 +343,16 @@ impl<A: Family> Lane<A> {
         for item in batch.iter() {
             let slot = usize::from(item.slot);
             let frame = &mut burst[slot];
-            verdicts[slot] = match item.candidate {
+            let passed = match item.candidate {
                 Some((id, direction)) if self.table.matches(id, direction, &item.flow.key) => {
-                    established::act(shared, self, frame, item, id, direction, now)
+                    established::forward(shared, self, frame, item, id, direction, now)
                 }
-                _ => established::miss(shared, self, frame, item, now),
+                _ => Err(established::miss(shared, self, frame, item, now)),
             };
+            match passed {
+                Ok(port) => verdicts[slot] = Verdict::Forward(port),
+                Err(verdict) => verdicts[slot] = verdict,
+            }
         }
         batch.clear();
     }
@@ -500,8 +509,8 @@ impl<F: Frame> Pipeline<F> {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
         self.shared.flush_ahead(out);
-        for (frame, verdict) in burst.drain(..).zip(verdicts) {
-            self.queue(frame, verdict, now, out);
+        for (frame, verdict) in burst.drain(..).zip(&verdicts) {
+            self.queue(frame, *verdict, now, out);
         }
         self.shared.flush(out);
     }
@@ -533,21 +542,20 @@ impl<F: Frame> Pipeline<F> {
         if checksum.transport_bad {
             return Some(Verdict::Drop(DropReason::BadTransportChecksum));
         }
-        let full_checksums = port.full_checksums;
-        match flow::parse(frame.bytes(), &port.mac, checksum.ip_good) {
-            Ok(Parsed::V4(flow)) => {
-                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
-                    return Some(verdict);
-                }
-                let fill = checksum.transport_partial | full_checksums;
-                enter(&self.shared, &mut self.batch_v4, slot, flow, fill, role, steer)
+        let sink = Arrivals {
+            v4: &mut self.batch_v4,
+            v6: &mut self.batch_v6,
+            slot,
+            fill_checksum: checksum.transport_partial | port.full_checksums,
+        };
+        match flow::parse_into(frame.bytes(), &port.mac, checksum.ip_good, sink) {
+            Ok(Parsed::V4(())) if !(guard | steer) => None,
+            Ok(Parsed::V6(())) if !(guard | steer) => None,
+            Ok(Parsed::V4(())) => {
+                admit(&mut self.shared, &mut self.batch_v4, frame, guard, steer, now)
             }
-            Ok(Parsed::V6(flow)) => {
-                if guard && let Some(verdict) = guard::flow(&mut self.shared, frame, &flow, now) {
-                    return Some(verdict);
-                }
-                let fill = checksum.transport_partial | full_checksums;
-                enter(&self.shared, &mut self.batch_v6, slot, flow, fill, role, steer)
+            Ok(Parsed::V6(())) => {
+                admit(&mut self.shared, &mut self.batch_v6, frame, guard, steer, now)
             }
             Ok(other) => {
                 if guard && let Some(verdict) = guard::other(&mut self.shared, frame, now) {
@@ -580,7 +588,13 @@ impl<F: Frame> Pipeline<F> {
     /// Decides on what is read but is neither TCP nor UDP.
     #[cold]
     #[inline(never)]
-    fn not_a_flow(&mut self, frame: &mut F, parsed: Parsed, steer: bool, now: u32) -> Verdict {
+    fn not_a_flow(
+        &mut self,
+        frame: &mut F,
+        parsed: Parsed<(), ()>,
+        steer: bool,
+        now: u32,
+    ) -> Verdict {
         let Pipeline { shared, v4, v6, .. } = self;
         let passed_on = match parsed {
             Parsed::Icmpv4 { frame_len, .. } => {
@@ -724,25 +738,51 @@ fn fragments<A: Address, F>(bits: u32, setup: &Setup) -> Fragments<A, F> {
     Fragments::new(Idents::new(bits, setup.worker, setup.seed), setup.seed)
 }
 
-/// Puts a flow into its family's batch, or finds that it is another worker's.
-#[inline(always)]
-fn enter<A: Family, F>(
-    shared: &Shared<F>,
-    batch: &mut Batch<A>,
+/// Puts a flow into its family's batch.
+struct Arrivals<'a> {
+    v4: &'a mut Batch<Ipv4Addr>,
+    v6: &'a mut Batch<Ipv6Addr>,
     slot: u8,
-    flow: Flow<A>,
     fill_checksum: bool,
-    role: PortRole,
-    steer: bool,
-) -> Option<Verdict> {
-    if steer {
-        let owner = steer::owner(&shared.snapshot, shared.toeplitz, role, &flow.key);
-        if owner != shared.worker {
-            return Some(Verdict::HandOff(owner, Note::None));
-        }
+}
+
+impl Sink for Arrivals<'_> {
+    type V4 = ();
+    type V6 = ();
+    #[inline(always)]
+    fn v4(self, flow: Flow<Ipv4Addr>) {
+        self.v4.push(Item::new(self.slot, flow, self.fill_checksum));
     }
-    batch.push(Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: false });
-    None
+    #[inline(always)]
+    fn v6(self, flow: Flow<Ipv6Addr>) {
+        self.v6.push(Item::new(self.slot, flow, self.fill_checksum));
+    }
+}
+
+/// Looks at the last flow of the batch; takes it out again when it ends here or is another worker's.
+#[inline(always)]
+fn admit<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    batch: &mut Batch<A>,
+    frame: &mut F,
+    guard: bool,
+    steer: bool,
+    now: u32,
+) -> Option<Verdict> {
+    let flow = &batch.last()?.flow;
+    let mut verdict = None;
+    if guard {
+        verdict = guard::flow(shared, frame, flow, now);
+    }
+    if steer && verdict.is_none() {
+        let role = shared.snapshot.ports[usize::from(frame.rx_port().0)].role;
+        let owner = steer::owner(&shared.snapshot, shared.toeplitz, role, &flow.key);
+        verdict = (owner != shared.worker).then_some(Verdict::HandOff(owner, Note::None));
+    }
+    if verdict.is_some() {
+        batch.pop();
+    }
+    verdict
 }
 
 const _: () = assert!(Ipv4Addr::MIN_FRAME == 42 && Ipv6Addr::MIN_FRAME == 62);
