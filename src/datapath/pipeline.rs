@@ -166,9 +166,9 @@ impl<F: Frame> Shared<F> {
         let _ = self.made.try_insert(at, (port, frame));
     }
 
-    /// Queues what goes ahead of the burst.
+    /// Queues what goes ahead of the burst, or of the packet.
     #[inline(always)]
-    fn flush_ahead(&mut self, out: &mut Outbox<F>) {
+    pub(super) fn flush_ahead(&mut self, out: &mut Outbox<F>) {
         if self.ahead != 0 {
             for (port, frame) in self.made.drain(..self.ahead) {
                 out.to_port(port, frame, true);
