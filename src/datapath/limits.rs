@@ -241,6 +241,11 @@ impl Limiters {
         counters.half_open.set(counters.half_open.get().saturating_add_signed(i64::from(n)));
     }
 
+    /// The half-open sessions counted, by service and by source.
+    pub(super) fn half_open(&self) -> (u64, u64) {
+        (self.services.iter().map(|s| u64::from(s.half_open)).sum(), self.sources.half_open())
+    }
+
     /// Why a client's packet of a session exceeds the rate of its service or source, if it does.
     #[inline(never)]
     pub(super) fn police<A: Address>(

@@ -1,0 +1,214 @@
+//! What may leave the switch: frames that etherparse reads, with right checksums, no longer than the
+//! port takes.
+
+use std::net::IpAddr;
+
+use etherparse::checksum::Sum16BitWords;
+use etherparse::{Ipv4Header, Ipv6Header, TcpHeader};
+use shunt::datapath::snapshot::{PortId, PortRole, Snapshot};
+
+/// The tunnels of the scenarios.
+pub const GUE_PORT: u16 = 6080;
+pub const VXLAN_PORT: u16 = 4789;
+
+/// What is wrong with a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It cannot be read.
+    Malformed(String),
+    /// A TCP, UDP or ICMP checksum.
+    Checksum(String),
+}
+
+fn malformed<T>(what: impl std::fmt::Debug) -> Result<T, Wrong> {
+    Err(Wrong::Malformed(format!("{what:?}")))
+}
+
+/// Judges a frame that comes in: whether its headers are whole and every checksum is right.
+pub fn is_sound(frame: &[u8]) -> bool {
+    let mut at = 12;
+    while frame.get(at..at + 2) == Some(&[0x81, 0]) {
+        at += 4;
+    }
+    match frame.get(at..at + 2) {
+        Some([8, 0] | [0x86, 0xdd]) => ip(&frame[at + 2..], false).is_ok(),
+        // Nothing that is forwarded.
+        _ => true,
+    }
+}
+
+/// Judges a frame that leaves by `port`. `sound` says that all that came in was.
+pub fn leaves(
+    snapshot: &Snapshot,
+    port: PortId,
+    mut frame: &[u8],
+    sound: bool,
+) -> Result<(), String> {
+    let of = &snapshot.ports[usize::from(port.0)];
+    let longest = usize::from(of.mtu) + 14 + if of.vlan == 0 { 0 } else { 4 };
+    if frame.len() > longest {
+        return Err(format!("{} bytes on a port for {longest}", frame.len()));
+    }
+    // The kernel gets what came, and so does a sensor.
+    if matches!(of.role, PortRole::Exception { .. }) || of.name == "sensor" {
+        return Ok(());
+    }
+    if frame.len() < 14 {
+        return Err("shorter than an Ethernet header".into());
+    }
+    if frame[6..12] != of.mac {
+        return Err(format!("from MAC address {:x?}", &frame[6..12]));
+    }
+    if frame[..6] == [0; 6] || frame[..6] == of.mac {
+        return Err(format!("to MAC address {:x?}", &frame[..6]));
+    }
+    if of.vlan != 0 {
+        let tag = [0x81, 0, (of.vlan >> 8) as u8, of.vlan as u8];
+        if frame[12..16] != tag {
+            return Err(format!("tag {:x?}", &frame[12..16]));
+        }
+        frame = &frame[4..];
+    }
+    match frame[12..14] {
+        [8, 0] | [0x86, 0xdd] => match ip(&frame[14..], true) {
+            Err(Wrong::Checksum(_)) if !sound => Ok(()),
+            result => result.map_err(|wrong| format!("{wrong:?}")),
+        },
+        [8, 6] if frame.len() >= 42 => Ok(()),
+        _ => Err(format!("EtherType {:x?}", &frame[12..14])),
+    }
+}
+
+/// Judges an IP packet, which may have padding behind it. `tunnels` are looked into.
+fn ip(packet: &[u8], tunnels: bool) -> Result<(), Wrong> {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => {
+            let (header, _) = Ipv4Header::from_slice(packet).or_else(malformed)?;
+            if total(0, None, &packet[..header.header_len()]) != 0 {
+                return malformed("IPv4 header checksum");
+            }
+            let payload = packet.get(header.header_len()..usize::from(header.total_len));
+            let Some(payload) = payload else { return malformed("IPv4 total length") };
+            if header.is_fragmenting_payload() {
+                return Ok(());
+            }
+            let ends = (header.source.into(), header.destination.into());
+            transport(header.protocol.0, ends, payload, tunnels)
+        }
+        Some(6) => {
+            let (header, rest) = Ipv6Header::from_slice(packet).or_else(malformed)?;
+            let payload = rest.get(..usize::from(header.payload_length));
+            let Some(payload) = payload else { return malformed("IPv6 payload length") };
+            let ends = (header.source.into(), header.destination.into());
+            transport(header.next_header.0, ends, payload, tunnels)
+        }
+        _ => malformed("IP version"),
+    }
+}
+
+fn transport(
+    protocol: u8,
+    ends: (IpAddr, IpAddr),
+    payload: &[u8],
+    tunnels: bool,
+) -> Result<(), Wrong> {
+    let v6 = ends.0.is_ipv6();
+    match protocol {
+        6 => {
+            TcpHeader::from_slice(payload).or_else(malformed)?;
+            sum(6, Some(ends), payload)
+        }
+        17 => {
+            if payload.len() < 8 {
+                return malformed("UDP header");
+            }
+            let word = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
+            let Some(datagram) = payload.get(..usize::from(word(4))).filter(|d| d.len() >= 8)
+            else {
+                return malformed("UDP length");
+            };
+            let inner = match word(2) {
+                GUE_PORT if tunnels && payload[8..].starts_with(&[0, 4, 0, 0]) => Some(12),
+                GUE_PORT if tunnels && payload[8..].starts_with(&[0, 41, 0, 0]) => Some(12),
+                VXLAN_PORT if tunnels && payload[8..].starts_with(&[8, 0, 0, 0]) => Some(30),
+                _ => None,
+            };
+            // In IPv4, and around a tunnel, it may be left out.
+            if word(6) != 0 || (v6 && inner.is_none()) {
+                sum(17, Some(ends), datagram)?;
+            }
+            match inner {
+                Some(at) => ip(payload.get(at..).unwrap_or_default(), false),
+                None => Ok(()),
+            }
+        }
+        1 if !v6 => sum(1, None, payload),
+        58 if v6 => sum(58, Some(ends), payload),
+        4 | 41 if tunnels => ip(payload, false),
+        47 if tunnels => ip(payload.get(4..).unwrap_or_default(), false),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an Internet checksum is right; over a pseudo header too if there are `ends`.
+fn sum(protocol: u8, ends: Option<(IpAddr, IpAddr)>, bytes: &[u8]) -> Result<(), Wrong> {
+    match total(protocol, ends, bytes) {
+        0 => Ok(()),
+        _ => Err(Wrong::Checksum(format!("protocol {protocol}"))),
+    }
+}
+
+/// The checksum of the bytes as they are; 0 when they hold the right one.
+fn total(protocol: u8, ends: Option<(IpAddr, IpAddr)>, bytes: &[u8]) -> u16 {
+    let mut sum = Sum16BitWords::new();
+    match ends {
+        Some((IpAddr::V4(src), IpAddr::V4(dst))) => {
+            sum = sum.add_4bytes(src.octets()).add_4bytes(dst.octets());
+        }
+        Some((IpAddr::V6(src), IpAddr::V6(dst))) => {
+            sum = sum.add_16bytes(src.octets()).add_16bytes(dst.octets());
+        }
+        _ => {}
+    }
+    if ends.is_some() {
+        sum = sum.add_2bytes([0, protocol]).add_2bytes((bytes.len() as u16).to_be_bytes());
+    }
+    sum.add_slice(bytes).ones_complement()
+}
+
+/// Gives a frame without IP options, extension headers or fragments the checksums it should have, as
+/// far as its lengths allow.
+pub fn mend(frame: &mut [u8]) {
+    let (protocol, ends, at, end): (u8, (IpAddr, IpAddr), usize, usize);
+    match frame.get(12..14) {
+        Some([8, 0]) if frame.len() >= 34 && frame[14] == 0x45 => {
+            crate::frames::mend_ipv4_checksum(frame);
+            let address = |at: usize| <[u8; 4]>::try_from(&frame[at..at + 4]).unwrap().into();
+            ends = (IpAddr::V4(address(26)), IpAddr::V4(address(30)));
+            (protocol, at) = (frame[23], 34);
+            end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+        }
+        Some([0x86, 0xdd]) if frame.len() >= 54 => {
+            let address = |at: usize| <[u8; 16]>::try_from(&frame[at..at + 16]).unwrap().into();
+            ends = (IpAddr::V6(address(22)), IpAddr::V6(address(38)));
+            (protocol, at) = (frame[20], 54);
+            end = 54 + usize::from(u16::from_be_bytes([frame[18], frame[19]]));
+        }
+        _ => return,
+    }
+    let Some(payload) = frame.get_mut(at..end) else { return };
+    let (place, ends) = match protocol {
+        6 => (16, Some(ends)),
+        17 => (6, Some(ends)),
+        1 => (2, None),
+        58 => (2, Some(ends)),
+        _ => return,
+    };
+    if payload.len() < place + 2 {
+        return;
+    }
+    payload[place..place + 2].fill(0);
+    // etherparse gives the checksum in the byte order of memory.
+    let sum = total(protocol, ends, payload).to_ne_bytes();
+    payload[place..place + 2].copy_from_slice(&sum);
+}
