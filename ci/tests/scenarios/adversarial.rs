@@ -9,6 +9,7 @@ mod setups;
 use std::collections::BTreeMap;
 
 use etherparse::TcpHeaderSlice;
+use shunt::datapath::frame::RxChecksum;
 use shunt::datapath::snapshot::{PortId, PortRole};
 use shunt::io::BURST;
 use shunt::io::memory::MemoryFrame;
@@ -20,6 +21,7 @@ use crate::frames::{ACK, FIN_ACK, PSH_ACK, Packet, RST, SYN, SYN_ACK, icmp_error
 use crate::net::{FRONT, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::{Rig, Sent};
 use captures::{ALL, Arrival, Rng, Scene};
+use oracle::{Excuse, Pieces};
 use setups::Setup;
 
 /// Sessions that a worker has room for, in each family.
@@ -44,14 +46,23 @@ enum Day {
 const DAYS: [Day; 8] =
     [Day::Whole, Day::Down, Day::Whole, Day::Drained, Day::Silent, Day::Gone, Day::Cut, Day::Whole];
 
+const FINE: Excuse = Excuse { checksums: false, quotes: false };
+
 struct Replay {
     name: String,
     rig: Rig,
     whole: Net,
     scene: Scene,
     rng: Rng,
-    /// Whether all packets that may be on their way have right checksums.
-    sound: bool,
+    /// What packets that may be on their way had wrong when they came in.
+    excuse: Excuse,
+    pieces: Pieces,
+    /// Whether ports receive all frames as they should.
+    calm: bool,
+    /// Whether next hops are not looked for.
+    deaf: bool,
+    /// How many packets were put together of fragments.
+    whole_packets: usize,
     /// Frames that have left.
     left: u64,
     /// Whether all local ports in use are known: those towards servers that left are not.
@@ -74,7 +85,20 @@ impl Replay {
             rng: Rng(seed),
         };
         let name = format!("{}, {workers} workers", setup.0);
-        Replay { name, rig, whole, scene, rng: Rng(!seed), sound: true, left: 0, exact: true }
+        Replay {
+            name,
+            rig,
+            whole,
+            scene,
+            rng: Rng(!seed),
+            excuse: FINE,
+            pieces: Pieces::default(),
+            calm: false,
+            deaf: false,
+            whole_packets: 0,
+            left: 0,
+            exact: true,
+        }
     }
 
     fn reconfigure(&mut self, day: Day) {
@@ -140,6 +164,7 @@ impl Replay {
                         };
                         let mac = if last == 1 { ROUTER_MAC } else { server_mac(last) };
                         let update = match self.rng.below(4) {
+                            _ if self.deaf => continue,
                             0 => continue,
                             1 => NeighborUpdate::Failed,
                             _ => NeighborUpdate::Resolved(mac),
@@ -158,17 +183,39 @@ impl Replay {
     /// The frames come in; what leaves is judged and returned.
     fn burst(&mut self, arrivals: &[Arrival]) -> Sent {
         for (port, frame) in arrivals {
-            self.sound &= oracle::is_sound(frame);
             let of = &self.rig.net.snapshot.ports[usize::from(port.0)];
-            let (mut frame, mut at) = (frame.clone(), *port);
+            let (mut frame, mut at, mut checksum) = (frame.clone(), *port, RxChecksum::default());
+            match oracle::transport_checksum(&frame) {
+                // Its sender leaves the checksum to the port. The kernel does not.
+                Some(place) if !self.calm && of.name != "sl-front" && self.rng.once_in(16) => {
+                    checksum.transport_partial = true;
+                    frame[place] ^= 0x5a;
+                    self.excuse.quotes = true;
+                }
+                place => {
+                    let sound = place.is_some() || oracle::is_sound(&frame);
+                    self.excuse.checksums |= !sound;
+                    self.excuse.quotes |= !sound;
+                }
+            }
+            if !self.calm && self.rng.once_in(200) {
+                checksum.ip_bad = self.rng.once_in(2);
+                checksum.transport_bad = !checksum.ip_bad;
+            }
             if let Some(trunk) = of.trunk {
-                let tag = of.vlan.to_be_bytes();
-                if frame.len() >= 12 {
+                let tag = self.rng.pick(&[of.vlan, of.vlan, of.vlan, of.vlan | 0xe000, 7]);
+                let tag = if self.calm { of.vlan } else { tag };
+                let bare = frame.get(12) == Some(&0x81) && self.rng.once_in(2);
+                if frame.len() >= 12 && !bare {
+                    let tag = tag.to_be_bytes();
                     frame.splice(12..12, [0x81, 0, tag[0], tag[1]]);
                 }
                 at = trunk;
             }
-            self.rig.arrive(MemoryFrame::new(at, &frame));
+            let frame = MemoryFrame::new(at, &frame).with_checksum(checksum);
+            let cut = !self.calm && self.rng.once_in(400);
+            let frame = if cut { frame.segmented() } else { frame };
+            self.rig.arrive(frame);
         }
         self.rig.settle();
         self.judge()
@@ -184,8 +231,12 @@ impl Replay {
         self.manage();
         sent.extend(self.rig.sent());
         for (port, frame) in &sent {
-            if let Err(wrong) = oracle::leaves(&self.rig.net.snapshot, *port, frame, self.sound) {
+            let snapshot = &self.rig.net.snapshot;
+            if let Err(wrong) = oracle::leaves(snapshot, *port, frame, self.excuse) {
                 panic!("{}: port {}: {wrong}: {frame:02x?}", self.name, port.0);
+            }
+            if snapshot.ports[usize::from(port.0)].vlan == 0 {
+                self.pieces.take(frame);
             }
         }
         self.left += sent.len() as u64;
@@ -193,7 +244,7 @@ impl Replay {
         let counted: u64 = counters.iter().map(|c| c.tx.get() + c.originated.get()).sum();
         assert_eq!(counted, self.left, "{}: frames that left", self.name);
         if counters.iter().all(|c| c.held.get() == 0) {
-            self.sound = true;
+            self.excuse = FINE;
         }
         for (worker, n) in self.rig.workers.iter_mut().zip(0..) {
             let spare = BURST - worker.pipeline().wants_frames();
@@ -216,12 +267,38 @@ impl Replay {
                 }
                 sent = self.burst(&answers);
             }
-            if self.rng.once_in(12) {
-                let ms = self.rng.below(400) as u32;
-                self.pass(ms);
+            match self.rng.below(64) {
+                0..5 => {
+                    let ms = self.rng.below(400) as u32;
+                    self.pass(ms);
+                }
+                // Without a turn.
+                5 => self.rig.now = self.rig.now.wrapping_add(self.rng.below(3000) as u32),
+                // Ports that take no more, or no more than a few.
+                6 => {
+                    let room = self.rng.pick(&[Some(0), Some(5), Some(20), None, None]);
+                    for worker in &mut self.rig.workers {
+                        worker.io().tx_room.fill(room);
+                    }
+                }
+                7..12 => {
+                    for worker in &mut self.rig.workers {
+                        worker.io().tx_room.fill(None);
+                    }
+                }
+                _ => {}
             }
         }
+        self.deaf = self.rng.once_in(3);
         self.assert_counted(what);
+        // Numbers come again in the next one.
+        match what {
+            "fragments" => {
+                self.whole_packets +=
+                    self.pieces.judge().unwrap_or_else(|wrong| panic!("{}: {wrong}", self.name))
+            }
+            _ => self.pieces = Pieces::default(),
+        }
     }
 
     /// What the world says to a frame that has left.
@@ -350,6 +427,10 @@ impl Replay {
 
     /// After all timeouts nothing is left, and the switch works.
     fn assert_empty(&mut self) {
+        (self.calm, self.deaf) = (true, false);
+        for worker in &mut self.rig.workers {
+            worker.io().tx_room.fill(None);
+        }
         self.reconfigure(Day::Whole);
         self.rig = std::mem::replace(&mut self.rig, Rig::cold(Net::two_armed(1))).warmed();
         self.pass(30_000);
@@ -420,8 +501,9 @@ impl Tally {
 fn run(setups: &[Setup], seed: u64) {
     for (setup, n) in setups.iter().zip(0..) {
         for (workers, warm, spare) in [(1, true, None), (3, false, Some(3))] {
-            let mut replay = Replay::new(setup, workers, warm, spare, seed + n);
-            for ((what, make), at) in ALL.iter().zip(n as usize..) {
+            let more: u64 = std::env::var("MORE").ok().and_then(|m| m.parse().ok()).unwrap_or(0);
+            let mut replay = Replay::new(setup, workers, warm, spare, seed + n + more * 1000);
+            for ((what, make), at) in ALL.iter().zip(n as usize + more as usize..) {
                 let arrivals = make(&mut replay.scene);
                 replay.replay(what, &arrivals);
                 replay.reconfigure(DAYS[at % DAYS.len()]);
@@ -433,7 +515,7 @@ fn run(setups: &[Setup], seed: u64) {
                 for counters in &replay.rig.counters {
                     all.read(counters, &replay.whole.snapshot);
                 }
-                eprintln!("SHOW {} {:?}", replay.name, all.0);
+                eprintln!("SHOW {} {:?} whole {}", replay.name, all.0, replay.whole_packets);
             }
         }
     }

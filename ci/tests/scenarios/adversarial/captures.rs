@@ -103,6 +103,10 @@ impl Scene {
     fn client(&mut self, family: Family) -> SocketAddr {
         endpoint(family.client(), 40_000 + self.rng.below(24) as u16)
     }
+    /// The service by TCP, now and then that on the next port.
+    fn web(&mut self, family: Family) -> SocketAddr {
+        endpoint(family.vip(), if self.rng.once_in(6) { 81 } else { 80 })
+    }
     /// A frame from the client's side.
     fn front(&self, packet: crate::frames::Packet) -> Arrival {
         (FRONT, packet.macs(ROUTER_MAC, self.macs[0]).bytes())
@@ -302,7 +306,7 @@ fn fragments(scene: &mut Scene) -> Vec<Arrival> {
             let from = scene.client(family);
             let data = tcp(from, endpoint(family.vip(), 80), PSH_ACK).payload(&[5; 64]);
             let (_, data) = scene.front(data);
-            arrivals.extend(split(&data, 999, 32).into_iter().map(|p| (FRONT, p)));
+            arrivals.extend(split(&data, 999 + u32::from(n), 32).into_iter().map(|p| (FRONT, p)));
         }
     }
     arrivals
@@ -351,6 +355,14 @@ fn bad_fragments(scene: &mut Scene) -> Vec<Arrival> {
                 }
                 arrivals.push((FRONT, piece));
             }
+            // Strays of a server, and of whoever says it is one.
+            let server = endpoint(family.server(11), 8080);
+            let to = scene.rng.pick(&[family.lip(), family.client(), pool(family)]);
+            let stray = tcp(server, endpoint(to, 1024 + n), PSH_ACK).payload(&[4; 28]);
+            let (port, stray) =
+                if scene.rng.once_in(2) { scene.inner(stray) } else { scene.front(stray) };
+            arrivals.extend(split(&stray, ident + 2, 24).into_iter().map(|p| (port, p)));
+            arrivals.extend(split(&stray, ident + 3, 40).into_iter().map(|p| (port, p)));
             // TCP, ICMP and unknown protocols in fragments; a SYN in two.
             for protocol in [1, 6, 58, 132, 0, 60] {
                 let mut pieces = split(&frame, ident + 1, 48);
@@ -381,6 +393,15 @@ fn fragment_flood(scene: &mut Scene) -> Vec<Arrival> {
                 mend_ipv4_checksum(&mut late);
             }
             arrivals.push((FRONT, late));
+        }
+        for n in 0..3000u32 {
+            let mut first = pieces[0].clone();
+            let at = if family == Family::V4 { 18 } else { 60 };
+            first[at..at + 2].copy_from_slice(&(10_000 + n as u16).to_be_bytes());
+            if family == Family::V4 {
+                mend_ipv4_checksum(&mut first);
+            }
+            arrivals.push((FRONT, first));
         }
         // One after the other from the second on, and every second one.
         arrivals.extend(pieces[2..].iter().map(|piece| (FRONT, piece.clone())));
@@ -542,7 +563,7 @@ fn numbers(scene: &mut Scene) -> Vec<Arrival> {
     let mut arrivals = Vec::new();
     for n in 0..700usize {
         let family = Family::BOTH[n % 2];
-        let (from, web) = (scene.client(family), endpoint(family.vip(), 80));
+        let (from, web) = (scene.client(family), scene.web(family));
         let flags = scene.rng.pick(&[SYN, SYN, RST, RST | ACK, ACK, PSH_ACK, FIN_ACK, SYN_ACK]);
         let seq = scene.rng.number() as u32;
         let near = crate::frames::ISN.wrapping_add(scene.rng.below(200_000) as u32).wrapping_sub(9);
@@ -561,7 +582,7 @@ fn tcp_options(scene: &mut Scene) -> Vec<Arrival> {
     let mut arrivals = Vec::new();
     for n in 0..320usize {
         let family = Family::BOTH[n % 2];
-        let (from, web) = (scene.client(family), endpoint(family.vip(), 80));
+        let (from, web) = (scene.client(family), scene.web(family));
         let mut options = Vec::new();
         while options.len() < 40 && !scene.rng.once_in(5) {
             let kind = scene.rng.pick(&[0u8, 1, 2, 3, 4, 5, 8, 28, 30, 34, 253, 254, 255]);
@@ -772,7 +793,7 @@ fn link(scene: &mut Scene) -> Vec<Arrival> {
         let mut frame = vec![0; 60];
         frame[..6].copy_from_slice(&scene.macs[0]);
         frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
-        arrivals.push((FRONT, frame));
+        arrivals.push((scene.back, frame));
     }
     arrivals
 }

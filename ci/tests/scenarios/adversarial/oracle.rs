@@ -1,6 +1,7 @@
 //! What may leave the switch: frames that etherparse reads, with right checksums, no longer than the
-//! port takes.
+//! port takes. Fragments are put together, and then the same holds.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use etherparse::checksum::Sum16BitWords;
@@ -18,6 +19,69 @@ pub enum Wrong {
     Malformed(String),
     /// A TCP, UDP or ICMP checksum.
     Checksum(String),
+    /// The packet that an ICMP error quotes, as far as it can be told.
+    Quote(Box<Wrong>),
+}
+
+/// What may be wrong with a frame that leaves, since it came in so.
+#[derive(Clone, Copy, Debug)]
+pub struct Excuse {
+    /// Transport checksums.
+    pub checksums: bool,
+    /// Quotes.
+    pub quotes: bool,
+}
+
+/// Fragments by source, destination, protocol and number: their offsets, whether more follow, and
+/// their bytes.
+#[derive(Debug, Default)]
+pub struct Pieces(BTreeMap<(IpAddr, IpAddr, u8, u32), BTreeMap<usize, (bool, Vec<u8>)>>);
+
+impl Pieces {
+    /// Takes the fragment in a frame that has left, if it holds one.
+    pub fn take(&mut self, frame: &[u8]) {
+        let be16 = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let (key, at, word, end);
+        match frame.get(12..14) {
+            Some([8, 0]) if be16(20) & 0x3fff != 0 => {
+                let address = |at: usize| <[u8; 4]>::try_from(&frame[at..at + 4]).unwrap().into();
+                let (src, dst) = (IpAddr::V4(address(26)), IpAddr::V4(address(30)));
+                key = (src, dst, frame[23], u32::from(be16(18)));
+                (at, word, end) = (34, be16(20) << 3 | be16(20) >> 13, 14 + be16(16));
+            }
+            Some([0x86, 0xdd]) if frame[20] == 44 => {
+                let address = |at: usize| <[u8; 16]>::try_from(&frame[at..at + 16]).unwrap().into();
+                let (src, dst) = (IpAddr::V6(address(22)), IpAddr::V6(address(38)));
+                let ident = u32::from(be16(58)) << 16 | u32::from(be16(60));
+                key = (src, dst, frame[54], ident);
+                (at, word, end) = (62, be16(56), 54 + be16(18));
+            }
+            _ => return,
+        }
+        let piece = (word & 1 != 0, frame[at..usize::from(end)].to_vec());
+        self.0.entry(key).or_default().insert(usize::from(word & !7), piece);
+    }
+
+    /// Puts all packets together that are complete; how many there were.
+    pub fn judge(&mut self) -> Result<usize, String> {
+        let mut complete = 0;
+        for ((src, dst, protocol, ident), pieces) in std::mem::take(&mut self.0) {
+            let (mut packet, mut done) = (Vec::new(), false);
+            for (offset, (more, bytes)) in pieces {
+                if offset != packet.len() {
+                    break;
+                }
+                packet.extend(bytes);
+                done = !more;
+            }
+            if done {
+                complete += 1;
+                transport(protocol, (src, dst), &packet, false)
+                    .map_err(|wrong| format!("{src} to {dst}, number {ident}: {wrong:?}"))?;
+            }
+        }
+        Ok(complete)
+    }
 }
 
 fn malformed<T>(what: impl std::fmt::Debug) -> Result<T, Wrong> {
@@ -37,12 +101,12 @@ pub fn is_sound(frame: &[u8]) -> bool {
     }
 }
 
-/// Judges a frame that leaves by `port`. `sound` says that all that came in was.
+/// Judges a frame that leaves by `port`.
 pub fn leaves(
     snapshot: &Snapshot,
     port: PortId,
     mut frame: &[u8],
-    sound: bool,
+    excuse: Excuse,
 ) -> Result<(), String> {
     let of = &snapshot.ports[usize::from(port.0)];
     let longest = usize::from(of.mtu) + 14 + if of.vlan == 0 { 0 } else { 4 };
@@ -71,7 +135,8 @@ pub fn leaves(
     }
     match frame[12..14] {
         [8, 0] | [0x86, 0xdd] => match ip(&frame[14..], true) {
-            Err(Wrong::Checksum(_)) if !sound => Ok(()),
+            Err(Wrong::Checksum(_)) if excuse.checksums => Ok(()),
+            Err(Wrong::Quote(_)) if excuse.quotes => Ok(()),
             result => result.map_err(|wrong| format!("{wrong:?}")),
         },
         [8, 6] if frame.len() >= 42 => Ok(()),
@@ -142,12 +207,34 @@ fn transport(
                 None => Ok(()),
             }
         }
-        1 if !v6 => sum(1, None, payload),
-        58 if v6 => sum(58, Some(ends), payload),
+        1 if !v6 => {
+            sum(1, None, payload)?;
+            if matches!(payload.first(), Some(3 | 4 | 11 | 12)) { quote(payload) } else { Ok(()) }
+        }
+        58 if v6 => {
+            sum(58, Some(ends), payload)?;
+            if matches!(payload.first(), Some(1..=4)) { quote(payload) } else { Ok(()) }
+        }
         4 | 41 if tunnels => ip(payload, false),
         47 if tunnels => ip(payload.get(4..).unwrap_or_default(), false),
         _ => Ok(()),
     }
+}
+
+/// Judges the packet that an ICMP error quotes: its checksums as far as all is there that they are
+/// about.
+fn quote(message: &[u8]) -> Result<(), Wrong> {
+    let Some(quoted) = message.get(8..) else { return Ok(()) };
+    let wrong = match quoted {
+        [0x45, ..] if quoted.len() >= 20 && total(0, None, &quoted[..20]) != 0 => {
+            Wrong::Checksum("IPv4 header".into())
+        }
+        _ => match ip(quoted, false) {
+            Err(wrong @ Wrong::Checksum(_)) => wrong,
+            _ => return Ok(()),
+        },
+    };
+    Err(Wrong::Quote(Box::new(wrong)))
 }
 
 /// Whether an Internet checksum is right; over a pseudo header too if there are `ends`.
@@ -174,6 +261,23 @@ fn total(protocol: u8, ends: Option<(IpAddr, IpAddr)>, bytes: &[u8]) -> u16 {
         sum = sum.add_2bytes([0, protocol]).add_2bytes((bytes.len() as u16).to_be_bytes());
     }
     sum.add_slice(bytes).ones_complement()
+}
+
+/// Where the transport checksum stands in a frame with a sound TCP or UDP packet that is no fragment.
+pub fn transport_checksum(frame: &[u8]) -> Option<usize> {
+    if !is_sound(frame) {
+        return None;
+    }
+    let (protocol, at) = match frame.get(12..14)? {
+        [8, 0] if frame[14] == 0x45 && frame[20] & 0x3f == 0 && frame[21] == 0 => (frame[23], 34),
+        [0x86, 0xdd] => (frame[20], 54),
+        _ => return None,
+    };
+    match protocol {
+        6 => Some(at + 16),
+        17 if frame[at + 6..at + 8] != [0, 0] => Some(at + 6),
+        _ => None,
+    }
 }
 
 /// Gives a frame without IP options, extension headers or fragments the checksums it should have, as

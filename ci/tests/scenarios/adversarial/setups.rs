@@ -86,7 +86,7 @@ fn loaded(net: Net) -> Net {
         service.mirror = Some(MirrorId(0));
         service.limits = Limits {
             connections_per_second: 400,
-            packets_per_second: 3000,
+            packets_per_second: 900,
             half_open: 150,
             source_connections_per_second: 150,
             source_packets_per_second: 2000,
@@ -201,8 +201,14 @@ fn snat(net: Net, mapping: Behavior, filtering: Behavior) -> Net {
             internal: endpoint(family.server(13), 5000),
         })
         .to_vec();
-    let rule =
-        Snat { forwards, ports_per_source: 200, timeouts: TIMEOUTS, ..rule(mapping, filtering) };
+    let rule = Snat {
+        forwards,
+        ports_per_source: 25,
+        ports: 1024..=1200,
+        hairpin: filtering != Behavior::AddressAndPortDependent,
+        timeouts: TIMEOUTS,
+        ..rule(mapping, filtering)
+    };
     net.snapshot.set_snats(vec![rule]);
     net
 }
@@ -236,7 +242,15 @@ fn vlans(workers: usize) -> Net {
 
 /// One mode each, with what it may be combined with.
 pub const TRANSLATING: &[Setup] = &[
-    ("nat", |n| two_armed(n, Mode::Nat)),
+    ("nat, two services of the same servers", |n| {
+        let mut net = Net::two_armed(n).with_tap().usual(Mode::Nat);
+        let listen = Family::BOTH.map(|family| SocketAddr::new(family.vip(), 81));
+        let service = net.service(Protocol::Tcp, &listen, Mode::Nat);
+        for family in Family::BOTH {
+            net.server(service, family.server(11), 8080);
+        }
+        finish(net)
+    }),
     ("nat, one-armed, loaded", |n| {
         loaded(policy(finish(Net::one_armed(n).with_tap().usual(Mode::Nat)), MidStream::Adopt))
     }),
