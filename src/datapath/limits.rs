@@ -137,7 +137,10 @@ impl Limiters {
                 .with(choose(service.mirror.is_some(), Extras::MIRRORED));
         }
         let used = snapshot.services.iter().any(|service| service.limits.has_source());
-        if used && (source_changed || self.sources.is_unused()) {
+        if !used {
+            // What ends from now on is not counted.
+            self.sources = SourceTable::default();
+        } else if source_changed || self.sources.is_unused() {
             self.sources = SourceTable::new(SOURCES);
         }
     }

@@ -67,6 +67,8 @@ struct Replay {
     left: u64,
     /// Whether all local ports in use are known: those towards servers that left are not.
     exact: bool,
+    /// Frames that came in or left not long ago.
+    seen: Vec<Arrival>,
 }
 
 impl Replay {
@@ -98,6 +100,7 @@ impl Replay {
             whole_packets: 0,
             left: 0,
             exact: true,
+            seen: Vec::new(),
         }
     }
 
@@ -235,9 +238,7 @@ impl Replay {
             if let Err(wrong) = oracle::leaves(snapshot, *port, frame, self.excuse) {
                 panic!("{}: port {}: {wrong}: {frame:02x?}", self.name, port.0);
             }
-            if snapshot.ports[usize::from(port.0)].vlan == 0 {
-                self.pieces.take(frame);
-            }
+            self.pieces.take(snapshot, *port, frame);
         }
         self.left += sent.len() as u64;
         let counters = &self.rig.counters;
@@ -259,7 +260,14 @@ impl Replay {
             let n = (1 + self.rng.below(40)).min(rest.len());
             let (now, later) = rest.split_at(n);
             rest = later;
-            let mut sent = self.burst(now);
+            let mut now = now.to_vec();
+            // Honest fragments are to be put together.
+            for _ in 0..if what == "fragments" { 0 } else { self.rng.below(3) } {
+                now.extend(self.seen_again());
+            }
+            self.remember(&now);
+            let mut sent = self.burst(&now);
+            self.remember(&sent);
             for _ in 0..3 {
                 let answers: Vec<_> = sent.iter().filter_map(|s| self.answer(s)).collect();
                 if answers.is_empty() {
@@ -299,6 +307,44 @@ impl Replay {
             }
             _ => self.pieces = Pieces::default(),
         }
+    }
+
+    fn remember(&mut self, frames: &[Arrival]) {
+        for frame in frames.iter().take(8) {
+            if self.seen.len() < 200 {
+                self.seen.push(frame.clone());
+            } else {
+                let at = self.rng.below(self.seen.len());
+                self.seen[at] = frame.clone();
+            }
+        }
+    }
+
+    /// A frame that was seen before, by any port, with some bytes changed.
+    fn seen_again(&mut self) -> Option<Arrival> {
+        if self.seen.is_empty() {
+            return None;
+        }
+        let (_, mut frame) = self.rng.pick(&self.seen);
+        let port = self.rng.pick(&[FRONT, self.scene.back]);
+        let mac = self.rig.net.snapshot.ports[usize::from(port.0)].mac;
+        if frame.len() > 34 && !self.rng.once_in(10) {
+            frame[..6].copy_from_slice(&mac);
+            // An answer goes to whoever has sent the frame.
+            frame[6..12].copy_from_slice(&ROUTER_MAC);
+            for _ in 0..self.rng.below(4) {
+                let at = 14 + self.rng.below(frame.len().min(100) - 14);
+                frame[at] = self.rng.pick(&[0, 1, 255, frame[at] ^ 1, frame[at] ^ 0x80]);
+            }
+            if self.rng.once_in(4) {
+                frame.truncate(14 + self.rng.below(frame.len() - 14));
+            }
+            if !self.rng.once_in(3) {
+                oracle::mend(&mut frame);
+            }
+        }
+        frame.truncate(1900);
+        Some((port, frame))
     }
 
     /// What the world says to a frame that has left.

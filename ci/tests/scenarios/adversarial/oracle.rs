@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{Ipv4Header, Ipv6Header, TcpHeader};
-use shunt::datapath::snapshot::{PortId, PortRole, Snapshot};
+use shunt::datapath::snapshot::{Port, PortId, PortRole, Snapshot};
 
 /// The tunnels of the scenarios.
 pub const GUE_PORT: u16 = 6080;
@@ -38,27 +38,28 @@ pub struct Excuse {
 pub struct Pieces(BTreeMap<(IpAddr, IpAddr, u8, u32), BTreeMap<usize, (bool, Vec<u8>)>>);
 
 impl Pieces {
-    /// Takes the fragment in a frame that has left, if it holds one.
-    pub fn take(&mut self, frame: &[u8]) {
-        let be16 = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    /// Takes the fragment in a frame that has left, or in the tunnel there, if it holds one.
+    pub fn take(&mut self, snapshot: &Snapshot, port: PortId, frame: &[u8]) {
+        let of = &snapshot.ports[usize::from(port.0)];
+        if !is_judged(of) {
+            return;
+        }
+        let packet = within(&frame[if of.vlan == 0 { 14 } else { 18 }..]);
+        let be16 = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
         let (key, at, word, end);
-        match frame.get(12..14) {
-            Some([8, 0]) if be16(20) & 0x3fff != 0 => {
-                let address = |at: usize| <[u8; 4]>::try_from(&frame[at..at + 4]).unwrap().into();
-                let (src, dst) = (IpAddr::V4(address(26)), IpAddr::V4(address(30)));
-                key = (src, dst, frame[23], u32::from(be16(18)));
-                (at, word, end) = (34, be16(20) << 3 | be16(20) >> 13, 14 + be16(16));
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4) if be16(6) & 0x3fff != 0 => {
+                key = (ends(packet).0, ends(packet).1, packet[9], u32::from(be16(4)));
+                (at, word, end) = (20, be16(6) << 3 | be16(6) >> 13, be16(2));
             }
-            Some([0x86, 0xdd]) if frame[20] == 44 => {
-                let address = |at: usize| <[u8; 16]>::try_from(&frame[at..at + 16]).unwrap().into();
-                let (src, dst) = (IpAddr::V6(address(22)), IpAddr::V6(address(38)));
-                let ident = u32::from(be16(58)) << 16 | u32::from(be16(60));
-                key = (src, dst, frame[54], ident);
-                (at, word, end) = (62, be16(56), 54 + be16(18));
+            Some(6) if packet[6] == 44 => {
+                let ident = u32::from(be16(44)) << 16 | u32::from(be16(46));
+                key = (ends(packet).0, ends(packet).1, packet[40], ident);
+                (at, word, end) = (48, be16(42), 40 + be16(4));
             }
             _ => return,
         }
-        let piece = (word & 1 != 0, frame[at..usize::from(end)].to_vec());
+        let piece = (word & 1 != 0, packet[at..usize::from(end)].to_vec());
         self.0.entry(key).or_default().insert(usize::from(word & !7), piece);
     }
 
@@ -101,6 +102,11 @@ pub fn is_sound(frame: &[u8]) -> bool {
     }
 }
 
+/// The kernel gets what came, and so does a sensor.
+fn is_judged(port: &Port) -> bool {
+    matches!(port.role, PortRole::Wire { .. }) && port.name != "sensor"
+}
+
 /// Judges a frame that leaves by `port`.
 pub fn leaves(
     snapshot: &Snapshot,
@@ -113,8 +119,7 @@ pub fn leaves(
     if frame.len() > longest {
         return Err(format!("{} bytes on a port for {longest}", frame.len()));
     }
-    // The kernel gets what came, and so does a sensor.
-    if matches!(of.role, PortRole::Exception { .. }) || of.name == "sensor" {
+    if !is_judged(of) {
         return Ok(());
     }
     if frame.len() < 14 {
@@ -141,6 +146,42 @@ pub fn leaves(
         },
         [8, 6] if frame.len() >= 42 => Ok(()),
         _ => Err(format!("EtherType {:x?}", &frame[12..14])),
+    }
+}
+
+/// Source and destination of an IP packet.
+fn ends(packet: &[u8]) -> (IpAddr, IpAddr) {
+    let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
+    let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
+    if packet[0] >> 4 == 4 { (v4(12), v4(16)) } else { (v6(8), v6(24)) }
+}
+
+/// The packet in a tunnel, or else this one.
+fn within(packet: &[u8]) -> &[u8] {
+    let (protocol, at) = match packet.first().map(|byte| byte >> 4) {
+        Some(4) if packet[6] & 0x3f == 0 && packet[7] == 0 => (packet[9], 20),
+        Some(6) => (packet[6], 40),
+        _ => return packet,
+    };
+    let more = match protocol {
+        4 | 41 => 0,
+        47 => 4,
+        17 => match tunnelled(&packet[at..]) {
+            Some(at) => at,
+            None => return packet,
+        },
+        _ => return packet,
+    };
+    &packet[at + more..]
+}
+
+/// Where the packet begins that a UDP datagram of a tunnel holds.
+fn tunnelled(datagram: &[u8]) -> Option<usize> {
+    let port = u16::from_be_bytes([datagram[2], datagram[3]]);
+    match (port, datagram.get(8..12)?) {
+        (GUE_PORT, [0, 4 | 41, 0, 0]) => Some(12),
+        (VXLAN_PORT, [8, 0, 0, 0]) => Some(30),
+        _ => None,
     }
 }
 
@@ -192,12 +233,7 @@ fn transport(
             else {
                 return malformed("UDP length");
             };
-            let inner = match word(2) {
-                GUE_PORT if tunnels && payload[8..].starts_with(&[0, 4, 0, 0]) => Some(12),
-                GUE_PORT if tunnels && payload[8..].starts_with(&[0, 41, 0, 0]) => Some(12),
-                VXLAN_PORT if tunnels && payload[8..].starts_with(&[8, 0, 0, 0]) => Some(30),
-                _ => None,
-            };
+            let inner = if tunnels { tunnelled(payload) } else { None };
             // In IPv4, and around a tunnel, it may be left out.
             if word(6) != 0 || (v6 && inner.is_none()) {
                 sum(17, Some(ends), datagram)?;
