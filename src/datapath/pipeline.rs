@@ -569,7 +569,7 @@ impl<F: Frame> Pipeline<F> {
                 Some(self.not_a_flow(frame, other, steer, now))
             }
             Err(DropReason::VlanTagged) if vlan::strip_priority(frame) => {
-                self.classify_stripped(slot, frame, steer, steered, guard, now)
+                self.classify_stripped(slot, frame, steer, guard, steered, now)
             }
             Err(reason) => Some(self.refused(frame, reason, steered, now)),
         }
@@ -587,7 +587,7 @@ impl<F: Frame> Pipeline<F> {
         guard: bool,
         now: u32,
     ) -> Option<Verdict> {
-        self.classify(slot, frame, steer, steered, guard, now)
+        self.classify(slot, frame, steer, guard, steered, now)
     }
 
     /// Decides on what is read but is neither TCP nor UDP.
