@@ -238,6 +238,8 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
+    // Ethernet padding ends here.
+    frame.set_len(usize::from(frame_len));
     if translates {
         let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
         let (to, deltas) = match direction {

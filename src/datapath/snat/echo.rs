@@ -101,6 +101,8 @@ pub(in crate::datapath) fn handle<A: Family + IcmpError, F: Frame>(
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return Some(icmp::packet_too_big(shared, frame, &flow, mtu, now));
     }
+    // Ethernet padding ends here.
+    frame.set_len(usize::from(frame_len));
     let server = shared.counters.server(entry.server_id);
     let length = frame.bytes().len() as u64;
     match direction {
