@@ -32,10 +32,12 @@ pub struct Excuse {
     pub quotes: bool,
 }
 
-/// Fragments by source, destination, protocol and number: their offsets, whether more follow, and
-/// their bytes.
+/// Source, destination, protocol and number of a packet in fragments.
+type Whole = (IpAddr, IpAddr, u8, u32);
+
+/// Fragments by packet and offset: whether more follow, and their bytes.
 #[derive(Debug, Default)]
-pub struct Pieces(BTreeMap<(IpAddr, IpAddr, u8, u32), BTreeMap<usize, (bool, Vec<u8>)>>);
+pub struct Pieces(BTreeMap<Whole, BTreeMap<usize, (bool, Vec<u8>)>>);
 
 impl Pieces {
     /// Takes the fragment in a frame that has left, or in the tunnel there, if it holds one.
