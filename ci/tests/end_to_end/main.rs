@@ -10,10 +10,12 @@
 
 mod bulk;
 mod commands;
+mod differential;
 mod failure;
 mod http;
 mod lifecycle;
 mod namespace;
+mod raw;
 mod reach;
 mod rig;
 mod rig_itself;
