@@ -182,34 +182,27 @@ fn start_ports(
     let configs: Vec<PortConfig> = compile::port_uses(config)
         .into_iter()
         .enumerate()
-        .map(|(id, use_)| {
+        .filter_map(|(id, use_)| {
             let id = PortId(id as u8);
-            match use_ {
-                PortUse::Wire { index } => {
-                    let port = &config.ports[index];
-                    PortConfig {
-                        id,
-                        device: port.device.clone(),
-                        mtu: port.mtu,
-                        side: port.side,
-                        rx_desc: WIRE_DESC,
-                        tx_desc: WIRE_DESC,
-                    }
-                }
+            Some(match use_ {
+                PortUse::Wire { index } => device_config(config, id, index)?,
                 PortUse::Exception { index } => PortConfig {
                     id,
+                    aliases: Vec::new(),
                     device: tap_device(index),
                     mtu: config.ports[index].mtu.min(TAP_MTU),
+                    tagged: false,
                     side: Side::Both,
                     rx_desc: TAP_DESC,
                     tx_desc: TAP_DESC,
                 },
-            }
+            })
         })
         .collect();
-    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
-    let queues = (config.ports.len() * workers) as u32;
-    let tap_queues = (configs.len() - config.ports.len()) * workers;
+    let mtu = configs.iter().map(|port| port.mtu).max().unwrap_or(1500);
+    let taps = config.ports.iter().filter(|port| port.exception.is_some()).count();
+    let queues = ((configs.len() - taps) * workers) as u32;
+    let tap_queues = taps * workers;
     let tap_buffers = (tap_queues * 2 * usize::from(TAP_DESC)) as u32;
     let waiting = ((MAX_HELD + HAND_OFF_PACKETS) * workers) as u32
         + tap_buffers
@@ -223,12 +216,34 @@ fn start_ports(
     Ok((pool, ports, ios))
 }
 
+/// How to start the device of the port at this place in the configuration; `None` when it is started
+/// with another port of the device.
+fn device_config(config: &Config, id: PortId, index: usize) -> Option<PortConfig> {
+    if compile::receiving_port(config, index) != id {
+        return None;
+    }
+    let first = &config.ports[index];
+    let of_device = || config.ports.iter().zip(0..).filter(|(port, _)| port.device == first.device);
+    let one_side = of_device().all(|(port, _)| port.side == first.side);
+    Some(PortConfig {
+        id,
+        aliases: of_device().map(|(_, id)| PortId(id)).filter(|alias| *alias != id).collect(),
+        device: first.device.clone(),
+        mtu: of_device().map(|(port, _)| port.mtu).max().unwrap_or(first.mtu),
+        tagged: of_device().any(|(port, _)| port.vlan != 0),
+        side: if one_side { first.side } else { Side::Both },
+        rx_desc: WIRE_DESC,
+        tx_desc: WIRE_DESC,
+    })
+}
+
 fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {
     let facts: Vec<PortFacts> =
         capabilities.iter().map(|c| PortFacts { mac: c.mac, mtu: c.mtu }).collect();
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     let mut snapshot = compile::compile(config, &facts, &vec![ServerState::UP; servers], 1);
     await_first_check(config, &mut snapshot);
+    snapshot.prepare();
     snapshot
 }
 
@@ -242,20 +257,29 @@ fn start_workers(
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
+    let cookie_secret = [0, 1].map(|half| RandomState::new().hash_one(("SYN cookies", half)));
+    let cookie_secret = u128::from(cookie_secret[0]) << 64 | u128::from(cookie_secret[1]);
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
+    let all_counters: Arc<[_]> = cores.iter().map(|_| Arc::new(WorkerCounters::new())).collect();
     for (index, ((&core, io), peers)) in
         cores.iter().zip(ios).zip(Peers::mesh(cores.len())).enumerate()
     {
         let (commands_to, commands) = RingBuffer::new(CONTROL_QUEUE);
         let (events_to, events) = RingBuffer::new(CONTROL_QUEUE);
-        let counters = Arc::new(WorkerCounters::new());
+        let counters = all_counters[index].clone();
         let setup = Setup {
             worker: index as u8,
-            sessions_v4: sessions(!snapshot.listeners_v4.is_empty()),
-            sessions_v6: sessions(!snapshot.listeners_v6.is_empty()),
+            sessions_v4: sessions(
+                !snapshot.listeners_v4.is_empty() || snapshot.snat.has_family(false),
+            ),
+            sessions_v6: sessions(
+                !snapshot.listeners_v6.is_empty() || snapshot.snat.has_family(true),
+            ),
             seed,
+            all_counters: all_counters.clone(),
             advise: advise_huge_pages,
+            cookie_secret,
         };
         let (snapshot, stop, idle, eal) =
             (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());
@@ -308,7 +332,10 @@ fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> 
                 device: capabilities.device.clone(),
                 driver: capabilities.driver.clone(),
                 mac: capabilities.mac,
-                mtu: capabilities.mtu,
+                mtu: match use_ {
+                    PortUse::Wire { index } => config.ports[index].mtu.min(capabilities.mtu),
+                    PortUse::Exception { .. } => capabilities.mtu,
+                },
                 capabilities_text: capabilities.to_string(),
                 capabilities: serde_json::to_value(capabilities).unwrap_or_default(),
                 link: Box::new(move || {

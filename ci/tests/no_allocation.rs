@@ -12,16 +12,23 @@ use std::sync::Arc;
 use etherparse::PacketBuilder;
 use rtrb::{Consumer, Producer, RingBuffer};
 use shunt::datapath::counters::WorkerCounters;
+use shunt::datapath::filter::{Action, Filters, Rule};
+use shunt::datapath::guard::Guard;
+use shunt::datapath::limits::Limits;
+use shunt::datapath::mirror::{Mirror, MirrorId};
 use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::prefix_set::PrefixSet;
+use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::{
     LocalAddress, LocalAddresses, Port, PortId, PortRole, Route, RouteTarget, Server, Service,
-    Side, Snapshot, Timeouts,
+    Side, Snapshot, SynProxy, Timeouts,
 };
 use shunt::io::memory::{MemoryFrame, MemoryIo};
 use shunt::sched::SchedulerKind;
+use shunt::session::syn_cookie::{Claim, SynCookies};
 use shunt::session::{Mode, ServerId, ServiceId};
 use shunt::wire::DropReason;
-use shunt::wire::flow::Protocol;
+use shunt::wire::flow::{FlowKey, Protocol};
 use shunt::worker::control::{Command, Event, NeighborUpdate};
 use shunt::worker::{Peers, Worker};
 
@@ -77,6 +84,27 @@ fn server_address(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, 11 + n)
 }
 
+/// Filters that match and pass, and a mirror of every other packet to the servers' port.
+fn guard() -> Guard {
+    let everybody = PrefixSet::new(["0.0.0.0/0".parse().unwrap()]);
+    let list = Some(Arc::new(PrefixSet::new(["203.0.113.0/24".parse().unwrap()])));
+    let limit = Action::Limit { rate: 1_000_000, burst: 1_000_000 };
+    Guard {
+        filters: Filters::new(vec![
+            Rule { list, action: Action::Drop, ..Rule::default() },
+            Rule { sources: Some(everybody.clone()), action: limit, ..Rule::default() },
+        ]),
+        mirrors: vec![Mirror {
+            name: "ids".into(),
+            port: BACK,
+            sample: 2,
+            matching: Some(everybody),
+        }],
+        bogons: false,
+        reverse_path: true,
+    }
+}
+
 /// Two ports; TCP 80 and UDP 53 with so many servers each.
 fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> Snapshot {
     let port = |name: &str, side, address: [u8; 4], mac| Port {
@@ -110,6 +138,7 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
         local_v4: [(VIP, LocalAddress::Vip), (lip, LocalAddress::Lip(BACK))].into_iter().collect(),
         local_v6: Default::default(),
         worker_of: std::array::from_fn(|bucket| bucket as u8 % workers),
+        guard: Arc::new(guard()),
         ..Default::default()
     };
     for (id, (protocol, port)) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)].into_iter().enumerate()
@@ -122,13 +151,18 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
             listen: vec![SocketAddr::new(VIP.into(), port)],
             mode,
             scheduler,
-            timeouts: Timeouts {
-                tcp_syn: 5_000,
-                tcp_established: 900_000,
-                tcp_fin: 10_000,
-                udp: 30_000,
-            },
+            timeouts: Timeouts::DEFAULT,
             servers: Vec::new(),
+            limits: Limits {
+                connections_per_second: 1_000_000,
+                packets_per_second: 1_000_000,
+                half_open: 1_000_000,
+                source_connections_per_second: 1_000_000,
+                source_packets_per_second: 1_000_000,
+                source_half_open: 1_000_000,
+                ..Limits::default()
+            },
+            mirror: Some(MirrorId(0)),
             ..Default::default()
         };
         for n in 0..servers {
@@ -143,8 +177,15 @@ fn snapshot(workers: u8, mode: Mode, scheduler: SchedulerKind, servers: u8) -> S
                 ..Default::default()
             });
         }
+        if scheduler.hashes() && protocol == Protocol::Tcp {
+            // Limits that are looked at and never reached, and clients that are remembered.
+            service.selection.max_connections = 1_000_000;
+            service.selection.persistence =
+                Some(Persistence { life_ms: 60_000, mask_v4: 24, mask_v6: 64, scope: id.0 });
+        }
         snapshot.services.push(service);
     }
+    snapshot.prepare();
     snapshot
 }
 
@@ -171,17 +212,19 @@ impl Rig {
         for (number, peers) in Peers::mesh(workers).into_iter().enumerate() {
             let counters = Arc::new(WorkerCounters::new());
             let setup = Setup {
+                all_counters: Arc::default(),
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: 16,
                 seed: 1,
+                cookie_secret: 1,
                 advise: |_, _| {},
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), counters.clone());
             let mut io = MemoryIo::new(2);
             for port in 0..2 {
                 io.rx[port].reserve(8192);
-                io.tx[port].reserve(8192);
+                io.tx[port].reserve(32_768);
             }
             let (to_worker, commands) = RingBuffer::new(64);
             let (events, from_worker) = RingBuffer::new(256);
@@ -195,6 +238,17 @@ impl Rig {
 
     /// Everything that has arrived, counted.
     fn turn(&mut self) {
+        // The port's buffers are there beforehand, as those of a NIC are: one more for each packet
+        // that may be copied, and twice what a pipeline keeps.
+        let waiting: usize = self
+            .workers
+            .iter_mut()
+            .flat_map(|w| w.io().rx.iter().map(|q| q.len()).collect::<Vec<_>>())
+            .sum();
+        for worker in &mut self.workers {
+            let pool = &mut worker.io().pool;
+            pool.resize_with(2 * waiting + 256, || MemoryFrame::new(FRONT, &[]));
+        }
         loop {
             let mut moved = 0;
             for worker in &mut self.workers {
@@ -261,6 +315,34 @@ fn packet(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), flags: Option<u8>, ttl: u8
     bytes
 }
 
+/// The two fragments of a packet, the second first.
+fn fragments(packet: &[u8], ident: u16) -> [Vec<u8>; 2] {
+    [(8..packet.len() - 34, false), (0..8, true)].map(|(piece, more)| {
+        let (mut header, payload) = etherparse::Ipv4Header::from_slice(&packet[14..]).unwrap();
+        header.identification = ident;
+        header.dont_fragment = false;
+        header.more_fragments = more;
+        header.fragment_offset = (piece.start as u16 / 8).try_into().unwrap();
+        header.set_payload_len(piece.len()).unwrap();
+        let mut bytes = packet[..14].to_vec();
+        header.write(&mut bytes).unwrap();
+        bytes.extend(&payload[piece]);
+        bytes.resize(60, 0);
+        bytes
+    })
+}
+
+/// The error about a packet that a router behind could not forward.
+fn unreachable(packet: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(HOST, MACS[1])
+        .ipv4([10, 0, 0, 99], CLIENT.octets(), 64)
+        .icmpv4_raw(3, 1, [0; 4])
+        .write(&mut bytes, &packet[14..])
+        .unwrap();
+    bytes
+}
+
 /// A few thousand packets of every kind.
 fn traffic(rig: &mut Rig, mode: Mode) {
     for port in 0..1000 {
@@ -271,6 +353,16 @@ fn traffic(rig: &mut Rig, mode: Mode) {
         rig.arrive(FRONT, &packet(client, (VIP, 53), None, 1));
         rig.arrive(FRONT, &packet((CLIENT, 1), (VIP, 80), Some(0x10), 64));
         rig.arrive(FRONT, &packet(client, (VIP, 53), None, 64)[..30]);
+        for fragment in fragments(&packet(client, (VIP, 53), None, 64), port) {
+            rig.arrive(FRONT, &fragment);
+        }
+    }
+    rig.turn();
+    for port in 0..1000 {
+        for n in 0..2 {
+            let forwarded = packet((CLIENT, 2000 + port), (server_address(n), 53), None, 63);
+            rig.arrive(BACK, &unreachable(&forwarded));
+        }
     }
     rig.turn();
     for flags in [0x10, 0x18, 0x11] {
@@ -314,7 +406,7 @@ fn traffic(rig: &mut Rig, mode: Mode) {
     }
     rig.turn();
     // All sessions end.
-    rig.pass(50_000);
+    rig.pass(150_000);
     let sessions: usize =
         rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
     assert_eq!(sessions, 0);
@@ -367,10 +459,21 @@ fn packets_cost_no_allocation() {
                 rig.resolve(FRONT, CLIENT);
                 traffic(&mut rig, mode);
                 assert_eq!(allocations(), 0, "{workers} workers, {mode:?}, {scheduler}");
+                let copies: u64 = rig.counters.iter().map(|c| c.mirrored.get()).sum();
+                let matched: u64 = rig.counters.iter().map(|c| c.filter(1).packets.get()).sum();
+                assert!(copies > 5000 && matched > 8_000, "{copies} copies, {matched} matched");
                 let sent: u64 = rig.counters.iter().map(|c| c.tx.get()).sum();
                 assert!(sent > 5000, "{sent}");
                 assert!(rig.drops(DropReason::HopLimitExceeded) == 1000 || mode == Mode::Dr);
                 assert!(rig.drops(DropReason::NoSession) >= 1000);
+                let of = |cell: fn(&WorkerCounters) -> u64| -> u64 {
+                    rig.counters.iter().map(|c| cell(c)).sum()
+                };
+                assert_eq!(of(|c| c.fragments.get()), 2000);
+                // Of two that arrive at two workers the first may be the first to come home.
+                let held = of(|c| c.fragments_held.get());
+                assert!(held == 1000 || (workers == 2 && held > 100), "{held}");
+                assert!(of(|c| c.icmp_errors.get()) == 1000 || mode != Mode::Nat);
                 // With another list of servers, from the first packet on.
                 let next = Arc::new(snapshot(workers, mode, scheduler, 4));
                 rig.command(|| Command::Snapshot(next.clone()));
@@ -378,6 +481,107 @@ fn packets_cost_no_allocation() {
                 assert_eq!(allocations(), 0, "after a change: {mode:?}, {scheduler}");
             }
         }
+    }
+}
+
+/// A flood of SYNs to a proxied service, clients that return their cookies, a server that is asked
+/// three times and says nothing.
+#[test]
+fn the_syn_proxy_costs_none() {
+    let mut first = snapshot(1, Mode::Nat, SchedulerKind::Wrr, 2);
+    first.services[0].syn_proxy = SynProxy::On;
+    let mut rig = Rig::new(first, 1, 4096);
+    for n in 0..2 {
+        rig.resolve(BACK, server_address(n));
+    }
+    rig.resolve(FRONT, CLIENT);
+    let segment = |port: u16, ack: Option<u32>| {
+        let ip = PacketBuilder::ethernet2(HOST, MACS[0]).ipv4(CLIENT.octets(), VIP.octets(), 64);
+        let tcp = match ack {
+            None => ip.tcp(port, 80, 7, 1024).syn(),
+            Some(ack) => ip.tcp(port, 80, 8, 1024).ack(ack),
+        };
+        let mut bytes = Vec::new();
+        tcp.write(&mut bytes, b"").unwrap();
+        bytes
+    };
+    let mut cookies = SynCookies::new(1);
+    allocations();
+    for port in 0..8000 {
+        rig.arrive(FRONT, &segment(1024 + port, None));
+        rig.turn();
+    }
+    for sport in 1024..4096 {
+        let (src, dst) = (CLIENT, VIP);
+        let key = FlowKey { src, dst, sport, dport: 80, protocol: Protocol::Tcp };
+        let claim = Claim { key, isn: 7, timestamps: false };
+        let cookie = cookies.mint(&claim, 536, rig.now);
+        rig.arrive(FRONT, &segment(sport, Some(cookie.wrapping_add(1))));
+        rig.arrive(FRONT, &segment(sport, Some(cookie)));
+        rig.turn();
+    }
+    assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 3072);
+    rig.pass(10_000);
+    assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 0);
+    // SYNs and resets of its own, besides the answers and the copies for the mirror.
+    let counters = &rig.counters[0];
+    let own = counters.originated.get() - counters.consumed.get() - counters.mirrored.get();
+    assert_eq!((own, allocations()), (2880, 0));
+    let service = rig.counters[0].service(ServiceId(0));
+    assert_eq!((service.syn_cookies_sent.get(), service.syn_cookies_accepted.get()), (8000, 3072));
+    assert_eq!(service.syn_cookies_rejected.get() + rig.drops(DropReason::SynProxyWaiting), 3072);
+}
+
+/// Egress SNAT: mappings that come and go, in the cheapest and the dearest behavior, pings, packets
+/// that are let in and that are not, hairpins.
+#[test]
+fn egress_snat_costs_none() {
+    use shunt::datapath::snapshot::Snat;
+    use shunt::session::mappings::{Behavior, Policy};
+    let pool = Ipv4Addr::new(203, 0, 113, 5);
+    let inside = |n: u16| (Ipv4Addr::new(10, 0, 0, 100), 2000 + n);
+    let from_inside = |bytes: Vec<u8>| [&MACS[1], &bytes[6..]].concat();
+    for (mapping, filtering) in [
+        (Behavior::EndpointIndependent, Behavior::AddressDependent),
+        (Behavior::EndpointIndependent, Behavior::EndpointIndependent),
+        (Behavior::AddressAndPortDependent, Behavior::AddressAndPortDependent),
+    ] {
+        let mut first = snapshot(2, Mode::Nat, SchedulerKind::Wrr, 2);
+        first.set_snats(vec![Snat {
+            sources: vec!["10.0.0.0/24".parse().unwrap()],
+            pool: vec![(pool.into(), FRONT)],
+            policy: Policy { mapping, filtering },
+            ports_per_source: 60_000,
+            ..Default::default()
+        }]);
+        let mut rig = Rig::new(first, 2, 4096);
+        rig.resolve(FRONT, CLIENT);
+        rig.resolve(BACK, inside(0).0);
+        allocations();
+        for _ in 0..3 {
+            for n in 0..1000 {
+                for flags in [None, Some(0x02), Some(0x10)] {
+                    rig.arrive(BACK, &from_inside(packet(inside(n), (CLIENT, 53), flags, 64)));
+                }
+                rig.arrive(BACK, &from_inside(packet(inside(n), (pool, 3000 + n), None, 64)));
+                rig.arrive(FRONT, &packet((CLIENT, 53), (pool, 3000 + n), None, 64));
+                rig.arrive(FRONT, &packet((CLIENT, 54), (pool, 3000 + n), None, 64));
+                let mut ping = Vec::new();
+                PacketBuilder::ethernet2(HOST, MACS[1])
+                    .ipv4(inside(0).0.octets(), CLIENT.octets(), 64)
+                    .icmpv4_echo_request(n, n)
+                    .write(&mut ping, b"ping")
+                    .unwrap();
+                rig.arrive(BACK, &ping);
+            }
+            rig.turn();
+            let sessions: usize =
+                rig.workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum();
+            assert!(sessions > 3000, "{sessions}");
+            rig.pass(950_000);
+            assert!(rig.workers.iter().all(|worker| worker.pipeline().snat_is_empty()));
+        }
+        assert_eq!(allocations(), 0, "{mapping:?} {filtering:?}");
     }
 }
 

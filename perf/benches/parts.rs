@@ -8,10 +8,13 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use etherparse::PacketBuilder;
 use perf::rig::VIP_V6;
 use perf::traffic::{CLIENT_MAC, DUT_MAC, VIP, VIP_PORT, client, server_address, shuffled};
+use shunt::datapath::filter::{Filters, Packet, Rule};
+use shunt::datapath::prefix_set::PrefixSet;
+use shunt::datapath::snapshot::PortId;
 use shunt::io::BURST;
 use shunt::rewrite::nat::{Deltas, Translate};
 use shunt::rewrite::transport_checksum;
-use shunt::sched::{Candidate, Scheduler, SchedulerKind};
+use shunt::sched::{Candidate, Member, Placement, Scheduler, SchedulerKind, hash, maglev};
 use shunt::session::{HopRef, Mode, NewSession, ServerId, ServiceId, SessionId, Table, TcpState};
 use shunt::wire::flow::{Flow, FlowKey, Parsed, Protocol, parse};
 
@@ -184,12 +187,19 @@ fn schedule(c: &mut Criterion) {
             let mut scheduler = Scheduler::new(kind, 1);
             scheduler.resize(servers as usize);
             let mut candidates: Vec<Candidate> = (0..servers)
-                .map(|i| Candidate { weight: 1 + i % 10, active: 0, available: i % 16 != 3 })
+                .map(|i| Candidate {
+                    weight: 1 + i % 10,
+                    available: i % 16 != 3,
+                    ..Candidate::default()
+                })
                 .collect();
-            let mut ends = 0;
+            let members = members(&candidates);
+            scheduler.place(Placement::make(kind, members, None).as_deref());
+            let (mut ends, mut hash) = (0, 0_u64);
             group.bench_function(BenchmarkId::new(kind.name(), servers), |b| {
                 b.iter(|| {
-                    let i = scheduler.pick(black_box(&candidates)).expect("some are up");
+                    hash = hash::bytes(&hash.to_be_bytes());
+                    let i = scheduler.pick(black_box(&candidates), hash).expect("some are up");
                     candidates[i].active += 1;
                     // As many sessions end as begin.
                     ends = (ends + 7) % candidates.len();
@@ -201,5 +211,102 @@ fn schedule(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parsing, rewrite, schedule, lookup);
+/// As many servers as candidates, with their weights; those that are down take no part.
+fn members(candidates: &[Candidate]) -> Vec<Member> {
+    let member = |(n, c): (usize, &Candidate)| Member {
+        server: (server_address(n), 80).into(),
+        weight: if c.available { c.weight } else { 0 },
+        position: n as u16,
+    };
+    candidates.iter().enumerate().map(member).collect()
+}
+
+/// Making the table of `maglev`, which the management thread does.
+fn maglev_table(c: &mut Criterion) {
+    let mut group = c.benchmark_group("maglev table");
+    for servers in [3, 100, 600, 5000_u32] {
+        let candidates: Vec<Candidate> = (0..servers)
+            .map(|i| Candidate { weight: 1 + i % 10, ..Candidate::default() })
+            .collect();
+        let members = members(&candidates);
+        let size = maglev::size_for(members.len());
+        group.bench_function(format!("{servers} servers, {size} entries"), |b| {
+            b.iter(|| maglev::Table::new(black_box(&members), size));
+        });
+    }
+    group.finish();
+}
+
+/// Is this source in a list of so many prefixes? Half are.
+fn prefix_set(c: &mut Criterion) {
+    let mut group = c.benchmark_group("prefix set");
+    group.throughput(Throughput::Elements(1));
+    let spread = |i: u32| i.wrapping_mul(0x9e37_79b1);
+    let wide = |i: u32| Ipv6Addr::from_bits(0x2001 << 112 | u128::from(spread(i)) << 64);
+    for prefixes in [10, 10_000, 1_000_000_u32] {
+        let nets = |v6: bool| {
+            (0..prefixes).map(move |i| -> ipnet::IpNet {
+                match v6 {
+                    true => ipnet::Ipv6Net::new_assert(wide(i), 64).into(),
+                    false => ipnet::Ipv4Net::new_assert(spread(i).into(), 32).into(),
+                }
+            })
+        };
+        for (family, v6) in [("v4", false), ("v6", true)] {
+            let list: Vec<_> = nets(v6).collect();
+            group.bench_function(BenchmarkId::new(format!("build {family}"), prefixes), |b| {
+                b.iter(|| PrefixSet::new(list.iter().copied()));
+            });
+            let set = PrefixSet::new(list);
+            let asked = shuffled(2 * prefixes, 1);
+            let mut next = asked.iter().copied().cycle();
+            group.bench_function(BenchmarkId::new(format!("look up {family}"), prefixes), |b| {
+                b.iter(|| {
+                    let i = next.next().unwrap_or_default();
+                    let found = match v6 {
+                        true => set.contains_v6(wide(i)),
+                        false => set.contains_v4(spread(i).into()),
+                    };
+                    assert_eq!(found, i < prefixes);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A packet that none of so many rules matches.
+fn filters(c: &mut Criterion) {
+    let mut group = c.benchmark_group("filter");
+    group.throughput(Throughput::Elements(1));
+    let packet = Packet {
+        src: CLIENT,
+        dst: VIP,
+        protocol: 17,
+        transport: Some((5000, VIP_PORT, 0)),
+        port: PortId(0),
+    };
+    let by_port =
+        |n: u16| Rule { destination_ports: vec![(n + 10_000, n + 10_000)], ..Rule::default() };
+    let by_source = |n: u16| Rule {
+        sources: Some(PrefixSet::new([ipnet::Ipv4Net::new_assert(
+            Ipv4Addr::from_bits(0xc000_0000 | u32::from(n) << 8),
+            24,
+        )
+        .into()])),
+        ..Rule::default()
+    };
+    for rules in [1, 10, 100, 1000] {
+        let ports = Filters::new((0..rules).map(by_port).collect());
+        let sources = Filters::new((0..rules).map(by_source).collect());
+        for (name, filters) in [("by port", ports), ("by source", sources)] {
+            group.bench_function(BenchmarkId::new(name, rules), |b| {
+                b.iter(|| assert_eq!(filters.first(black_box(&packet)), None));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parsing, rewrite, schedule, maglev_table, lookup, prefix_set, filters);
 criterion_main!(benches);

@@ -80,12 +80,7 @@ pub fn snapshot(mode: Mode) -> Arc<Snapshot> {
             listen: vec![SocketAddr::new(VIP.into(), VIP_PORT)],
             mode,
             scheduler: SchedulerKind::Rr,
-            timeouts: Timeouts {
-                tcp_syn: 5_000,
-                tcp_established: 900_000,
-                tcp_fin: 10_000,
-                udp: 900_000,
-            },
+            timeouts: Timeouts { udp: 900_000, ..Timeouts::DEFAULT },
             servers: (0..addresses.len()).map(|i| ServerId(i as u16)).collect(),
             ..Default::default()
         }],
@@ -122,7 +117,15 @@ impl Rig {
     /// With room for so many sessions of each family.
     pub fn new(mode: Mode, sessions_v4: usize, sessions_v6: usize) -> Self {
         let snapshot = snapshot(mode);
-        let setup = Setup { worker: 0, sessions_v4, sessions_v6, seed: 7, advise: |_, _| {} };
+        let setup = Setup {
+            worker: 0,
+            sessions_v4,
+            sessions_v6,
+            seed: 7,
+            cookie_secret: 7,
+            all_counters: Arc::default(),
+            advise: |_, _| {},
+        };
         let mut pipeline = Pipeline::new(&setup, snapshot.clone(), Arc::new(WorkerCounters::new()));
         for gateway in [IpAddr::V4(GATEWAY), IpAddr::V6(GATEWAY_V6)] {
             pipeline.neighbor(PORT, gateway, Some(CLIENT_MAC));

@@ -53,12 +53,16 @@ pub enum Command {
         #[command(flatten)]
         filter: SessionFilter,
     },
+    /// Rules of egress SNAT, their mappings and their traffic.
+    Snat(Read),
     /// Ports and taps.
     Ports(Read),
     /// Workers and what became of their packets.
     Workers(Read),
     /// Next hops and their MAC addresses.
     Neighbors(Read),
+    /// Rules of the packet filter and what each has matched.
+    Filters(Read),
     /// Why packets were dropped.
     Drops {
         /// Where from and how.

@@ -66,9 +66,11 @@ pub fn dispatch(cli: Cli, hooks: &Hooks) -> Result<ExitCode> {
             let path = client::with_query("sessions", &parameters)?;
             show(&read, &path, render::sessions::text)?;
         }
+        Command::Snat(read) => show(&read, "snat", render::snat::text)?,
         Command::Ports(read) => show(&read, "ports", render::ports::text)?,
         Command::Workers(read) => show(&read, "workers", render::workers::text)?,
         Command::Neighbors(read) => show(&read, "neighbors", render::neighbors::text)?,
+        Command::Filters(read) => show(&read, "filters", render::filters::text)?,
         Command::Drops { read, all } => {
             show(&read, "drops", |drops| render::drops::text(drops, all))?;
         }

@@ -10,14 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::filter::MAX_FILTERS;
 use super::snapshot::PortId;
-use crate::session::ServerId;
+use super::snat::rules::MAX_SNATS;
+use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
 
 /// The most ports a node can have, exception taps included.
 pub const MAX_PORTS: usize = 32;
 /// The most real servers a node can have, over all services.
 pub const MAX_SERVERS: usize = 16_384;
+/// The most services a node can have: each has a server.
+pub const MAX_SERVICES: usize = MAX_SERVERS;
 
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
@@ -28,6 +32,11 @@ impl Cell {
     #[inline(always)]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+    /// Takes `n` from a gauge. Only the owner calls it.
+    #[inline(always)]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
     /// Sets a gauge. Only the owner calls it.
     #[inline(always)]
@@ -72,6 +81,47 @@ pub struct ServerCounters {
     pub reply_bytes: Cell,
 }
 
+/// One rule of egress SNAT, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct SnatCounters {
+    /// Gauge: IPv4 mappings.
+    pub mappings_v4: Cell,
+    /// Gauge: IPv6 mappings.
+    pub mappings_v6: Cell,
+    /// Packets from inside for which no port was free.
+    pub exhausted: Cell,
+    /// Packets from inside whose host has as many ports as it may.
+    pub limited: Cell,
+    /// Packets from outside that no mapping or filter lets in.
+    pub refused: Cell,
+}
+
+/// A rule of the packet filter, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct FilterCounters {
+    /// Packets it was the first to match.
+    pub packets: Cell,
+    /// Their bytes (frames).
+    pub bytes: Cell,
+}
+
+/// One service, as this worker saw it.
+#[derive(Debug, Default)]
+pub struct ServiceCounters {
+    /// SYNs that were answered with a cookie.
+    pub syn_cookies_sent: Cell,
+    /// ACKs that returned a cookie; each opened a session or was refused one.
+    pub syn_cookies_accepted: Cell,
+    /// ACKs without a session that returned no good cookie.
+    pub syn_cookies_rejected: Cell,
+    /// Sessions whose server has accepted, after Shunt's own handshake with the client.
+    pub syn_proxied: Cell,
+    /// Gauge: whether SYNs are answered with cookies, 0 or 1.
+    pub syn_proxy_on: Cell,
+    /// Gauge: its open sessions.
+    pub sessions: Cell,
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -87,7 +137,7 @@ pub struct WorkerCounters {
     pub punted: Cell,
     /// Packets that ended here on purpose: ARP, NDP and echo that was answered or learnt from.
     pub consumed: Cell,
-    /// Gauge: packets that wait for their next hop.
+    /// Gauge: packets that wait, for their next hop or for the first fragment of their packet.
     pub held: Cell,
     /// Packets made by Shunt and transmitted (answers, ICMP errors, probes); not in `tx`.
     pub originated: Cell,
@@ -105,8 +155,35 @@ pub struct WorkerCounters {
     pub busy_polls: Cell,
     /// Events to the management thread that found the queue full.
     pub events_lost: Cell,
+    /// TCP resets sent to the ends of sessions that ended; each is in `originated` too.
+    pub resets: Cell,
+    /// Sessions that were ended since their server was down or gone.
+    pub ended_with_server: Cell,
+    /// Gauge: TCP sessions whose handshake is not complete.
+    pub half_open: Cell,
+    /// Packets of sources that found no place in the table of source limits.
+    pub sources_untracked: Cell,
+    /// Copies of packets made for sensors; in `originated` when transmitted.
+    pub mirrored: Cell,
+    /// Copies that could not be made: no spare buffer, or too long for the sensor's port.
+    pub mirror_missed: Cell,
+    filters: Box<[FilterCounters]>,
+    /// Fragments forwarded; in `tx`.
+    pub fragments: Cell,
+    /// Fragments that came before the first of their packet and had to wait.
+    pub fragments_held: Cell,
+    /// Packets that went to the server without the TOA option for want of room.
+    pub toa_no_room: Cell,
+    /// ICMP errors passed on to the end they concern; in `tx`.
+    pub icmp_errors: Cell,
     ports: Box<[PortCounters]>,
     servers: Box<[ServerCounters]>,
+    snats: Box<[SnatCounters]>,
+    services: Box<[ServiceCounters]>,
+    /// Gauge: clients that services with persistence remember.
+    pub persistent_clients: Cell,
+    /// Connections of clients that could not be remembered, since the table was full.
+    pub persistence_full: Cell,
 }
 
 impl Default for WorkerCounters {
@@ -134,8 +211,23 @@ impl WorkerCounters {
             polls: Cell::default(),
             busy_polls: Cell::default(),
             events_lost: Cell::default(),
+            resets: Cell::default(),
+            ended_with_server: Cell::default(),
+            half_open: Cell::default(),
+            sources_untracked: Cell::default(),
+            mirrored: Cell::default(),
+            mirror_missed: Cell::default(),
+            filters: (0..MAX_FILTERS).map(|_| FilterCounters::default()).collect(),
+            fragments: Cell::default(),
+            fragments_held: Cell::default(),
+            toa_no_room: Cell::default(),
+            icmp_errors: Cell::default(),
             ports: (0..MAX_PORTS).map(|_| PortCounters::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerCounters::default()).collect(),
+            snats: (0..MAX_SNATS).map(|_| SnatCounters::default()).collect(),
+            services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
+            persistent_clients: Cell::default(),
+            persistence_full: Cell::default(),
         }
     }
 
@@ -149,6 +241,28 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn server(&self, server: ServerId) -> &ServerCounters {
         &self.servers[usize::from(server.0)]
+    }
+
+    /// The counters of a rule of egress SNAT.
+    pub fn snat(&self, rule: u16) -> &SnatCounters {
+        &self.snats[usize::from(rule)]
+    }
+
+    /// The counters of a rule of the packet filter.
+    pub fn filter(&self, rule: usize) -> &FilterCounters {
+        &self.filters[rule]
+    }
+
+    /// The counters of a service.
+    #[inline(always)]
+    pub fn service(&self, service: ServiceId) -> &ServiceCounters {
+        &self.services[usize::from(service.0)]
+    }
+
+    /// Gauge: the open sessions of a service.
+    #[inline(always)]
+    pub fn service_sessions(&self, service: ServiceId) -> &Cell {
+        &self.service(service).sessions
     }
 
     /// The counter of a drop reason.

@@ -1,5 +1,6 @@
 //! The established path: the packet of a known session, rewritten as the session says.
 
+use super::connection;
 use super::extras;
 use super::family::{self, Family};
 use super::frame::Frame;
@@ -8,17 +9,20 @@ use super::icmp;
 use super::new_flow;
 use super::pipeline::{Item, Lane, Notice, Shared};
 use super::snapshot::{PortId, Server, Snapshot};
+use super::syn_proxy;
+use super::tunnel;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
+use crate::session::connection::Outcome;
+use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::{Flow, Protocol, tcp_flags};
+use crate::wire::flow::{Flow, Protocol};
 
 /// Acts on a packet whose session is known.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn act<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
@@ -28,17 +32,47 @@ pub(super) fn act<A: Family, F: Frame>(
     direction: Direction,
     now: u32,
 ) -> Verdict {
+    match forward(shared, lane, frame, item, id, direction, now) {
+        Ok(port) => Verdict::Forward(port),
+        Err(verdict) => verdict,
+    }
+}
+
+/// The same for the hot path: the port the packet leaves by, or what else becomes of it.
+#[inline(always)]
+pub(super) fn forward<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    id: SessionId,
+    direction: Direction,
+    now: u32,
+) -> Result<PortId, Verdict> {
     let flow = &item.flow;
     let entry = lane.table.get_mut(id);
     // First of all: a packet that ends here moves nothing of its session.
     if entry.mode.translates() && flow.hop_limit <= 1 {
-        return icmp::time_exceeded(shared, frame, flow, now);
+        return Err(icmp::time_exceeded(shared, frame, flow, now));
     }
-    if entry.protocol == Protocol::Tcp
-        && !tcp_state::is_steady(entry.state, flow.tcp_flags)
-        && !follow_tcp(shared, lane, id, direction, flow.tcp_flags, now)
-    {
-        return new_flow::replace(shared, lane, frame, item, id, now);
+    if entry.protocol == Protocol::Tcp {
+        if tcp_state::is_steady(entry.state, flow.tcp_flags) {
+            if !entry.advance(direction, connection::end_of::<A>(frame.bytes(), flow)) {
+                connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+            }
+        } else {
+            if let Some(verdict) = syn_proxy::follow(shared, lane, frame, item, id, direction, now)
+            {
+                return Err(verdict);
+            }
+            match connection::follow(shared, &mut lane.table, id, direction, frame, flow, now) {
+                Outcome::Pass => {}
+                Outcome::Drop => return Err(Verdict::Drop(DropReason::TcpOutOfWindow)),
+                Outcome::Reopen => {
+                    return Err(new_flow::replace(shared, lane, frame, item, id, now));
+                }
+            }
+        }
     }
     let entry = lane.table.get_mut(id);
     entry.last_seen = now;
@@ -47,27 +81,26 @@ pub(super) fn act<A: Family, F: Frame>(
         Direction::Forward => entry.forward_hop,
         Direction::Reply => entry.reply_hop,
     };
-    // Copied, 16 bytes, so that it need not be looked up again for the Ethernet header.
-    let (hop_ref, hop) = match shared.hops.get(hop_ref) {
-        Some(hop) => (hop_ref, *hop),
+    let hop_ref = match shared.hops.get(hop_ref) {
+        Some(_) => hop_ref,
         None => match renew_hop(shared, entry, direction) {
-            Ok(renewed) => renewed,
-            Err(reason) => return Verdict::Drop(reason),
+            Ok((renewed, _)) => renewed,
+            Err(reason) => return Err(Verdict::Drop(reason)),
         },
     };
 
     if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop.port, flow)
+        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry.mode, flow)
     {
-        return icmp::packet_too_big(shared, frame, flow, mtu, now);
+        return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
     if !entry.extras.is_empty()
         && let Some(verdict) =
             extras::apply(shared, &mut lane.table, frame, item, id, direction, now)
     {
-        return verdict;
+        return Err(verdict);
     }
-    let entry = lane.table.get(id);
+    let entry = lane.table.get_mut(id);
     if entry.mode.translates() {
         let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
         match direction {
@@ -78,7 +111,23 @@ pub(super) fn act<A: Family, F: Frame>(
                 A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
             }
         }
+    } else {
+        if entry.protocol == Protocol::Tcp && !connection::acknowledge(entry, frame.bytes(), flow) {
+            connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+        }
+        let entry = lane.table.get(id);
+        if entry.mode.tunnels() {
+            if item.fill_checksum {
+                transport_checksum::fill::<A>(frame.bytes_mut(), flow);
+            }
+            let Some(hop) = shared.hops.get(hop_ref) else {
+                return Err(Verdict::Drop(DropReason::NoRoute));
+            };
+            let hop = (hop_ref, *hop);
+            return Err(tunnel::forward(shared, frame, flow, entry.server_id, hop, now));
+        }
     }
+    let entry = lane.table.get(id);
     if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), flow);
     }
@@ -95,34 +144,47 @@ pub(super) fn act<A: Family, F: Frame>(
             server.reply_bytes.add(bytes);
         }
     }
-    if !hop.ready {
-        return hold(shared, hop_ref, now);
+    match shared.hops.get(hop_ref) {
+        Some(hop) if hop.ready => {
+            ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
+            Ok(hop.port)
+        }
+        _ => Err(hold(shared, hop_ref, now)),
     }
-    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
-    Verdict::Forward(hop.port)
 }
 
 /// The MTU of the port if the packet is longer.
 #[cold]
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
-    port: PortId,
+    hop: HopRef,
+    mode: Mode,
     flow: &Flow<A>,
 ) -> Option<u16> {
+    // With its outer headers it is longer still: judged there.
+    if mode.tunnels() {
+        return None;
+    }
+    let port = shared.hops.get(hop)?.port;
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }
 
 /// Holds a packet until its next hop is known.
 #[cold]
-fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) -> Verdict {
+    ask(shared, hop_ref, now);
+    Verdict::Hold(hop_ref)
+}
+
+/// Asks the management thread for a next hop, unless it was asked just now.
+pub(super) fn ask<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) {
     // Asked is asked for a second: not while the question would be lost.
     if !shared.notices.is_full()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
     {
         shared.notify(Notice::Wanted(port, address));
     }
-    Verdict::Hold(hop_ref)
 }
 
 /// A packet whose session the tag comparison did not find at once: another session shares its tag,
@@ -142,41 +204,26 @@ pub(super) fn miss<A: Family, F: Frame>(
     }
 }
 
-/// Follows the TCP connection through a segment that may change its state. `false` when the segment
-/// is the SYN of a new connection that must not use the old session.
+/// The next hop of a session's packets in this direction.
 #[cold]
-fn follow_tcp<A: Family, F: Frame>(
-    shared: &Shared<F>,
-    lane: &mut Lane<A>,
-    id: SessionId,
+pub(super) fn next_hop<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &mut Entry<A>,
     direction: Direction,
-    flags: u8,
-    now: u32,
-) -> bool {
-    use crate::session::TcpState::{Closed, FinBoth, SynSent};
-    let entry = lane.table.get(id);
-    let opens = direction == Direction::Forward
-        && flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
-    let server = shared.snapshot.servers.get(usize::from(entry.server_id.0));
-    let server_up = server.is_some_and(|server| server.up);
-    if opens && (matches!(entry.state, FinBoth | Closed) || (entry.state == SynSent && !server_up))
-    {
-        return false;
+) -> Result<(HopRef, Hop), DropReason> {
+    let hop_ref = match direction {
+        Direction::Forward => entry.forward_hop,
+        Direction::Reply => entry.reply_hop,
+    };
+    match shared.hops.get(hop_ref) {
+        Some(hop) => Ok((hop_ref, *hop)),
+        None => renew_hop(shared, entry, direction),
     }
-    let state = tcp_state::next(entry.mode, entry.state, direction, flags);
-    if state != entry.state {
-        // A session may outlive its service in the configuration; it then keeps its timeout.
-        let service = shared.snapshot.services.get(usize::from(entry.service.0));
-        let timeout =
-            service.map_or(entry.timeout, |service| tcp_state::timeout(state, &service.timeouts));
-        lane.table.set_state(id, state, timeout, now);
-    }
-    true
 }
 
 /// Looks a session's next hop up again, since routes changed.
 #[cold]
-fn renew_hop<A: Family, F: Frame>(
+pub(super) fn renew_hop<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     entry: &mut Entry<A>,
     direction: Direction,
@@ -186,7 +233,9 @@ fn renew_hop<A: Family, F: Frame>(
         Direction::Forward => {
             let server = snapshot.servers.get(usize::from(entry.server_id.0));
             entry.forward_hop = match server {
-                Some(server) if server.address == entry.server.into() => {
+                Some(server)
+                    if A::from_ip(server.address).unwrap_or(A::UNSPECIFIED) == entry.server =>
+                {
                     hop_to_server(hops, snapshot, server)?
                 }
                 // The configuration does not have it any more.

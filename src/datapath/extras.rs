@@ -1,23 +1,68 @@
 //! What is done to the packets of some sessions beyond the rewrite ([`Extras`]): one call from the
 //! established path, before addresses and ports are rewritten.
 
+use super::crossed;
 use super::family::Family;
 use super::frame::Frame;
+use super::introduce;
+use super::mirror;
 use super::pipeline::{Item, Shared};
+use super::snat::hairpin;
+use super::syn_proxy;
 use super::verdict::Verdict;
-use crate::session::{Direction, Extras, SessionId, Table};
+use crate::rewrite::{dscp, sequence};
+use crate::session::{Direction, Entry, Extras, SessionId, Table};
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
 pub(super) fn apply<A: Family, F: Frame>(
-    _shared: &mut Shared<F>,
+    shared: &mut Shared<F>,
     table: &mut Table<A>,
-    _frame: &mut F,
-    _item: &Item<A>,
+    frame: &mut F,
+    item: &Item<A>,
     id: SessionId,
-    _direction: Direction,
-    _now: u32,
+    direction: Direction,
+    now: u32,
 ) -> Option<Verdict> {
-    debug_assert!(table.get(id).extras != Extras::NONE);
+    let entry = table.get(id);
+    let extras = entry.extras;
+    debug_assert!(extras != Extras::NONE);
+    // First, since the sensor gets what was received.
+    if extras.has(Extras::MIRRORED) {
+        mirror::of_service(shared, entry.service, frame);
+    }
+    if extras.has(Extras::POLICED)
+        && direction == Direction::Forward
+        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
+    {
+        return Some(Verdict::Drop(reason));
+    }
+    if extras.has(Extras::MARKED) {
+        mark(shared, table.get(id), frame);
+    }
+    if extras.has(Extras::INTRODUCED) {
+        introduce::apply(shared, table, frame, item, id, direction);
+    } else if extras.has(Extras::SHIFTED) {
+        sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
+    }
+    if extras.has(Extras::PROXIED) {
+        syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);
+    }
+    // The last of all, for it rewrites the packet.
+    if extras.has(Extras::HAIRPIN) {
+        return hairpin::apply(shared, table, frame, item, id, direction);
+    }
+    // The last: it is no packet of this family any more.
+    if extras.has(Extras::CROSSED) {
+        return Some(crossed::leave(shared, table, frame, item, id, direction, now));
+    }
     None
+}
+
+/// Gives the packet the DSCP of its service, in either direction.
+fn mark<A: Family, F: Frame>(shared: &Shared<F>, entry: &Entry<A>, frame: &mut F) {
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    if let Some(dscp) = service.and_then(|service| service.policy.dscp) {
+        dscp::set::<A>(frame.bytes_mut(), dscp);
+    }
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::snapshot::{LocalAddress, PortId, Route, RouteTarget, Snapshot};
+use super::snat::rules::Inside;
 use crate::rewrite::nat::Translate;
 use crate::session::ServiceId;
 use crate::wire::flow::FlowKey;
@@ -24,14 +25,33 @@ pub trait Family: Translate {
     /// Our address on a port.
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self>;
 
+    /// The address in this family; an IPv4 address is in IPv6 the mapped one, as sessions between
+    /// families have it.
+    fn adopt(address: IpAddr) -> Option<Self> {
+        Self::from_ip(address)
+    }
+    /// The FullNAT addresses of the other family on a port that sessions of this one may use.
+    fn adopted_lips(_snapshot: &Snapshot, _port: PortId) -> Vec<Self> {
+        Vec::new()
+    }
+    /// The steering bucket of an endpoint whose address may be adopted.
+    fn outer_bucket(toeplitz: &Toeplitz, address: Self, port: u16) -> usize {
+        Self::bucket(toeplitz, address, port)
+    }
+    /// The rules of egress SNAT, as they are looked up.
+    fn inside(snapshot: &Snapshot) -> &Inside<Self>;
+
     /// The way to `destination`: the port and the next hop's address. Longest prefix first.
     fn route(snapshot: &Snapshot, destination: Self) -> Option<(PortId, IpAddr)> {
-        let destination = destination.into();
-        Self::routes(snapshot)
-            .iter()
-            .find(|route| route.to.contains(&destination))
-            .map(|route| next_hop(route.target, destination))
+        longest_match(Self::routes(snapshot), destination.into())
     }
+}
+
+fn longest_match(routes: &[Route], destination: IpAddr) -> Option<(PortId, IpAddr)> {
+    routes
+        .iter()
+        .find(|route| route.to.contains(&destination))
+        .map(|route| next_hop(route.target, destination))
 }
 
 /// The port and next hop of a way out towards `destination`.
@@ -60,10 +80,16 @@ impl Family for Ipv4Addr {
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self> {
         snapshot.ports[usize::from(port.0)].ipv4
     }
+    fn inside(snapshot: &Snapshot) -> &Inside<Self> {
+        &snapshot.snat.v4
+    }
 }
 
 impl Family for Ipv6Addr {
     fn listener(snapshot: &Snapshot, key: &FlowKey<Self>) -> Option<ServiceId> {
+        if let Some(dst) = key.dst.to_ipv4_mapped() {
+            return snapshot.listeners_v4.get(&(dst, key.dport, key.protocol)).copied();
+        }
         snapshot.listeners_v6.get(&(key.dst, key.dport, key.protocol)).copied()
     }
     #[inline]
@@ -82,5 +108,32 @@ impl Family for Ipv6Addr {
     }
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self> {
         snapshot.ports[usize::from(port.0)].ipv6
+    }
+    fn adopt(address: IpAddr) -> Option<Self> {
+        Some(match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        })
+    }
+    fn adopted_lips(snapshot: &Snapshot, port: PortId) -> Vec<Self> {
+        match snapshot.crosses {
+            true => Ipv4Addr::lips(snapshot, port).iter().map(Ipv4Addr::to_ipv6_mapped).collect(),
+            false => Vec::new(),
+        }
+    }
+    fn outer_bucket(toeplitz: &Toeplitz, address: Self, port: u16) -> usize {
+        match address.to_ipv4_mapped() {
+            Some(address) => toeplitz.bucket_v4(address, port),
+            None => toeplitz.bucket_v6(address, port),
+        }
+    }
+    fn route(snapshot: &Snapshot, destination: Self) -> Option<(PortId, IpAddr)> {
+        match destination.to_ipv4_mapped() {
+            Some(destination) => Ipv4Addr::route(snapshot, destination),
+            None => longest_match(&snapshot.routes_v6, destination.into()),
+        }
+    }
+    fn inside(snapshot: &Snapshot) -> &Inside<Self> {
+        &snapshot.snat.v6
     }
 }

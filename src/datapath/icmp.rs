@@ -6,11 +6,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::crossed;
 use super::family::Family;
 use super::frame::Frame;
 use super::pipeline::Shared;
 use super::segment::HOP_LIMIT;
 use super::verdict::Verdict;
+use crate::rewrite::crossing::DIFFERENCE;
 use crate::rewrite::ethernet::turn_round;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Address, Flow};
@@ -74,6 +76,13 @@ fn refuse<A: Family, F: Frame>(
     error: Error,
     now: u32,
 ) -> Verdict {
+    if let Some(flow) = crossed::back(frame, flow) {
+        let error = match error {
+            Error::PacketTooBig { mtu } => Error::PacketTooBig { mtu: mtu - DIFFERENCE as u16 },
+            other => other,
+        };
+        return refuse(shared, frame, &flow, reason, error, now);
+    }
     let port = frame.rx_port();
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
     let own = match error {
@@ -83,7 +92,7 @@ fn refuse<A: Family, F: Frame>(
             None => return Verdict::Drop(reason),
         },
     };
-    if !shared.icmp_errors.take(now) {
+    if !may_report::<A>(&frame.bytes()[ETHERNET..]) || !shared.icmp_errors.take(now) {
         return Verdict::Drop(reason);
     }
     let made = match (own.into(), flow.key.src.into()) {
@@ -96,6 +105,15 @@ fn refuse<A: Family, F: Frame>(
     }
     turn_round(frame.bytes_mut(), &own_mac);
     Verdict::Refuse(reason, port)
+}
+
+/// Whether there may be an error about this packet.
+fn may_report<A: Family>(packet: &[u8]) -> bool {
+    if A::V6 {
+        icmpv6::may_report(&ipv6::Packet::new_unchecked(packet))
+    } else {
+        icmpv4::may_report(&ipv4::Packet::new_unchecked(packet))
+    }
 }
 
 /// Makes of the frame the error about itself. The Ethernet header stays as it came.

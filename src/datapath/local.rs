@@ -12,17 +12,18 @@ use super::frame::Frame;
 use super::icmp;
 use super::pipeline::{Notice, Shared};
 use super::snapshot::{LocalAddress, PortId, PortRole};
+use super::tunnel_path::learn_path_mtu;
 use super::verdict::Verdict;
 use crate::wire::ethernet::{self, HEADER_LEN as ETHERNET};
 use crate::wire::flow::{Address, Parsed};
-use crate::wire::{DropReason, arp, icmpv6, ipv6, ndp};
+use crate::wire::{DropReason, arp, icmpv4, icmpv6, ipv6, ndp};
 
 /// Decides on a packet that is not a flow.
 #[cold]
 pub(super) fn handle<F: Frame>(
     shared: &mut Shared<F>,
     frame: &mut F,
-    parsed: Parsed,
+    parsed: Parsed<(), ()>,
     now: u32,
 ) -> Verdict {
     match parsed {
@@ -83,6 +84,9 @@ fn icmpv4<F: Frame>(
     if Ipv4Addr::local(&shared.snapshot, src).is_some() {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
+    if matches!(local, LocalAddress::Port(_)) {
+        too_long_v4(shared, frame, frame_len, now);
+    }
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
     let replied = icmp::echo_reply_v4(frame.bytes_mut(), frame_len, &own_mac);
     after_echo(shared, port, local, replied, now)
@@ -120,9 +124,42 @@ fn icmpv6<F: Frame>(
     if src.is_unspecified() {
         return Verdict::Drop(DropReason::Martian);
     }
+    if matches!(local, LocalAddress::Port(_)) {
+        too_long_v6(shared, frame, (src, dst), frame_len, now);
+    }
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
     let replied = icmp::echo_reply_v6(frame.bytes_mut(), frame_len, &own_mac);
     after_echo(shared, port, local, replied, now)
+}
+
+/// Takes Fragmentation Needed in, in case it is about an outer packet of a tunnel (RFC 1191 4). The
+/// kernel gets it as well.
+fn too_long_v4<F: Frame>(shared: &mut Shared<F>, frame: &F, frame_len: u16, now: u32) {
+    const FRAGMENTATION_NEEDED: u8 = 4;
+    let bytes = &frame.bytes()[Ipv4Addr::TRANSPORT..usize::from(frame_len)];
+    let Ok(message) = icmpv4::Packet::new_checked(bytes) else { return };
+    if (message.kind(), message.code()) == (icmpv4::UNREACHABLE, FRAGMENTATION_NEEDED)
+        && message.verify_checksum()
+    {
+        let mtu = u16::from_be_bytes([bytes[6], bytes[7]]);
+        learn_path_mtu(shared, message.payload(), u32::from(mtu), now);
+    }
+}
+
+/// The same with Packet Too Big (RFC 4443 3.2).
+fn too_long_v6<F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &F,
+    (src, dst): (Ipv6Addr, Ipv6Addr),
+    frame_len: u16,
+    now: u32,
+) {
+    let bytes = &frame.bytes()[Ipv6Addr::TRANSPORT..usize::from(frame_len)];
+    let Ok(message) = icmpv6::Packet::new_checked(bytes) else { return };
+    if message.kind() == icmpv6::PACKET_TOO_BIG && message.verify_checksum(src, dst) {
+        let mtu = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        learn_path_mtu(shared, message.payload(), mtu, now);
+    }
 }
 
 /// What becomes of an ICMP message for an address of ours once it was tried as an echo request.
@@ -137,7 +174,9 @@ fn after_echo<F: Frame>(
         Ok(true) => Verdict::Answer(port),
         Ok(false) => match local {
             LocalAddress::Port(_) => shared.punt(port, now),
-            LocalAddress::Vip | LocalAddress::Lip(_) => Verdict::Drop(DropReason::IcmpNotHandled),
+            LocalAddress::Vip | LocalAddress::Lip(_) | LocalAddress::Pool(_) => {
+                Verdict::Drop(DropReason::IcmpNotHandled)
+            }
         },
         Err(reason) => Verdict::Drop(reason),
     }
@@ -204,7 +243,9 @@ fn other_ip<F: Frame>(shared: &mut Shared<F>, port: PortId, dst: IpAddr, now: u3
         IpAddr::V6(dst) => Ipv6Addr::local(&shared.snapshot, dst),
     };
     match local {
-        Some(LocalAddress::Vip | LocalAddress::Lip(_)) => Verdict::Drop(DropReason::NoService),
+        Some(LocalAddress::Vip | LocalAddress::Lip(_) | LocalAddress::Pool(_)) => {
+            Verdict::Drop(DropReason::NoService)
+        }
         Some(LocalAddress::Port(_)) => shared.punt(port, now),
         None if is_group_or_link_local(dst) => match shared.punt(port, now) {
             Verdict::Drop(DropReason::NoException) => Verdict::Drop(DropReason::NotLocal),
@@ -212,6 +253,15 @@ fn other_ip<F: Frame>(shared: &mut Shared<F>, port: PortId, dst: IpAddr, now: u3
         },
         None => Verdict::Drop(DropReason::NotLocal),
     }
+}
+
+/// Whether a packet to this address is the kernel's, whatever it says.
+pub(super) fn is_for_kernel<F>(shared: &Shared<F>, dst: IpAddr) -> bool {
+    let local = match dst {
+        IpAddr::V4(dst) => Ipv4Addr::local(&shared.snapshot, dst),
+        IpAddr::V6(dst) => Ipv6Addr::local(&shared.snapshot, dst),
+    };
+    matches!(local, Some(LocalAddress::Port(_))) || is_group_or_link_local(dst)
 }
 
 fn is_group_or_link_local(address: IpAddr) -> bool {
@@ -226,7 +276,7 @@ fn is_group_or_link_local(address: IpAddr) -> bool {
 fn answers_for<A: Family, F>(shared: &Shared<F>, port: PortId, address: A) -> bool {
     match A::local(&shared.snapshot, address) {
         Some(LocalAddress::Vip) => true,
-        Some(LocalAddress::Port(of) | LocalAddress::Lip(of)) => of == port,
+        Some(LocalAddress::Port(of) | LocalAddress::Lip(of) | LocalAddress::Pool(of)) => of == port,
         None => false,
     }
 }

@@ -1,13 +1,15 @@
 //! The local endpoints of FullNAT on one worker: which LIPs lead to which real server, and a free
 //! port on one of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::family::Family;
-use super::snapshot::{BUCKETS, Snapshot};
-use crate::session::ports::{Backend, LipPorts, Pools};
+use super::snapshot::{BUCKETS, PortId, Snapshot};
+use super::snat::state::SnatState;
+use crate::session::ports::{Backend, LipPorts, Pools, Share};
 use crate::session::{Entry, Mode, ServerId};
 use crate::wire::toeplitz::Toeplitz;
 
@@ -40,11 +42,18 @@ pub struct LocalPorts<A> {
     pools: Pools<A>,
     /// By server; `None` for those that are not FullNAT of this family.
     sources: Vec<Option<Source>>,
+    /// The endpoints of egress SNAT.
+    pub snat: SnatState<A>,
 }
 
 impl<A: Family> Default for LocalPorts<A> {
     fn default() -> Self {
-        LocalPorts { basis: None, pools: Pools::new(Vec::new(), &[]), sources: Vec::new() }
+        LocalPorts {
+            basis: None,
+            pools: Pools::new(Vec::new(), &[]),
+            sources: Vec::new(),
+            snat: SnatState::default(),
+        }
     }
 }
 
@@ -54,11 +63,14 @@ impl<A: Family> LocalPorts<A> {
         // The LIPs of a port stand together, so that a server's are a range.
         let mut addresses = Vec::new();
         let mut ranges = Vec::new();
-        for port in 0..snapshot.ports.len() {
-            let lips = A::lips(snapshot, super::snapshot::PortId(port as u8));
-            ranges.push(addresses.len()..addresses.len() + lips.len());
-            addresses.extend_from_slice(lips);
+        for port in (0..snapshot.ports.len()).map(|port| PortId(port as u8)) {
+            let own = addresses.len();
+            addresses.extend_from_slice(A::lips(snapshot, port));
+            let adopted = addresses.len();
+            addresses.extend(A::adopted_lips(snapshot, port));
+            ranges.push([own..adopted, adopted..addresses.len()]);
         }
+        let shared = between_families(snapshot);
         let mut backends: Vec<Backend<A>> = Vec::new();
         let mut positions = HashMap::new();
         let sources = snapshot
@@ -66,16 +78,24 @@ impl<A: Family> LocalPorts<A> {
             .iter()
             .map(|server| {
                 let service = &snapshot.services[usize::from(server.service.0)];
-                let address = A::from_ip(server.address)?;
+                let own = A::from_ip(server.address);
+                let address = own.or(A::adopt(server.address).filter(|_| service.crossed))?;
                 if service.mode != Mode::FullNat {
                     return None;
                 }
-                let backend = Backend { address, port: server.port, protocol: service.protocol };
+                let share = match shared.contains(&(server.address, server.port)) {
+                    true if own.is_none() => Share::Second,
+                    true if !A::V6 => Share::First,
+                    _ => Share::All,
+                };
+                let backend =
+                    Backend { address, port: server.port, protocol: service.protocol, share };
                 let position = *positions.entry(backend).or_insert_with(|| {
                     backends.push(backend);
                     backends.len() - 1
                 });
-                let lips = ranges[usize::from(server.route.port.0)].clone();
+                let [own_lips, adopted_lips] = &ranges[usize::from(server.route.port.0)];
+                let lips = if own.is_some() { own_lips.clone() } else { adopted_lips.clone() };
                 Some(Source { backend: position, lips, turn: 0 })
             })
             .collect();
@@ -87,7 +107,7 @@ impl<A: Family> LocalPorts<A> {
         }
         let owns = |bucket: usize| bucket < BUCKETS && snapshot.worker_of[bucket] == worker;
         let list = |&lip| {
-            let bucket_of = |address, port| A::bucket(toeplitz, address, port);
+            let bucket_of = |address, port| A::outer_bucket(toeplitz, address, port);
             Arc::new(LipPorts::new(lip, snapshot.node_id, owns, bucket_of))
         };
         let mut pools = Pools::new(basis.addresses.iter().map(list).collect(), &basis.backends);
@@ -114,8 +134,10 @@ impl<A: Family> LocalPorts<A> {
 
     /// Gives back the endpoint of a session that has ended; nothing to do in other modes.
     pub fn release(&mut self, entry: &Entry<A>) {
-        if entry.mode == Mode::FullNat {
-            self.give_back(entry.server_id, entry.local, entry.local_port);
+        match entry.mode {
+            Mode::FullNat => self.give_back(entry.server_id, entry.local, entry.local_port),
+            Mode::Snat => self.snat.release(entry),
+            _ => {}
         }
     }
 
@@ -138,4 +160,17 @@ impl<A: Family> LocalPorts<A> {
             )
         })
     }
+}
+
+/// The servers that sessions of both tables may lead to: each table then has its share of the ports
+/// towards them, since neither sees what the other uses.
+fn between_families(snapshot: &Snapshot) -> HashSet<(IpAddr, u16)> {
+    snapshot
+        .services
+        .iter()
+        .filter(|service| service.crossed)
+        .flat_map(|service| &service.servers)
+        .map(|id| &snapshot.servers[usize::from(id.0)])
+        .map(|server| (server.address, server.port))
+        .collect()
 }

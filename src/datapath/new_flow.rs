@@ -1,20 +1,32 @@
 //! The slow path: a packet without a session. It opens one, or it is for ourselves, or it is
 //! dropped and the reason says why.
 
+use hashbrown::HashSet;
+
+use super::choose;
+use super::connection;
+use super::crossed;
 use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
-use super::icmp;
+use super::introduce;
+use super::one_packet;
+use super::persist;
 use super::pipeline::{Item, Lane, Shared};
-use super::snapshot::{LocalAddress, Snapshot};
+use super::policy::MidStream;
+use super::refuse;
+use super::snapshot::{LocalAddress, Server, Snapshot};
+use super::snat;
+use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
+    Direction, Extras, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState,
+    tcp_state,
 };
 use crate::wire::DropReason;
-use crate::wire::flow::{FlowKey, Protocol, tcp_flags};
+use crate::wire::flow::{Flow, FlowKey, Protocol, tcp_flags};
 
 /// Opens a session for the packet if a service listens for it.
 pub(super) fn open<A: Family, F: Frame>(
@@ -24,20 +36,49 @@ pub(super) fn open<A: Family, F: Frame>(
     item: &Item<A>,
     now: u32,
 ) -> Verdict {
+    if let Some(told) = persist::tell(shared, lane, frame, &item.flow, now) {
+        return told;
+    }
     let key = &item.flow.key;
-    if A::local(&shared.snapshot, key.src).is_some() {
+    if A::local(&shared.snapshot, key.src).is_some() && !snat::hairpin::is_on_its_way(shared, frame)
+    {
         return Verdict::Drop(DropReason::SpoofedLocal);
     }
-    let Some(service) = A::listener(&shared.snapshot, key) else {
-        return without_service(shared, lane, frame, item, now);
-    };
-    if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
-        return Verdict::Drop(DropReason::NoSession);
+    if key.sport == 0 || key.dport == 0 {
+        return Verdict::Drop(DropReason::PortZero);
     }
-    match create(shared, lane, item, service, now) {
+    if crossed::takes(shared, key) {
+        return crossed::enter(shared, frame, item, now);
+    }
+    if crossed::is_forged(shared, frame, item) {
+        return Verdict::Drop(DropReason::Martian);
+    }
+    let Some(service) = A::listener(&shared.snapshot, key) else {
+        if let Some(verdict) = one_packet::reply(shared, lane, frame, item, now) {
+            return verdict;
+        }
+        return match snat::open::session(shared, lane, frame, item, true, now) {
+            Some(Ok(id)) => {
+                established::act(shared, lane, frame, item, id, Direction::Forward, now)
+            }
+            Some(Err(verdict)) => verdict,
+            None => without_service(shared, lane, frame, item, now),
+        };
+    };
+    if key.protocol == Protocol::Tcp
+        && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
+    {
+        return verdict;
+    }
+    if shared.snapshot.services[usize::from(service.0)].selection.one_packet {
+        return one_packet::forward(shared, lane, frame, item, service, now);
+    }
+    if key.protocol == Protocol::Tcp && !opens_connection(item.flow.tcp_flags) {
+        return mid_stream(shared, lane, frame, item, service, now);
+    }
+    match choose::session(shared, lane, frame, item, service, now) {
         Ok(id) => established::act(shared, lane, frame, item, id, Direction::Forward, now),
-        Err(DropReason::HopLimitExceeded) => icmp::time_exceeded(shared, frame, &item.flow, now),
-        Err(reason) => Verdict::Drop(reason),
+        Err(verdict) => verdict,
     }
 }
 
@@ -52,18 +93,77 @@ pub(super) fn replace<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     let entry = lane.table.remove(old);
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, &shared.counters);
+    let Shared { counters, limits, .. } = &mut *shared;
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
     open(shared, lane, frame, item, now)
 }
 
-/// Only a SYN opens a connection.
-fn opens_connection(flags: u8) -> bool {
-    use tcp_flags::{ACK, FIN, RST, SYN};
-    flags & (SYN | ACK | RST | FIN) == SYN
+/// Only a plain SYN opens a connection; that data comes with it does not matter, nor do the bits of
+/// ECN, which parsing leaves out.
+pub(super) fn opens_connection(flags: u8) -> bool {
+    flags & !tcp_flags::PSH == tcp_flags::SYN
+}
+
+/// A segment of a connection that no session is known for.
+#[cold]
+#[inline(never)]
+fn mid_stream<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    service: ServiceId,
+    now: u32,
+) -> Verdict {
+    use tcp_flags::{ACK, RST, SYN};
+    let flow = &item.flow;
+    match shared.snapshot.services[usize::from(service.0)].policy.mid_stream {
+        MidStream::Reset => refuse::refuse(shared, frame, flow, DropReason::NoSession, now),
+        MidStream::Adopt if flow.tcp_flags & (SYN | RST | ACK) == ACK => {
+            match choose::session(shared, lane, frame, item, service, now) {
+                Ok(id) => {
+                    // Read before it is rewritten; taken up after, so that it does not confirm itself.
+                    let segment = connection::first(frame.bytes(), flow);
+                    let verdict =
+                        established::act(shared, lane, frame, item, id, Direction::Forward, now);
+                    connection::adopt(shared, &mut lane.table, id, &segment, now);
+                    verdict
+                }
+                Err(verdict) => verdict,
+            }
+        }
+        MidStream::Drop | MidStream::Adopt => Verdict::Drop(DropReason::NoSession),
+    }
+}
+
+/// A segment of a real server that no session is known for.
+fn stray<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &Lane<A>,
+    frame: &mut F,
+    flow: &Flow<A>,
+    now: u32,
+) -> Verdict {
+    let FlowKey { src, sport, protocol, .. } = flow.key;
+    if protocol == Protocol::Tcp && lane.resets_strays.contains(&(src, sport)) {
+        return refuse::refuse(shared, frame, flow, DropReason::NoSession, now);
+    }
+    Verdict::Drop(DropReason::NoSession)
+}
+
+/// The servers whose stray segments are answered with a reset.
+pub(super) fn resets_strays<A: Family>(snapshot: &Snapshot) -> HashSet<(A, u16)> {
+    let of = |server: &Server| {
+        let service = snapshot.services.get(usize::from(server.service.0))?;
+        let resets =
+            service.protocol == Protocol::Tcp && service.policy.mid_stream == MidStream::Reset;
+        Some((A::from_ip(server.address).filter(|_| resets)?, server.port))
+    };
+    snapshot.servers.iter().filter_map(of).collect()
 }
 
 /// A packet that is for no service: perhaps for an address of ours.
-fn without_service<A: Family, F: Frame>(
+pub(super) fn without_service<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &Lane<A>,
     frame: &mut F,
@@ -73,7 +173,9 @@ fn without_service<A: Family, F: Frame>(
     let key = &item.flow.key;
     match A::local(&shared.snapshot, key.dst) {
         Some(LocalAddress::Vip) => Verdict::Drop(DropReason::NoService),
-        Some(LocalAddress::Lip(_)) => Verdict::Drop(DropReason::NoSession),
+        Some(LocalAddress::Lip(_) | LocalAddress::Pool(_)) => {
+            stray(shared, lane, frame, &item.flow, now)
+        }
         Some(LocalAddress::Port(_)) => {
             // The kernel drops what is not finished: the answers to health checks, for instance.
             if item.fill_checksum {
@@ -81,30 +183,13 @@ fn without_service<A: Family, F: Frame>(
             }
             shared.punt(frame.rx_port(), now)
         }
+        // It came back to a local address.
+        None if item.crossed => Verdict::Drop(DropReason::NoSession),
         None if lane.servers.contains(&(key.src, key.sport)) => {
-            Verdict::Drop(DropReason::NoSession)
+            stray(shared, lane, frame, &item.flow, now)
         }
         None => Verdict::Drop(DropReason::NotLocal),
     }
-}
-
-/// Chooses a real server and makes the session.
-fn create<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    item: &Item<A>,
-    service_id: ServiceId,
-    now: u32,
-) -> Result<SessionId, DropReason> {
-    let service = &shared.snapshot.services[usize::from(service_id.0)];
-    if service.mode.translates() && item.flow.hop_limit <= 1 {
-        return Err(DropReason::HopLimitExceeded);
-    }
-    if lane.table.len() == lane.table.capacity() {
-        return Err(DropReason::SessionTableFull);
-    }
-    let server_id = lane.balancer.pick(service_id).ok_or(DropReason::NoServer)?;
-    create_with(shared, lane, &item.flow.key, service_id, server_id, now)
 }
 
 /// Makes the session of the client's packet with this key, towards that server.
@@ -116,23 +201,67 @@ pub(super) fn create_with<A: Family, F: Frame>(
     server_id: ServerId,
     now: u32,
 ) -> Result<SessionId, DropReason> {
-    let Shared { snapshot, hops, toeplitz, counters, .. } = shared;
+    let session = new_session(shared, lane, key, service_id, server_id)?;
+    match lane.table.insert(session, now) {
+        Ok(id) => {
+            lane.balancer.opened(server_id);
+            shared.counters.server(server_id).created.add(1);
+            shared.counters.service_sessions(service_id).add(1);
+            let service = &shared.snapshot.services[usize::from(service_id.0)];
+            introduce::begin(service, &mut lane.table, id);
+            crossed::begin(&mut lane.table, id);
+            let entry = lane.table.get_mut(id);
+            if service.policy.dscp.is_some() {
+                entry.extras = entry.extras.with(Extras::MARKED);
+            }
+            entry.extras = entry.extras.with(shared.limits.opened(entry, &shared.counters));
+            Ok(id)
+        }
+        Err(error) => {
+            if session.mode == Mode::FullNat {
+                lane.local_ports.give_back(server_id, session.local, session.local_port);
+            }
+            Err(match error {
+                InsertError::Full | InsertError::IndexFull => DropReason::SessionTableFull,
+                InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
+            })
+        }
+    }
+}
+
+/// That session, which is in no table yet; in FullNAT it has its local port.
+pub(super) fn new_session<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    key: &FlowKey<A>,
+    service_id: ServiceId,
+    server_id: ServerId,
+) -> Result<NewSession<A>, DropReason> {
+    let Shared { snapshot, hops, toeplitz, .. } = shared;
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];
     let server = &snapshot.servers[usize::from(server_id.0)];
-    let server_address = A::from_ip(server.address).ok_or(DropReason::NoServer)?;
+    let server_address = match A::from_ip(server.address) {
+        Some(address) => address,
+        // Looked up by its id.
+        None if service.mode.tunnels() => A::UNSPECIFIED,
+        None => match A::adopt(server.address) {
+            Some(address) if service.crossed => address,
+            _ => return Err(DropReason::NoServer),
+        },
+    };
     let forward_hop = hop_to_server(hops, snapshot, server)?;
     let reply_hop = match service.mode {
         // The reply does not come this way.
-        Mode::Dr => forward_hop,
-        Mode::Nat | Mode::FullNat => hop_to(hops, snapshot, key.src)?,
+        mode if mode.one_way() => forward_hop,
+        _ => hop_to(hops, snapshot, key.src)?,
     };
     let (local, local_port) = match service.mode {
         Mode::FullNat => {
-            let bucket = A::bucket(toeplitz, key.src, key.sport);
+            let bucket = A::outer_bucket(toeplitz, key.src, key.sport);
             lane.local_ports.allocate(server_id, bucket).ok_or(DropReason::LocalPortsExhausted)?
         }
-        Mode::Nat | Mode::Dr => (key.src, key.sport),
+        _ => (key.src, key.sport),
     };
     let towards_server = FlowKey {
         src: local,
@@ -144,9 +273,9 @@ pub(super) fn create_with<A: Family, F: Frame>(
     let deltas = Deltas::between(key, &towards_server);
     let state = match key.protocol {
         Protocol::Tcp => TcpState::SynSent,
-        Protocol::Udp => TcpState::Udp,
+        Protocol::Udp | Protocol::Icmp => TcpState::Udp,
     };
-    let session = NewSession {
+    Ok(NewSession {
         client: key.src,
         vip: key.dst,
         local,
@@ -165,21 +294,5 @@ pub(super) fn create_with<A: Family, F: Frame>(
         reply_hop,
         delta_ip: deltas.ip,
         delta_transport: deltas.transport,
-    };
-    match lane.table.insert(session, now) {
-        Ok(id) => {
-            lane.balancer.opened(server_id);
-            counters.server(server_id).created.add(1);
-            Ok(id)
-        }
-        Err(error) => {
-            if service.mode == Mode::FullNat {
-                lane.local_ports.give_back(server_id, local, local_port);
-            }
-            Err(match error {
-                InsertError::Full | InsertError::IndexFull => DropReason::SessionTableFull,
-                InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
-            })
-        }
-    }
+    })
 }

@@ -1,7 +1,7 @@
 //! Where a burst goes: one queue for each port and each worker, emptied after every burst.
 
 use super::frame::Frame;
-use super::snapshot::PortId;
+use super::snapshot::{PortId, Snapshot};
 use crate::io::Queue;
 
 /// Frames on their way to one port.
@@ -13,6 +13,8 @@ pub struct PortQueue<F> {
     pub originated: u64,
     /// Bytes of all frames.
     pub bytes: usize,
+    /// The VLAN whose tag the frames get on their way out; 0 for none.
+    pub vlan: u16,
 }
 
 /// The queues.
@@ -29,9 +31,16 @@ impl<F: Frame> Outbox<F> {
     pub fn new(ports: usize, workers: usize) -> Self {
         Outbox {
             ports: (0..ports)
-                .map(|_| PortQueue { frames: Queue::new(), originated: 0, bytes: 0 })
+                .map(|_| PortQueue { frames: Queue::new(), originated: 0, bytes: 0, vlan: 0 })
                 .collect(),
             workers: (0..workers).map(|_| Queue::new()).collect(),
+        }
+    }
+
+    /// Takes the ports' VLANs from a new configuration.
+    pub fn configure(&mut self, snapshot: &Snapshot) {
+        for (queue, port) in self.ports.iter_mut().zip(&snapshot.ports) {
+            queue.vlan = port.vlan;
         }
     }
 

@@ -296,9 +296,10 @@ mod tests {
     fn a_million_prefixes_take_so_much_memory() {
         const MILLION: u32 = 1_000_000;
         let scattered = |i: u32| i.wrapping_mul(0x9e37_79b1);
-        let v4 = PrefixSet::new((0..MILLION).map(|i| {
-            IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(scattered(i)), 32).unwrap())
-        }));
+        let v4 = PrefixSet::new(
+            (0..MILLION)
+                .map(|i| IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(scattered(i)), 32).unwrap())),
+        );
         assert_eq!(v4.len(), MILLION as usize);
         let bytes = v4.memory_bytes();
         assert!((10_000_000..20_000_000).contains(&bytes), "{bytes}");

@@ -28,6 +28,8 @@ pub(super) fn refuse<A: Family, F: Frame>(
     match flow.key.protocol {
         Protocol::Udp => icmp::port_unreachable(shared, frame, flow, reason, now),
         Protocol::Tcp => reset(shared, frame, flow, reason, now),
+        // No service has it.
+        Protocol::Icmp => Verdict::Drop(reason),
     }
 }
 

@@ -5,10 +5,18 @@
 //! session may keep them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use super::guard::Guard;
+use super::limits::Limits;
+use super::mirror::MirrorId;
+use super::policy::Policy;
+use super::selection::Selection;
+pub use super::snat::rules::{Forward, Snat, SnatRules};
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 pub use crate::session::Timeouts;
 use crate::session::{Mode, ServerId, ServiceId};
@@ -71,6 +79,11 @@ pub struct Port {
     /// Recompute TCP/UDP checksums in full instead of updating them, since senders on this port
     /// leave them unfinished.
     pub full_checksums: bool,
+    /// The VLAN whose tag its frames carry on the wire; 0 for none.
+    pub vlan: u16,
+    /// When VLANs share its device: the port with whose id frames of the device come in, which is
+    /// the untagged one or else the first. `None` for a port with a device of its own and no VLAN.
+    pub trunk: Option<PortId>,
 }
 
 /// An address of ours.
@@ -82,6 +95,8 @@ pub enum LocalAddress {
     Port(PortId),
     /// A FullNAT source address on that port.
     Lip(PortId),
+    /// An address of a pool of SNAT. Answered for on that port.
+    Pool(PortId),
 }
 
 /// A way out: the port and the next hop's address.
@@ -102,6 +117,21 @@ pub struct Route {
     pub target: RouteTarget,
 }
 
+/// Whether Shunt completes handshakes with clients before it asks a server (SYN proxy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynProxy {
+    /// Never.
+    #[default]
+    Off,
+    /// Always.
+    On,
+    /// While there are many SYNs.
+    Auto {
+        /// SYNs per second from which it is on; each worker has its share.
+        above: u32,
+    },
+}
+
 /// A virtual server.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -119,6 +149,49 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Its servers of both families, in the order of the configuration.
     pub servers: Vec<ServerId>,
+    /// What it does with its sessions beyond forwarding them.
+    pub policy: Policy,
+    /// What it and its sources may do at most.
+    pub limits: Limits,
+    /// Where its packets are copied to.
+    pub mirror: Option<MirrorId>,
+    /// How servers are told the client's address.
+    pub introduction: Introduction,
+    /// FullNAT: all servers are of one family, and serve clients of the other too.
+    pub crossed: bool,
+    /// UDP destination port of a tunnel (`gue`, `vxlan`).
+    pub tunnel_port: u16,
+    /// VXLAN network identifier, 24 bits (`vxlan`).
+    pub vni: u32,
+    /// How it selects among them beyond the scheduler.
+    pub selection: Selection,
+    /// Whether handshakes with clients are Shunt's; only of services that are TCP and translate.
+    pub syn_proxy: SynProxy,
+}
+
+/// How the servers of a FullNAT service are told the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Introduction {
+    /// They are not, or see it anyway.
+    #[default]
+    None,
+    /// By a header of the PROXY protocol, version 1, at the beginning of the stream.
+    ProxyV1,
+    /// The same, version 2.
+    ProxyV2,
+    /// By the TOA option of TCP.
+    Toa,
+}
+
+impl Introduction {
+    /// The version of the PROXY protocol header, if there is one.
+    pub const fn proxy_protocol(self) -> Option<Version> {
+        match self {
+            Introduction::ProxyV1 => Some(Version::V1),
+            Introduction::ProxyV2 => Some(Version::V2),
+            Introduction::None | Introduction::Toa => None,
+        }
+    }
 }
 
 /// A real server of one service.
@@ -136,6 +209,12 @@ pub struct Server {
     pub up: bool,
     /// The way to it.
     pub route: RouteTarget,
+    /// MAC address of its tunnel device (`vxlan`).
+    pub inner_mac: Mac,
+    /// Takes new sessions only when no other server of the service is up with weight.
+    pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
 }
 
 /// The local addresses (LIPs) of FullNAT on a port, one family after the other.
@@ -176,6 +255,19 @@ pub struct Snapshot {
     pub local_v6: HashMap<Ipv6Addr, LocalAddress>,
     /// The worker that owns each steering bucket.
     pub worker_of: [u8; BUCKETS],
+    /// Egress SNAT; see [`Snapshot::set_snats`].
+    pub snat: SnatRules,
+    /// The packet filter and what else is looked at before any session.
+    pub guard: Arc<Guard>,
+    /// Whether a service is [crossed](Service::crossed).
+    pub crosses: bool,
+}
+
+impl Snapshot {
+    /// How many workers there are.
+    pub fn workers(&self) -> u32 {
+        self.worker_of.iter().max().map_or(1, |last| u32::from(*last) + 1)
+    }
 }
 
 /// A plain service without a name: what a test, or a key the file leaves out, does not say.
@@ -189,6 +281,15 @@ impl Default for Service {
             scheduler: SchedulerKind::Wrr,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            policy: Policy::default(),
+            limits: Limits::default(),
+            mirror: None,
+            introduction: Introduction::None,
+            crossed: false,
+            tunnel_port: 0,
+            vni: 0,
+            selection: Selection::default(),
+            syn_proxy: SynProxy::Off,
         }
     }
 }
@@ -202,6 +303,9 @@ impl Default for Server {
             weight: 1,
             up: true,
             route: RouteTarget { port: PortId(0), via: None },
+            inner_mac: [0; 6],
+            backup: false,
+            max_connections: 0,
         }
     }
 }
@@ -216,6 +320,8 @@ impl Default for Port {
             ipv4: None,
             ipv6: None,
             full_checksums: false,
+            vlan: 0,
+            trunk: None,
         }
     }
 }
@@ -236,6 +342,9 @@ impl Default for Snapshot {
             local_v4: HashMap::new(),
             local_v6: HashMap::new(),
             worker_of: [0; BUCKETS],
+            snat: SnatRules::default(),
+            guard: Arc::default(),
+            crosses: false,
         }
     }
 }

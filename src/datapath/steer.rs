@@ -3,6 +3,7 @@
 
 use super::family::Family;
 use super::snapshot::{LocalAddress, PortRole, Side, Snapshot};
+use super::snat::rules;
 use crate::wire::flow::FlowKey;
 use crate::wire::toeplitz::Toeplitz;
 
@@ -15,10 +16,21 @@ pub fn owner<A: Family>(
     key: &FlowKey<A>,
 ) -> u8 {
     let from_client = match role {
-        PortRole::Wire { side: Side::Client, .. } => true,
-        // A real server may be the client of a service as well.
+        PortRole::Wire { side: Side::Client, .. } => {
+            // What goes to an address pool of SNAT belongs to the host inside that stands behind it.
+            snapshot.snat.is_empty()
+                || !matches!(A::local(snapshot, key.dst), Some(LocalAddress::Pool(_)))
+        }
         PortRole::Wire { side: Side::Server | Side::Both, .. } | PortRole::Exception { .. } => {
-            A::local(snapshot, key.dst) == Some(LocalAddress::Vip)
+            match A::local(snapshot, key.dst) {
+                // A real server may be the client of a service as well.
+                Some(LocalAddress::Vip) => true,
+                local if !snapshot.snat.is_empty() => {
+                    let (address, port) = rules::steers_by(snapshot, key, local);
+                    return snapshot.worker_of[A::bucket(toeplitz, address, port)];
+                }
+                _ => false,
+            }
         }
     };
     let (address, port) = if from_client { (key.src, key.sport) } else { (key.dst, key.dport) };

@@ -25,4 +25,11 @@ pub enum Verdict {
     Drop(DropReason),
     /// Ends here, and the frame now holds the ICMP error, which goes out by this port.
     Refuse(DropReason, PortId),
+    /// Waits for the first fragment of its packet.
+    HoldFragment {
+        /// Whether it is IPv6.
+        v6: bool,
+        /// Where its packet is remembered.
+        place: u16,
+    },
 }

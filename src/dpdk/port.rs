@@ -18,12 +18,16 @@ use crate::datapath::snapshot::{BUCKETS, PortId, Side};
 /// A port to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Its id in the house.
+    /// Its id in the house; frames of the device come in with it.
     pub id: PortId,
+    /// Further ids that transmit by the device and receive nothing: its VLANs.
+    pub aliases: Vec<PortId>,
     /// The device: a PCI address or the name of a vdev.
     pub device: String,
     /// The largest IP packet in bytes.
     pub mtu: u16,
+    /// Whether frames carry a VLAN tag besides.
+    pub tagged: bool,
     /// Where clients and servers are: chooses the hash for hardware steering.
     pub side: Side,
     /// Receive descriptors of a queue; the driver's limits are kept.
@@ -47,7 +51,19 @@ pub struct Steering<'a> {
 #[derive(Debug)]
 pub struct Ports {
     inner: Arc<PortsInner>,
-    capabilities: Vec<(PortId, u16, Capabilities)>,
+    /// In the order of their ids.
+    started: Vec<Started>,
+}
+
+/// A port that was started, or an alias of one.
+#[derive(Debug)]
+struct Started {
+    id: PortId,
+    /// DPDK's number of the device.
+    port: u16,
+    capabilities: Capabilities,
+    /// Whether frames of the device come in with this id.
+    receives: bool,
 }
 
 /// What must live as long as a queue is used.
@@ -113,35 +129,40 @@ impl Ports {
         steering: Steering<'_>,
     ) -> Result<(Ports, Vec<DpdkIo>), Error> {
         let mut opened = Opened { ports: Vec::new(), eal: pool.eal().clone() };
-        let mut capabilities: Vec<(PortId, u16, Capabilities)> = Vec::new();
+        let mut started: Vec<Started> = Vec::new();
         for config in configs {
             let port = find(&config.device).ok_or_else(|| Error::UnknownDevice {
                 device: config.device.clone(),
                 existing: device_names(pool.eal()),
             })?;
-            check_unique(config, port, &capabilities)?;
+            check_unique(config, port, &started)?;
             opened.ports.push(port);
-            let caps = start_port(pool, config, port, steering)?;
-            capabilities.push((config.id, port, caps));
+            let capabilities = start_port(pool, config, port, steering)?;
+            for &id in &config.aliases {
+                let capabilities = capabilities.clone();
+                started.push(Started { id, port, capabilities, receives: false });
+            }
+            started.push(Started { id: config.id, port, capabilities, receives: true });
         }
+        started.sort_by_key(|port| port.id);
         let inner = Arc::new(PortsInner { _opened: opened, pool: pool.clone() });
         let ios = (0..steering.workers)
             .map(|worker| DpdkIo {
-                queues: queues_of(worker, steering.workers, &capabilities),
+                queues: queues_of(worker, steering.workers, &started),
                 ports: Arc::clone(&inner),
             })
             .collect();
-        Ok((Ports { inner, capabilities }, ios))
+        Ok((Ports { inner, started }, ios))
     }
 
-    /// What each port can do, in the order they were given.
+    /// What each port can do, in the order of their ids.
     pub fn capabilities(&self) -> impl Iterator<Item = (PortId, &Capabilities)> {
-        self.capabilities.iter().map(|(id, _, caps)| (*id, caps))
+        self.started.iter().map(|port| (port.id, &port.capabilities))
     }
 
     /// A handle to read statistics and link of a port.
     pub fn handle(&self, id: PortId) -> Option<PortHandle> {
-        let &(_, port, _) = self.capabilities.iter().find(|(i, _, _)| *i == id)?;
+        let port = self.started.iter().find(|port| port.id == id)?.port;
         Some(PortHandle { port, _open: Arc::clone(&self.inner) })
     }
 }
@@ -269,38 +290,31 @@ pub(super) fn link(port: u16) -> Link {
 }
 
 /// A device or an id that is used twice would break the ownership of queues.
-fn check_unique(
-    config: &PortConfig,
-    port: u16,
-    started: &[(PortId, u16, Capabilities)],
-) -> Result<(), Error> {
-    let what = if started.iter().any(|(_, p, _)| *p == port) {
-        format!("device `{}`", config.device)
-    } else if usize::from(config.id.0) >= MAX_PORTS
-        || started.iter().any(|(id, _, _)| *id == config.id)
-    {
-        format!("port id {}", config.id.0)
-    } else {
-        return Ok(());
-    };
-    Err(Error::Duplicate { what })
+fn check_unique(config: &PortConfig, port: u16, started: &[Started]) -> Result<(), Error> {
+    if started.iter().any(|s| s.port == port) {
+        return Err(Error::Duplicate { what: format!("device `{}`", config.device) });
+    }
+    let mut ids: Vec<PortId> = started.iter().map(|s| s.id).collect();
+    for &id in config.aliases.iter().chain([&config.id]) {
+        if usize::from(id.0) >= MAX_PORTS || ids.contains(&id) {
+            return Err(Error::Duplicate { what: format!("port id {}", id.0) });
+        }
+        ids.push(id);
+    }
+    Ok(())
 }
 
 /// The queues of one worker: transmit queue w; receive queues w, w + workers, …
-fn queues_of(
-    worker: u16,
-    workers: u16,
-    ports: &[(PortId, u16, Capabilities)],
-) -> [Option<Queues>; MAX_PORTS] {
+fn queues_of(worker: u16, workers: u16, ports: &[Started]) -> [Option<Queues>; MAX_PORTS] {
     let mut queues = [None; MAX_PORTS];
-    for (id, port, caps) in ports {
+    for Started { id, port, capabilities, receives } in ports {
         queues[usize::from(id.0)] = Some(Queues {
             port: *port,
             tx: worker,
             rx: worker,
             rx_first: worker,
             rx_step: workers,
-            rx_end: caps.rx_queues_in_use,
+            rx_end: if *receives { capabilities.rx_queues_in_use } else { 0 },
         });
     }
     queues

@@ -104,6 +104,17 @@ fn mtu_error(caps: &Capabilities, mtu: u16) -> Error {
     Error::Mtu { device: caps.device.clone(), mtu, min, max, mend }
 }
 
+/// The mtu to ask the device for. Most drivers count a tag besides; for those that do not it is made
+/// part of the mtu, as far as they go: where that is no further than the mtu there is room for it, or
+/// the frame is counted as a reception error.
+fn device_mtu(config: &PortConfig, caps: &Capabilities) -> u16 {
+    const TAG: u16 = 4;
+    match config.tagged {
+        true => (config.mtu + TAG).min(caps.max_mtu).max(config.mtu),
+        false => config.mtu,
+    }
+}
+
 /// Drivers whose number of queues is given by their arguments and whose peer or kernel spreads over
 /// all of them, whatever is configured: a queue that is not polled would swallow packets.
 fn spreads_over_all_queues(driver: &str) -> bool {
@@ -146,7 +157,7 @@ fn configure(
     let mut result = 0;
     for (fields, hash) in candidates {
         let mut conf = dpdk_sys::rte_eth_conf::default();
-        conf.rxmode.mtu = u32::from(config.mtu);
+        conf.rxmode.mtu = u32::from(device_mtu(config, caps));
         conf.rxmode.offloads = rx;
         conf.txmode.offloads = tx;
         if hash != 0 {
@@ -218,7 +229,7 @@ fn set_up_queues(
 /// Sets the MTU where the driver can; elsewhere it is only what Shunt promises to send.
 fn set_mtu(config: &PortConfig, port: u16, caps: &Capabilities) -> Result<(), Error> {
     // SAFETY: takes any numbers.
-    let result = unsafe { dpdk_sys::rte_eth_dev_set_mtu(port, config.mtu) };
+    let result = unsafe { dpdk_sys::rte_eth_dev_set_mtu(port, device_mtu(config, caps)) };
     match -result {
         0 | libc::ENOTSUP => Ok(()),
         libc::EINVAL => Err(mtu_error(caps, config.mtu)),

@@ -123,6 +123,8 @@ pub struct MemoryIo {
     pub tx: Vec<Vec<MemoryFrame>>,
     /// How many more frames each port takes; `None` for any number.
     pub tx_room: Vec<Option<usize>>,
+    /// Empty frames to give away before new ones are made.
+    pub pool: Vec<MemoryFrame>,
 }
 
 impl MemoryIo {
@@ -132,6 +134,7 @@ impl MemoryIo {
             rx: vec![VecDeque::new(); ports],
             tx: vec![Vec::new(); ports],
             tx_room: vec![None; ports],
+            pool: Vec::new(),
         }
     }
 
@@ -171,7 +174,7 @@ impl BurstIo for MemoryIo {
     }
 
     fn allocate(&mut self) -> Option<MemoryFrame> {
-        Some(MemoryFrame::new(PortId(0), &[]))
+        self.pool.pop().or_else(|| Some(MemoryFrame::new(PortId(0), &[])))
     }
 }
 

@@ -9,17 +9,20 @@
 //! registry that gives out the ids.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
 use super::config::{self, Config};
+use super::{guard, selection};
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
-    Service, Snapshot,
+    Service, Snapshot, Snat, SnatRules,
 };
-use crate::session::{ServerId, ServiceId};
+use crate::session::mappings::Policy;
+use crate::session::{Mode, ServerId, ServiceId};
 
 /// What a [`PortId`] stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,22 @@ pub fn port_uses(config: &Config) -> Vec<PortUse> {
     let wires = (0..config.ports.len()).map(|index| PortUse::Wire { index });
     let taps = config.ports.iter().enumerate().filter(|(_, port)| port.exception.is_some());
     wires.chain(taps.map(|(index, _)| PortUse::Exception { index })).collect()
+}
+
+/// The port with whose id the frames of a port's device come in: that of the device's untagged
+/// port, or else of its first.
+pub fn receiving_port(config: &Config, index: usize) -> PortId {
+    let device = &config.ports[index].device;
+    let of_device = || config.ports.iter().zip(0..).filter(|(port, _)| port.device == *device);
+    let untagged = of_device().find(|(port, _)| port.vlan == 0);
+    PortId(untagged.or_else(|| of_device().next()).map_or(index as u8, |(_, id)| id))
+}
+
+/// As [`receiving_port`], if the device carries a VLAN.
+fn trunk(config: &Config, index: usize) -> Option<PortId> {
+    let device = &config.ports[index].device;
+    let tagged = |port: &config::Port| port.device == *device && port.vlan != 0;
+    config.ports.iter().any(tagged).then(|| receiving_port(config, index))
 }
 
 /// The id of a server: `config.services[service].servers[server]`.
@@ -113,12 +132,17 @@ pub fn compile(
         local_v4: HashMap::new(),
         local_v6: HashMap::new(),
         worker_of: worker_of(config.node.workers.len()),
+        snat: SnatRules::default(),
+        guard: Arc::new(guard::compile(config)),
+        crosses: config.services.iter().any(crossed),
     };
     for (service, id) in config.services.iter().zip(0..) {
-        add_service(&mut snapshot, service, ServiceId(id), &routes, servers);
+        add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
     }
     assert_eq!(servers.len(), snapshot.servers.len(), "the state of every server");
     add_local_addresses(&mut snapshot, config);
+    snapshot.set_snats(config.snats.iter().map(|rule| snat(rule, &routes)).collect());
+    snapshot.prepare();
     snapshot
 }
 
@@ -159,6 +183,8 @@ fn ports(config: &Config, uses: &[PortUse], facts: &[PortFacts]) -> Vec<Port> {
                     IpNet::V6(a) => Some(a.addr()),
                 }),
                 full_checksums: port.full_checksums,
+                vlan: port.vlan,
+                trunk: trunk(config, index),
             }
         }
         // The addresses are the kernel's there, and its packets pass unchanged.
@@ -170,6 +196,8 @@ fn ports(config: &Config, uses: &[PortUse], facts: &[PortFacts]) -> Vec<Port> {
             ipv4: None,
             ipv6: None,
             full_checksums: false,
+            vlan: 0,
+            trunk: None,
         },
     };
     uses.iter().zip(facts).map(port).collect()
@@ -190,6 +218,7 @@ fn lips(config: &Config, uses: &[PortUse]) -> Vec<LocalAddresses> {
 
 fn add_service(
     snapshot: &mut Snapshot,
+    config: &Config,
     service: &config::Service,
     id: ServiceId,
     routes: &[Route],
@@ -208,6 +237,9 @@ fn add_service(
             weight: state.weight.unwrap_or(server.weight),
             up: state.up && route.is_some(),
             route: route.unwrap_or(RouteTarget { port: PortId(0), via: None }),
+            inner_mac: server.inner_mac.unwrap_or_default(),
+            backup: server.backup,
+            max_connections: server.max_connections,
         });
     }
     for listen in &service.listen {
@@ -224,8 +256,42 @@ fn add_service(
         mode: service.mode,
         scheduler: service.scheduler,
         timeouts: service.timeouts,
+        selection: selection::compile(config, service, &ids, id),
         servers: ids,
+        policy: service.policy,
+        limits: service.limits,
+        mirror: service.mirror.as_ref().and_then(|name| guard::mirror_id(config, name)),
+        introduction: service.introduction,
+        crossed: crossed(service),
+        tunnel_port: service.tunnel_port,
+        vni: service.vni,
+        syn_proxy: service.syn_proxy,
     });
+}
+
+/// Whether clients of one family meet servers of the other alone.
+fn crossed(service: &config::Service) -> bool {
+    let only = |v4: bool| service.servers.iter().all(|s| s.address.is_ipv4() == v4);
+    let listens = |v4: bool| service.listen.iter().any(|l| l.is_ipv4() == v4);
+    service.mode == Mode::FullNat
+        && !service.servers.is_empty()
+        && (only(true) && listens(false) || only(false) && listens(true))
+}
+
+fn snat(rule: &config::Snat, routes: &[Route]) -> Snat {
+    // The port that answers for an address is the one by which it would be reached.
+    let port = |address| lookup(routes, address).map_or(PortId(0), |way| way.port);
+    Snat {
+        name: rule.name.clone(),
+        sources: rule.sources.clone(),
+        pool: rule.pool.iter().map(|address| (*address, port(*address))).collect(),
+        ports: rule.ports.clone(),
+        policy: Policy { mapping: rule.mapping, filtering: rule.filtering },
+        ports_per_source: rule.ports_per_source,
+        hairpin: rule.hairpin,
+        forwards: rule.forwards.clone(),
+        timeouts: rule.timeouts,
+    }
 }
 
 fn add_local_addresses(snapshot: &mut Snapshot, config: &Config) {
@@ -253,7 +319,6 @@ mod tests {
     use super::*;
     use crate::datapath::snapshot::{Side, Timeouts};
     use crate::sched::SchedulerKind;
-    use crate::session::Mode;
     use crate::wire::flow::Protocol;
 
     const CONFIG: &str = r#"
@@ -420,8 +485,7 @@ weight = 7
         assert_eq!((web.name.as_str(), web.protocol), ("web", Protocol::Tcp));
         assert_eq!((web.mode, web.scheduler), (Mode::Nat, SchedulerKind::Wlc));
         assert_eq!(web.listen, config().services[0].listen);
-        let timeouts =
-            Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 20_000, udp: 30_000 };
+        let timeouts = Timeouts { tcp_fin: 20_000, ..Timeouts::DEFAULT };
         assert_eq!(web.timeouts, timeouts);
         assert_eq!(web.servers, [ServerId(0), ServerId(1), ServerId(2)]);
         assert_eq!((dns.name.as_str(), dns.protocol), ("dns", Protocol::Udp));
@@ -479,6 +543,62 @@ weight = 7
                 ("2001:db8::2".to_owned(), LocalAddress::Port(PortId(0))),
             ]
         );
+    }
+
+    #[test]
+    fn ports_that_share_a_device() {
+        let of = |front: u16, back: u16, device: &str| {
+            let text = CONFIG
+                .replace("side = \"client\"", &format!("side = \"client\"\nvlan = {front}"))
+                .replace("\"net_tap1\"\nside", &format!("\"{device}\"\nvlan = {back}\nside"));
+            let config = config::parse(&text, "test").unwrap();
+            let facts = [facts(0, 9000); 4];
+            let snapshot = compile(&config, &facts, &[ServerState::UP; 4], 1);
+            let ports: Vec<_> = snapshot.ports[..2].iter().map(|p| (p.vlan, p.trunk)).collect();
+            assert_eq!(snapshot.ports[2].trunk, None, "a tap is a device of its own");
+            ports
+        };
+        let (first, second) = (Some(PortId(0)), Some(PortId(1)));
+        assert_eq!(of(0, 0, "net_tap1"), [(0, None), (0, None)]);
+        assert_eq!(of(7, 0, "net_tap1"), [(7, first), (0, None)]);
+        assert_eq!(of(7, 8, "net_tap0"), [(7, first), (8, first)]);
+        assert_eq!(of(0, 8, "net_tap0"), [(0, first), (8, first)]);
+        assert_eq!(of(7, 0, "net_tap0"), [(7, second), (0, second)]);
+    }
+
+    #[test]
+    fn services_between_families() {
+        let crossed = |mode: &str, listen: &str, servers: &[&str]| {
+            let mut config = config();
+            let service = &mut config.services[1];
+            service.mode = if mode == "nat" { Mode::Nat } else { Mode::FullNat };
+            service.listen = listen.split(' ').map(|l| l.parse().unwrap()).collect();
+            let server = service.servers[0].clone();
+            let address = |s: &&str| s.parse().unwrap();
+            service.servers = servers
+                .iter()
+                .map(|s| config::Server { address: address(s), ..server.clone() })
+                .collect();
+            let states = vec![ServerState::UP; 3 + servers.len()];
+            let snapshot = compile(&config, &[facts(0, 1500); 4], &states, 1);
+            assert_eq!(snapshot.crosses, snapshot.services[1].crossed);
+            snapshot.crosses
+        };
+        let (v4, v6) = ("192.0.2.10:53", "[2001:db8::10]:53");
+        let (s4, s6) = ("10.0.0.11:53", "[2001:db8:1::11]:53");
+        let both = format!("{v4} {v6}");
+        for (listen, servers, expected) in [
+            (v4, &[s4][..], false),
+            (v6, &[s6], false),
+            (v6, &[s4], true),
+            (v4, &[s6], true),
+            (&both, &[s4], true),
+            (&both, &[s6], true),
+            (&both, &[s4, s6], false),
+        ] {
+            assert_eq!(crossed("fullnat", listen, servers), expected, "{listen} {servers:?}");
+            assert!(!crossed("nat", listen, servers));
+        }
     }
 
     #[test]

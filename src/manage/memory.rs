@@ -4,11 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use super::config::Config;
+use crate::datapath::selection::persistent_clients;
 
 /// Bytes of table for one IPv4 session, index included.
 const SESSION_V4: u64 = 81;
 /// The same for IPv6.
 const SESSION_V6: u64 = 145;
+/// The same for a client that services with persistence remember, index included.
+const PERSISTENT_V4: u64 = 32;
+/// The same for IPv6.
+const PERSISTENT_V6: u64 = 44;
 const MIB: u64 = 1024 * 1024;
 
 /// More memory is asked for than there is.
@@ -24,13 +29,30 @@ pub struct TooLittleMemory {
     pub available_mib: u64,
 }
 
-/// Bytes of the session tables for IPv4 and for IPv6; 0 for a family that no service listens on.
+/// Bytes that egress SNAT takes besides for each session it could have.
+const MAPPING_V4: u64 = 56;
+/// The same for IPv6.
+const MAPPING_V6: u64 = 112;
+
+/// Bytes of the tables of sessions and of persistent clients for IPv4 and for IPv6, mappings of
+/// egress SNAT included; 0 for a family that nothing needs.
 pub fn session_tables(config: &Config) -> (u64, u64) {
-    let table = |v6: bool, bytes: u64| {
-        let used = config.services.iter().any(|s| s.listen.iter().any(|at| at.is_ipv6() == v6));
-        if used { config.node.sessions as u64 * bytes } else { 0 }
+    let workers = config.node.workers.len();
+    let clients = persistent_clients(config.node.sessions.div_ceil(workers.max(1)));
+    // The buckets are a power of two.
+    let clients = (clients.next_power_of_two() * workers) as u64;
+    let persistent = config.services.iter().any(|s| s.selection.persistence.is_some());
+    let table = |v6: bool, session: u64, client: u64, mapping: u64| {
+        let served = config.services.iter().any(|s| s.listen.iter().any(|at| at.is_ipv6() == v6));
+        let snat = config.snats.iter().any(|s| s.pool.iter().any(|a| a.is_ipv6() == v6));
+        let session = if snat { session + mapping } else { session };
+        let remembered = if persistent { clients * client } else { 0 };
+        if served || snat { config.node.sessions as u64 * session + remembered } else { 0 }
     };
-    (table(false, SESSION_V4), table(true, SESSION_V6))
+    (
+        table(false, SESSION_V4, PERSISTENT_V4, MAPPING_V4),
+        table(true, SESSION_V6, PERSISTENT_V6, MAPPING_V6),
+    )
 }
 
 /// Bytes of the packet buffers when they do not lie on hugepages, else 0.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 
 use super::config::Config;
 use super::health::{CheckResult, Target};
@@ -161,6 +161,12 @@ impl State {
             Event::NeighborWanted { port, address } | Event::NeighborSeen { port, address, .. } => {
                 debug!("worker {worker}: neighbor {address} on port {}, which has none", port.0);
             }
+            Event::PathMtu { address, mtu } => {
+                info!("server {address}: packets in a tunnel to it may have {mtu} bytes");
+                for other in &mut self.workers {
+                    other.send(Command::PathMtu { address, mtu });
+                }
+            }
             Event::Sessions(query) => self.sessions.answer(worker, *query),
             // Both are freed here, where it costs no packet its time.
             Event::Retired(_) | Event::Transmitted(_) => {}
@@ -181,7 +187,9 @@ impl State {
             }
         }
         let snapshot = &self.snapshot;
-        let servers = snapshot.servers.iter().map(|s| next_hop(s.route, s.address));
+        // Those of SNAT rules are no hosts.
+        let servers = snapshot.servers.iter().filter(|s| !s.address.is_unspecified());
+        let servers = servers.map(|s| next_hop(s.route, s.address));
         let gateways = snapshot.routes_v4.iter().chain(&snapshot.routes_v6);
         let gateways = gateways.filter_map(|r| Some((r.target.port, r.target.via?)));
         for (port, address) in servers.chain(gateways) {
@@ -215,6 +223,7 @@ impl State {
     fn publish(&mut self) {
         let Some(mut next) = self.changed.take() else { return };
         next.generation = self.snapshot.generation + 1;
+        next.prepare();
         self.snapshot = Arc::new(next);
         for worker in &mut self.workers {
             worker.send(Command::Snapshot(Arc::clone(&self.snapshot)));
@@ -309,6 +318,7 @@ mod tests {
             Command::Transmit { port, frame } => {
                 format!("probe @{} for 10.0.0.{}", port.0, frame[41])
             }
+            Command::PathMtu { address, mtu } => format!("path to {address} takes {mtu}"),
             Command::ListSessions(q) => format!("list {}", q.rows.capacity()),
         }
     }
@@ -365,6 +375,20 @@ mod tests {
         state.tick(2);
         assert_eq!(heard(&mut workers[0]), ["10.0.0.77@1 is 7"]);
         assert_eq!(heard(&mut workers[1]), ["10.0.0.77@1 is 7"]);
+    }
+
+    #[test]
+    fn what_one_worker_learns_of_a_path_all_know() {
+        let (mut state, mut workers) = state();
+        state.tick(0);
+        heard(&mut workers[0]);
+        heard(&mut workers[1]);
+        let address = "10.0.0.11".parse().unwrap();
+        workers[1].event(Event::PathMtu { address, mtu: 1400 });
+        state.tick(1);
+        for worker in &mut workers {
+            assert_eq!(heard(worker), ["path to 10.0.0.11 takes 1400"]);
+        }
     }
 
     #[test]

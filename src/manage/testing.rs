@@ -20,8 +20,7 @@ use crate::session::{Mode, ServerId, ServiceId, TcpState};
 use crate::wire::flow::Protocol;
 use crate::worker::control::{Command, Event, SessionRow};
 
-const TIMEOUTS: Timeouts =
-    Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 30_000 };
+const TIMEOUTS: Timeouts = Timeouts::DEFAULT;
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -43,8 +42,13 @@ pub(crate) fn config() -> Config {
         mtu: 1500,
         exception: None,
         full_checksums: false,
+        vlan: 0,
     };
-    let server = |address: &str, weight| config::Server { address: addr(address), weight };
+    let server = |address: &str, weight| config::Server {
+        address: addr(address),
+        weight,
+        ..Default::default()
+    };
     Config {
         node: config::Node {
             name: "lb-a".into(),
@@ -84,6 +88,7 @@ pub(crate) fn config() -> Config {
                     timeout_ms: 500,
                     rise: 2,
                     fall: 3,
+                    proxy_protocol: None,
                     port: None,
                 }),
                 servers: vec![server("10.0.0.11:8080", 3), server("10.9.0.12:8080", 1)],
@@ -102,6 +107,8 @@ pub(crate) fn config() -> Config {
             },
         ],
         api: config::Api { socket: "/run/shunt.sock".into() },
+        snats: Vec::new(),
+        guard: config::Guard::default(),
     }
 }
 

@@ -73,9 +73,12 @@ impl Translate for Ipv6Addr {
     }
 }
 
+/// Sets the ports of a transport header, and its checksum by difference.
 #[inline(always)]
-fn set_transport<A: Address>(transport: &mut [u8], to: &FlowKey<A>, delta: u16) {
+pub(super) fn set_transport<A: Address>(transport: &mut [u8], to: &FlowKey<A>, delta: u16) {
     match to.protocol {
+        // Does not come in flows.
+        Protocol::Icmp => {}
         Protocol::Udp => {
             let Some(udp) = transport.first_chunk_mut::<8>() else { return };
             set_ports(&mut udp[..4], to);

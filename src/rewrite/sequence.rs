@@ -13,10 +13,10 @@
 //! Options stand at any alignment (RFC 9293 3.1): where one begins at an odd byte, its difference
 //! counts with the bytes of each word exchanged (RFC 1071 2.B).
 
-use crate::session::Direction;
+use crate::session::{Aside, Direction};
 use crate::wire::checksum;
 use crate::wire::flow::Address;
-use crate::wire::tcp::{field, flags};
+use crate::wire::tcp::{self, field, flags};
 
 /// Option kind: end of the list.
 const END: u8 = 0;
@@ -48,6 +48,12 @@ impl Shifts {
             reply: self.reply.wrapping_neg(),
             time: self.time.wrapping_neg(),
         }
+    }
+}
+
+impl From<&Aside> for Shifts {
+    fn from(aside: &Aside) -> Self {
+        Shifts { forward: aside.forward_shift, reply: aside.reply_shift, time: aside.time_shift }
     }
 }
 
@@ -97,9 +103,41 @@ pub fn shift<A: Address>(frame: &mut [u8], direction: Direction, shifts: Shifts)
     sum.copy_from_slice(&new.to_be_bytes());
 }
 
+/// Raises what a segment acknowledges, the edges of its SACK blocks included, to at least `floor`,
+/// and lowers its window by `taken`: for the client of a connection whose server has not yet
+/// acknowledged what was put into the stream at `floor`, and for which that window counts. The scale
+/// of the window is not known here; with one it is lowered by more.
+///
+/// The frame must be one that parsing returned as a TCP flow of this family and has ACK set.
+pub fn raise<A: Address>(frame: &mut [u8], floor: u32, taken: u16) {
+    let Some(segment) = frame.get_mut(A::TRANSPORT..) else { return };
+    let Ok(packet) = tcp::Packet::new_checked(&*segment) else { return };
+    let (ack, window, header_len) = (packet.ack(), packet.window(), packet.header_len());
+    let header = &mut segment[..header_len];
+    let missing = |number: u32| (floor.wrapping_sub(number) as i32).max(0) as u32;
+    let mut delta = add32(header, field::ACK, missing(ack));
+    let lower = window.saturating_sub(taken);
+    header[field::WINDOW..field::WINDOW + 2].copy_from_slice(&lower.to_be_bytes());
+    delta = checksum::add(delta, checksum::delta16(window, lower));
+    let mut at = tcp::HEADER_LEN;
+    while let Some((kind, len)) = option(header, at) {
+        if kind == SACK {
+            for edge in (at + 2..at + len - (len - 2) % 8).step_by(4) {
+                let Some(number) = header[edge..].first_chunk::<4>() else { break };
+                let n = missing(u32::from_be_bytes(*number));
+                delta = checksum::add(delta, add32(header, edge, n));
+            }
+        }
+        at += len;
+    }
+    let sum = &mut header[field::CHECKSUM..field::CHECKSUM + 2];
+    let new = checksum::apply(u16::from_be_bytes([sum[0], sum[1]]), delta);
+    sum.copy_from_slice(&new.to_be_bytes());
+}
+
 /// Kind and length of the option that begins at `at` of a TCP header; `None` at the end of the list
 /// and where an option does not lie within the header.
-fn option(header: &[u8], at: usize) -> Option<(u8, usize)> {
+pub(super) fn option(header: &[u8], at: usize) -> Option<(u8, usize)> {
     match *header.get(at)? {
         END => None,
         NOP => Some((NOP, 1)),
@@ -121,7 +159,7 @@ fn add32(header: &mut [u8], at: usize, n: u32) -> u16 {
         checksum::delta16((old >> 16) as u16, (new >> 16) as u16),
         checksum::delta16(old as u16, new as u16),
     );
-    if at % 2 == 0 { delta } else { delta.swap_bytes() }
+    if at.is_multiple_of(2) { delta } else { delta.swap_bytes() }
 }
 
 #[cfg(test)]
@@ -256,6 +294,26 @@ mod tests {
         let mut bytes = frame(false, flags::ACK, &whole, b"");
         shifted(false, &mut bytes, Direction::Reply, SHIFTS);
         assert_eq!(read(false, &bytes).options.as_slice()[2..6], [1, 2, 3, 5]);
+    }
+
+    #[test]
+    fn an_acknowledgment_is_raised_and_the_window_lowered() {
+        for v6 in [false, true] {
+            for (floor, taken) in [(0x20, 45), (0x20, 501), (0x8, 0)] {
+                let mut bytes = frame(v6, flags::ACK, &options(), b"odd");
+                match v6 {
+                    false => raise::<Ipv4Addr>(&mut bytes, floor, taken),
+                    true => raise::<Ipv6Addr>(&mut bytes, floor, taken),
+                }
+                let header = read(v6, &bytes);
+                assert_eq!(header.acknowledgment_number, floor.max(0x10));
+                assert_eq!(header.window_size, 500u16.saturating_sub(taken));
+                assert_eq!(
+                    words(header.options.as_slice(), AT)[2..],
+                    [floor, 0x0000_8000, 0x1000_0000, floor]
+                );
+            }
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ mod tests {
         ) {
             let list: Vec<_> = list
                 .into_iter()
-                .map(|(weight, active)| Candidate { weight, active, available: true })
+                .map(|(weight, active)| Candidate { weight, active, ..Candidate::default() })
                 .collect();
             let picked = list[WeightedLeastConnections::new(seed).pick(&list).unwrap()];
             for other in &list {

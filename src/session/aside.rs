@@ -25,7 +25,9 @@ pub struct Aside {
     pub time_shift: u32,
     /// The client's sequence number at which something was put into the stream.
     pub shift_at: u32,
-    /// For whoever else needs to remember something of few sessions.
+    /// For whoever else needs to remember something of few sessions: the SYN proxy, of those with
+    /// [`Extras::PROXIED`](super::Extras::PROXIED) or in state
+    /// [`TcpState::SynProxied`](super::TcpState::SynProxied), which also lends it the fields above.
     pub note: u32,
 }
 

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | client, vip | the outer pair: source and destination of a packet from the client |
 //! | local, server | the inner pair: source and destination of that packet towards the server |
-//! | | (`nat`, `dr`: local = client; `dr`: server = the real server's address, never written) |
+//! | | (all but `fullnat`: local = client; `dr` and tunnels: server = the real server's address, |
+//! | | never written; unspecified when it is of the other family: look it up by `server_id`) |
 //! | end | TCP: how far the stream of each side has come |
 //! | delta | one's-complement difference the forward rewrite makes to the checksums |
 
+use super::sequence::Scales;
 use crate::wire::flow::{Address, FlowKey, Protocol};
 
 /// Index of a service in the snapshot; stable while the service exists.
@@ -38,13 +40,31 @@ pub enum Mode {
     FullNat,
     /// Direct server return: only the Ethernet header changes.
     Dr,
+    /// Egress SNAT: a session between a host inside and one outside. Opened from inside its source
+    /// is rewritten to an endpoint of a pool, opened from outside the destination from there.
+    Snat,
+    /// The packet goes in an IP header to the real server, which answers directly.
+    Ipip,
+    /// The same in GRE.
+    Gre,
+    /// The same in generic UDP encapsulation.
+    Gue,
+    /// The same in VXLAN.
+    Vxlan,
 }
 
 impl Mode {
     /// Whether addresses and ports are rewritten, and replies come back through Shunt.
     #[inline(always)]
     pub const fn translates(self) -> bool {
-        matches!(self, Mode::Nat | Mode::FullNat)
+        matches!(self, Mode::Nat | Mode::FullNat | Mode::Snat)
+    }
+
+    /// Whether packets go to the real server in a tunnel. Its family may then be another than that
+    /// of the session.
+    #[inline(always)]
+    pub const fn tunnels(self) -> bool {
+        matches!(self, Mode::Ipip | Mode::Gre | Mode::Gue | Mode::Vxlan)
     }
 
     /// Whether servers answer clients directly, so that Shunt sees one direction only.
@@ -73,6 +93,20 @@ impl Extras {
     pub const INTRODUCED: Extras = Extras(8);
     /// Its packets are marked (DSCP).
     pub const MARKED: Extras = Extras(16);
+    /// Client and server are of two families.
+    pub const CROSSED: Extras = Extras(1 << 10);
+    /// Both ends are inside and meet at an address of an SNAT pool.
+    pub const HAIRPIN: Extras = Extras(1 << 15);
+    /// The server is told the client's address by a PROXY protocol header, version 1 (without this
+    /// and [`Extras::PROXY_V2`]: by the TOA option).
+    pub const PROXY_V1: Extras = Extras(1 << 11);
+    /// The same, version 2.
+    pub const PROXY_V2: Extras = Extras(1 << 12);
+    /// With [`Extras::INTRODUCED`]: a packet that told the server is perhaps on its way.
+    pub const TOLD: Extras = Extras(1 << 13);
+    /// Its handshake was Shunt's (SYN proxy); [`super::Aside::note`] says where the server differs from
+    /// what the client was promised.
+    pub const PROXIED: Extras = Extras(32);
 
     /// Whether there is nothing to do.
     #[inline(always)]
@@ -123,8 +157,15 @@ pub enum TcpState {
     FinServer,
     /// Both have sent FIN.
     FinBoth,
-    /// RST was seen.
+    /// RST was seen that its receiver accepts.
     Closed,
+    /// Both have sent FIN, and the last one was acknowledged.
+    TimeWait,
+    /// Established, but RST was seen that is perhaps not its sender's, or it was taken up in
+    /// mid-stream and not yet confirmed.
+    Contested,
+    /// The client has completed Shunt's own handshake (SYN proxy) and the server was sent a SYN.
+    SynProxied,
 }
 
 /// One session. 64 bytes for IPv4, 128 for IPv6.
@@ -177,6 +218,8 @@ pub struct Entry<A> {
     pub reply_end: u32,
     /// What is done to the session's packets beyond the rewrite.
     pub extras: Extras,
+    /// TCP: the window scales, and whether the marks say something.
+    pub scales: Scales,
 }
 
 const _: () = assert!(size_of::<Entry<std::net::Ipv4Addr>>() == 64);

@@ -4,11 +4,18 @@
 #![forbid(unsafe_code)]
 
 pub mod aside;
+pub mod bucket_ports;
+pub mod connection;
+pub mod counts;
 pub mod entry;
 pub mod index;
 pub mod key;
+pub mod mappings;
 pub mod new_session;
+pub mod persistence;
 pub mod ports;
+pub mod sequence;
+pub mod syn_cookie;
 pub mod table;
 pub mod tcp_state;
 pub mod wheel;
@@ -16,5 +23,6 @@ pub mod wheel;
 pub use aside::Aside;
 pub use entry::{Direction, Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
 pub use new_session::NewSession;
+pub use sequence::Scales;
 pub use table::{InsertError, SessionId, Table};
 pub use tcp_state::Timeouts;

@@ -1,6 +1,7 @@
 //! What a session is made of before it has an entry in a table.
 
 use super::entry::{Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
+use super::sequence::Scales;
 use crate::wire::flow::{Address, Protocol};
 
 /// The largest idle timeout, in milliseconds (12.4 days).
@@ -74,6 +75,7 @@ impl<A: Address> NewSession<A> {
             delta_transport: self.delta_transport,
             reply_end: 0,
             extras: Extras::NONE,
+            scales: Scales::UNKNOWN,
         }
     }
 }

@@ -109,6 +109,30 @@ pub struct Backend<A> {
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
+    /// Which ports towards it are given out here.
+    pub share: Share,
+}
+
+/// Which ports towards a backend are given out by these pools, where other pools give out the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Share {
+    /// All of this node's.
+    #[default]
+    All,
+    /// Those whose second lowest bit is 0.
+    First,
+    /// Those whose second lowest bit is 1.
+    Second,
+}
+
+impl Share {
+    const fn has(self, port: u16) -> bool {
+        match self {
+            Share::All => true,
+            Share::First => port & 2 == 0,
+            Share::Second => port & 2 != 0,
+        }
+    }
 }
 
 /// The ports in use of one LIP towards one backend.
@@ -120,6 +144,9 @@ struct Pool {
     cursors: Box<[u16; BUCKETS]>,
     /// How many ports are in use.
     count: u32,
+    /// How many there are.
+    capacity: u32,
+    share: Share,
 }
 
 /// All pools of one worker and address family. LIPs and backends are named by their positions in
@@ -145,13 +172,7 @@ impl<A: Address> Pools<A> {
         }
         let pools = lips
             .iter()
-            .flat_map(|lip| {
-                backends.iter().map(|_| Pool {
-                    used: lip.blocked.clone(),
-                    cursors: Box::new([0; BUCKETS]),
-                    count: 0,
-                })
-            })
+            .flat_map(|lip| backends.iter().map(|backend| Pool::new(lip, backend.share)))
             .collect();
         Pools { lips, backends: positions, pools, stride: backends.len() }
     }
@@ -205,8 +226,8 @@ impl<A: Address> Pools<A> {
     }
 
     /// How many ports there are, over all owned buckets.
-    pub fn capacity(&self, lip: usize, _backend: usize) -> usize {
-        self.lips[lip].count as usize
+    pub fn capacity(&self, lip: usize, backend: usize) -> usize {
+        self.pools[lip * self.stride + backend].capacity as usize
     }
 
     /// Takes over which ports are in use from the pools of the configuration before, for the pairs
@@ -232,11 +253,24 @@ impl<A: Address> Pools<A> {
 
     fn set_used(&mut self, lip: usize, backend: usize, port: u16, used: bool) -> bool {
         let Some(position) = self.lips[lip].position(port) else { return false };
-        self.pools[lip * self.stride + backend].set(position, used)
+        let pool = &mut self.pools[lip * self.stride + backend];
+        pool.share.has(port) && pool.set(position, used)
     }
 }
 
 impl Pool {
+    fn new<A>(ports: &LipPorts<A>, share: Share) -> Self {
+        let (mut used, mut capacity) = (ports.blocked.clone(), ports.count);
+        if share != Share::All {
+            let others = |&(_, port): &(usize, &u16)| *port != 0 && !share.has(*port);
+            for (position, _) in ports.ports.iter().enumerate().filter(others) {
+                used[position / 64] |= 1 << (position % 64);
+                capacity -= 1;
+            }
+        }
+        Pool { used, cursors: Box::new([0; BUCKETS]), count: 0, capacity, share }
+    }
+
     /// `false` when it was so already.
     fn set(&mut self, position: usize, used: bool) -> bool {
         let (word, bit) = (&mut self.used[position / 64], 1 << (position % 64));
@@ -278,7 +312,12 @@ mod tests {
     }
 
     fn backend(n: u8) -> Backend<Ipv4Addr> {
-        Backend { address: Ipv4Addr::new(10, 0, 0, n), port: 80, protocol: Protocol::Tcp }
+        Backend {
+            address: Ipv4Addr::new(10, 0, 0, n),
+            port: 80,
+            protocol: Protocol::Tcp,
+            share: Share::All,
+        }
     }
 
     fn pools() -> Pools<Ipv4Addr> {

@@ -9,6 +9,9 @@
 //! [`Table::prefetch_bucket`] for all, [`Table::candidate`] and [`Table::prefetch_entry`] for all,
 //! then [`Table::matches`]. When that fails, [`Table::find`] has the last word.
 //!
+//! Beyond the capacity there is one spare entry, which is in no index and no timer: it lends a packet
+//! that leaves no session behind the shape of one ([`Table::borrow_spare`]).
+//!
 //! `now` is milliseconds on a clock that wraps (every 49.7 days); all calls for a table take it
 //! from the same clock, and [`Table::expire`] is called at least every 24 days. Timeouts above
 //! [`MAX_TIMEOUT`] count as that.
@@ -20,7 +23,7 @@ use super::entry::{Direction, Entry, TcpState};
 use super::index::{Index, Ref};
 use super::key::KeyHasher;
 use super::new_session::{MAX_TIMEOUT, NewSession, unused_entry};
-use super::wheel::{Links, NIL, Wheel};
+use super::wheel::{Links, NIL, TICK, Wheel};
 use crate::prefetch;
 use crate::wire::flow::{Address, FlowKey};
 
@@ -76,14 +79,16 @@ impl<A: Address> Table<A> {
     pub fn with_advice(capacity: usize, seed: u64, mut advise: impl FnMut(usize, usize)) -> Self {
         assert!(capacity < 1 << 31, "more sessions than a table can number");
         let index = Index::new(capacity * 2, &mut advise);
-        let mut slab = Vec::with_capacity(capacity);
+        // One more: the spare entry.
+        let entries = capacity + 1;
+        let mut slab = Vec::with_capacity(entries);
         let spare = slab.spare_capacity_mut();
         advise(spare.as_ptr().addr(), size_of_val(spare));
-        slab.resize(capacity, unused_entry());
-        let mut asides = Vec::with_capacity(capacity);
+        slab.resize(entries, unused_entry());
+        let mut asides = Vec::with_capacity(entries);
         let spare = asides.spare_capacity_mut();
         advise(spare.as_ptr().addr(), size_of_val(spare));
-        asides.resize(capacity, Aside::new(0));
+        asides.resize(entries, Aside::new(0));
         Table {
             hasher: KeyHasher::new(seed),
             index,
@@ -94,6 +99,11 @@ impl<A: Address> Table<A> {
             fresh: 0,
             live: 0,
         }
+    }
+
+    /// The hash function, for other tables of the same worker.
+    pub fn hasher(&self) -> KeyHasher {
+        self.hasher
     }
 
     /// The hash of a key, for the calls below.
@@ -223,6 +233,21 @@ impl<A: Address> Table<A> {
         Ok(SessionId(index))
     }
 
+    /// Makes a session that is in no index and has no timer, in the spare entry, until
+    /// [`Table::return_spare`]: for a packet that leaves no session behind. There is one.
+    pub fn borrow_spare(&mut self, new: NewSession<A>, now: u32) -> SessionId {
+        let index = self.capacity();
+        self.slab[index] = new.into_entry(now);
+        self.asides[index] = Aside::new(now);
+        SessionId(index as u32)
+    }
+
+    /// Ends the session in the spare entry.
+    pub fn return_spare(&mut self) {
+        let index = self.capacity();
+        self.slab[index].live = false;
+    }
+
     /// Ends a session.
     pub fn remove(&mut self, id: SessionId) -> Entry<A> {
         assert!(self.slab[id.0 as usize].live, "no session {}", id.0);
@@ -260,6 +285,20 @@ impl<A: Address> Table<A> {
         budget: usize,
         mut expired: impl FnMut(&Entry<A>, &Aside),
     ) -> usize {
+        self.expire_if(now, budget, |entry, aside| {
+            expired(entry, aside);
+            true
+        })
+    }
+
+    /// As [`Table::expire`], but a session for which `expired` returns false does not end: it is
+    /// asked about again a tick (128 ms) later, unless a packet comes for it.
+    pub fn expire_if(
+        &mut self,
+        now: u32,
+        budget: usize,
+        mut expired: impl FnMut(&Entry<A>, &Aside) -> bool,
+    ) -> usize {
         if self.live == 0 {
             self.wheel.restart(now);
             return 0;
@@ -274,10 +313,11 @@ impl<A: Address> Table<A> {
             let deadline = entry.last_seen.wrapping_add(entry.timeout);
             if deadline.wrapping_sub(now) as i32 > 0 {
                 self.wheel.file(&mut *self.asides, index, deadline);
-            } else {
-                let aside = self.asides[index as usize];
-                expired(&self.release(index), &aside);
+            } else if expired(entry, &self.asides[index as usize]) {
+                self.release(index);
                 ended += 1;
+            } else {
+                self.wheel.file(&mut *self.asides, index, now.wrapping_add(TICK));
             }
         }
         ended
@@ -297,7 +337,7 @@ impl<A: Address> Table<A> {
 
     /// How many sessions there can be.
     pub fn capacity(&self) -> usize {
-        self.slab.len()
+        self.slab.len() - 1
     }
 
     /// Visits the sessions in at most `budget` entries from `cursor` on, which starts at 0 and is
@@ -342,7 +382,7 @@ impl<A: Address> Table<A> {
     fn free_entry(&self) -> Option<u32> {
         if self.free != NIL {
             Some(self.free)
-        } else if (self.fresh as usize) < self.slab.len() {
+        } else if (self.fresh as usize) < self.capacity() {
             Some(self.fresh)
         } else {
             None

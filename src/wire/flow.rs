@@ -74,6 +74,8 @@ impl Address for Ipv6Addr {
 }
 
 /// The transport protocols that have sessions. The value is the IP protocol number.
+///
+/// Services and flows are TCP or UDP. Only egress SNAT has sessions of ICMP echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Protocol {
@@ -81,6 +83,9 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP (RFC 768).
     Udp = 17,
+    /// ICMP or ICMPv6 echo, with the identifier as the port of the side that asks and 0 as that of the
+    /// other.
+    Icmp = 1,
 }
 
 impl Protocol {
@@ -88,11 +93,12 @@ impl Protocol {
     pub const fn number(self) -> u8 {
         self as u8
     }
-    /// "tcp" or "udp", as in the configuration.
+    /// "tcp" or "udp", as in the configuration; "icmp".
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Icmp => "icmp",
         }
     }
 }
@@ -162,11 +168,11 @@ pub struct Flow<A> {
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
+pub enum Parsed<V4 = Flow<Ipv4Addr>, V6 = Flow<Ipv6Addr>> {
     /// TCP or UDP over IPv4.
-    V4(Flow<Ipv4Addr>),
+    V4(V4),
     /// TCP or UDP over IPv6.
-    V6(Flow<Ipv6Addr>),
+    V6(V6),
     /// ARP; not looked into.
     Arp,
     /// ICMP over a valid IPv4 header; the message is not looked into.
@@ -196,10 +202,47 @@ pub enum Parsed {
     OtherEtherType,
 }
 
+/// Takes the flows that [`parse_into`] reads.
+///
+/// The hot path keeps a flow where it is put, field by field, as it is read. Returned in an enum it
+/// would be written to the stack in pieces and copied from there as a whole, and a CPU does not
+/// forward several small writes to one larger read: it waits until they have reached the cache.
+pub trait Sink {
+    /// What becomes of an IPv4 flow.
+    type V4;
+    /// What becomes of an IPv6 flow.
+    type V6;
+    /// Takes an IPv4 flow.
+    fn v4(self, flow: Flow<Ipv4Addr>) -> Self::V4;
+    /// Takes an IPv6 flow.
+    fn v6(self, flow: Flow<Ipv6Addr>) -> Self::V6;
+}
+
 /// Reads a frame. `mac` is the port's address. `ip_checksum_good` says that the port has verified
 /// the IPv4 header checksum.
-#[inline(always)]
 pub fn parse(frame: &[u8], mac: &[u8; 6], ip_checksum_good: bool) -> Result<Parsed, DropReason> {
+    struct Return;
+    impl Sink for Return {
+        type V4 = Flow<Ipv4Addr>;
+        type V6 = Flow<Ipv6Addr>;
+        fn v4(self, flow: Self::V4) -> Self::V4 {
+            flow
+        }
+        fn v6(self, flow: Self::V6) -> Self::V6 {
+            flow
+        }
+    }
+    parse_into(frame, mac, ip_checksum_good, Return)
+}
+
+/// The same; the flow goes into `sink`.
+#[inline(always)]
+pub fn parse_into<S: Sink>(
+    frame: &[u8],
+    mac: &[u8; 6],
+    ip_checksum_good: bool,
+    sink: S,
+) -> Result<Parsed<S::V4, S::V6>, DropReason> {
     let Some(head) = frame.first_chunk::<{ Ipv4Addr::MIN_FRAME }>() else {
         return Err(DropReason::FrameTooShort);
     };
@@ -209,8 +252,8 @@ pub fn parse(frame: &[u8], mac: &[u8; 6], ip_checksum_good: bool) -> Result<Pars
         return Err(DropReason::NotOurMac);
     }
     match be16(head, 12) {
-        0x0800 => parse_ipv4(frame, head, group, ip_checksum_good),
-        0x86dd => parse_ipv6(frame, group),
+        0x0800 => parse_ipv4(frame, head, group, ip_checksum_good, sink),
+        0x86dd => parse_ipv6(frame, group, sink),
         0x0806 => Ok(Parsed::Arp),
         0x8100 | 0x88a8 => Err(DropReason::VlanTagged),
         _ => Ok(Parsed::OtherEtherType),
@@ -218,14 +261,15 @@ pub fn parse(frame: &[u8], mac: &[u8; 6], ip_checksum_good: bool) -> Result<Pars
 }
 
 #[inline(always)]
-fn parse_ipv4(
+fn parse_ipv4<S: Sink>(
     frame: &[u8],
     head: &[u8; Ipv4Addr::MIN_FRAME],
     group: bool,
     checksum_good: bool,
-) -> Result<Parsed, DropReason> {
+    sink: S,
+) -> Result<Parsed<S::V4, S::V6>, DropReason> {
     if head[14] != 0x45 {
-        return Err(bad_ipv4_start(head[14]));
+        return Err(bad_ipv4_start(frame));
     }
     let total = usize::from(be16(head, 16));
     let frame_len = ETHERNET + total;
@@ -264,16 +308,20 @@ fn parse_ipv4(
     if src == dst && sport == dport {
         return Err(DropReason::Land);
     }
-    Ok(Parsed::V4(Flow {
+    Ok(Parsed::V4(sink.v4(Flow {
         key: FlowKey { src, dst, sport, dport, protocol },
         tcp_flags,
         hop_limit: head[22],
         frame_len: frame_len as u16,
-    }))
+    })))
 }
 
 #[inline(always)]
-fn parse_ipv6(frame: &[u8], group: bool) -> Result<Parsed, DropReason> {
+fn parse_ipv6<S: Sink>(
+    frame: &[u8],
+    group: bool,
+    sink: S,
+) -> Result<Parsed<S::V4, S::V6>, DropReason> {
     let Some(head) = frame.first_chunk::<{ Ipv6Addr::TRANSPORT }>() else {
         return Err(DropReason::FrameTooShort);
     };
@@ -325,12 +373,12 @@ fn parse_ipv6(frame: &[u8], group: bool) -> Result<Parsed, DropReason> {
     if src == dst && sport == dport {
         return Err(DropReason::Land);
     }
-    Ok(Parsed::V6(Flow {
+    Ok(Parsed::V6(sink.v6(Flow {
         key: FlowKey { src, dst, sport, dport, protocol },
         tcp_flags,
         hop_limit: head[21],
         frame_len: frame_len as u16,
-    }))
+    })))
 }
 
 enum Transport {
@@ -353,8 +401,8 @@ fn transport(protocol: u8, payload: &[u8]) -> Transport {
                 return Transport::Bad(DropReason::BadTcpHeader);
             }
             let flags = tcp[13] & 0x3f;
-            if BAD_TCP_FLAGS >> flags & 1 != 0 {
-                return Transport::Bad(DropReason::BadTcpFlags);
+            if is_bad_tcp_flags(flags) {
+                return Transport::Bad(bad_tcp_flags(flags));
             }
             Transport::Session(Protocol::Tcp, flags)
         }
@@ -390,21 +438,67 @@ const BAD_TCP_FLAGS: u64 = {
     bad
 };
 
+/// Whether no stack sends a segment with these of the six flags.
+#[inline(always)]
+pub(super) const fn is_bad_tcp_flags(flags: u8) -> bool {
+    BAD_TCP_FLAGS >> (flags & 0x3f) & 1 != 0
+}
+
 /// Source networks that cannot be on a wire: this network, loopback, multicast, reserved
 /// (RFC 1812 5.3.7, RFC 6890). `first` is the first byte of the address.
 #[inline(always)]
-fn is_martian_v4(first: u8) -> bool {
+pub(super) fn is_martian_v4(first: u8) -> bool {
     first == 0 || first == 127 || first >= 224
 }
 
+/// What is wrong with an IPv4 header that does not begin with version 4 and 20 bytes.
 #[cold]
-fn bad_ipv4_start(version_ihl: u8) -> DropReason {
-    if version_ihl >> 4 != 4 {
+fn bad_ipv4_start(frame: &[u8]) -> DropReason {
+    let (version, words) = (frame[ETHERNET] >> 4, usize::from(frame[ETHERNET] & 15));
+    let end = ETHERNET + words * 4;
+    if version != 4 {
         DropReason::BadIpVersion
-    } else if version_ihl & 15 < 5 {
+    } else if words < 5 {
         DropReason::BadIpHeaderLength
+    } else if frame.get(ETHERNET + 20..end).is_some_and(asks_for_a_route) {
+        DropReason::SourceRoute
     } else {
         DropReason::IpOptions
+    }
+}
+
+/// Whether one of these IPv4 options is a loose or strict source route (RFC 791 3.1).
+fn asks_for_a_route(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    while let [kind, rest @ ..] = options {
+        options = match *kind {
+            END => return false,
+            LOOSE | STRICT => return true,
+            NO_OPERATION => rest,
+            _ => match rest.first() {
+                Some(length @ 2..) => options.get(usize::from(*length)..).unwrap_or(&[]),
+                _ => return false,
+            },
+        };
+    }
+    false
+}
+
+/// Which of the [`BAD_TCP_FLAGS`] these are.
+#[cold]
+pub(super) fn bad_tcp_flags(flags: u8) -> DropReason {
+    use tcp_flags::{FIN, PSH, RST, SYN, URG};
+    const XMAS: u8 = FIN | PSH | URG;
+    match flags {
+        0 => DropReason::NullScan,
+        FIN => DropReason::FinScan,
+        XMAS => DropReason::XmasScan,
+        _ if flags & (SYN | FIN) == SYN | FIN => DropReason::SynFin,
+        _ if flags & (SYN | RST) == SYN | RST => DropReason::SynRst,
+        _ => DropReason::BadTcpFlags,
     }
 }
 

@@ -196,6 +196,12 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         set_u16(self.buffer.as_mut(), field::TOTAL_LEN, len);
     }
 
+    /// Sets the identification.
+    #[inline(always)]
+    pub fn set_ident(&mut self, ident: u16) {
+        set_u16(self.buffer.as_mut(), field::IDENT, ident);
+    }
+
     /// Sets the time to live.
     #[inline(always)]
     pub fn set_ttl(&mut self, ttl: u8) {

@@ -12,18 +12,23 @@
 #![forbid(unsafe_code)]
 
 pub mod arp;
-mod bytes;
+pub(crate) mod bytes;
 pub mod checksum;
 pub mod drop_reason;
 pub mod ethernet;
 pub mod flow;
+pub mod fragment;
 pub mod icmpv4;
 pub mod icmpv6;
 pub mod ip_protocol;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod quic;
+pub mod quoted;
+pub mod syn_options;
 pub mod tcp;
+pub mod tcp_option;
 pub mod toeplitz;
 pub mod udp;
 

@@ -32,6 +32,14 @@ pub enum Command {
         /// The frame, from the Ethernet header on.
         frame: Vec<u8>,
     },
+    /// The path to this server of a tunnel takes packets of this length, outer headers included, and
+    /// no longer ones.
+    PathMtu {
+        /// The server's address.
+        address: IpAddr,
+        /// In bytes.
+        mtu: u16,
+    },
     /// List sessions; the query comes back filled as [`Event::Sessions`].
     ListSessions(Box<SessionQuery>),
 }
@@ -63,6 +71,14 @@ pub enum Event {
         address: IpAddr,
         /// Its MAC address.
         mac: Mac,
+    },
+    /// A router said that the path to this server of a tunnel takes no longer packets, outer headers
+    /// included; the other workers do not know.
+    PathMtu {
+        /// The server's address.
+        address: IpAddr,
+        /// In bytes.
+        mtu: u16,
     },
     /// A filled query.
     Sessions(Box<SessionQuery>),

@@ -102,9 +102,11 @@ impl<Io: BurstIo> Worker<Io> {
         events: Producer<Event>,
     ) -> Self {
         let ports = pipeline.snapshot().ports.len();
+        let mut outbox = Outbox::new(ports, peers.outbound.len());
+        outbox.configure(pipeline.snapshot());
         Worker {
             counters: pipeline.counters().clone(),
-            outbox: Outbox::new(ports, peers.outbound.len()),
+            outbox,
             ports,
             io,
             pipeline,
@@ -176,13 +178,19 @@ impl<Io: BurstIo> Worker<Io> {
         if n == 0 {
             return 0;
         }
-        let bytes: usize = self.burst.iter().map(|frame| frame.bytes().len()).sum();
-        let counters = self.counters.port(port);
-        counters.rx_packets.add(n as u64);
-        counters.rx_bytes.add(bytes as u64);
         self.counters.rx.add(n as u64);
+        if self.pipeline.is_trunk(port) {
+            self.pipeline.sort_vlans(port, &mut self.burst);
+        } else {
+            let bytes: usize = self.burst.iter().map(|frame| frame.bytes().len()).sum();
+            let counters = self.counters.port(port);
+            counters.rx_packets.add(n as u64);
+            counters.rx_bytes.add(bytes as u64);
+        }
         self.pipeline.process(&mut self.burst, false, now, &mut self.outbox);
         self.flush();
+        // Mirrors may need one for each packet of the next burst.
+        self.restock();
         n
     }
 
@@ -197,6 +205,7 @@ impl<Io: BurstIo> Worker<Io> {
         self.counters.handed_in.add(n as u64);
         self.pipeline.process(&mut self.burst, true, now, &mut self.outbox);
         self.flush();
+        self.restock();
         n
     }
 
@@ -223,10 +232,13 @@ impl<Io: BurstIo> Worker<Io> {
     #[inline(always)]
     fn flush(&mut self) {
         for (port, queue) in self.outbox.ports.iter_mut().enumerate() {
-            let queued = queue.frames.len();
-            if queued == 0 {
+            if queue.frames.is_empty() {
                 continue;
             }
+            if queue.vlan != 0 {
+                self.counters.drops_of(DropReason::NoBuffer).add(queue.tag());
+            }
+            let queued = queue.frames.len();
             let port = PortId(port as u8);
             let mut bytes = queue.bytes;
             let sent = self.io.transmit(port, &mut queue.frames);
@@ -290,6 +302,7 @@ impl<Io: BurstIo> Worker<Io> {
         match command {
             Command::Snapshot(snapshot) => {
                 let old = self.pipeline.configure(snapshot);
+                self.outbox.configure(self.pipeline.snapshot());
                 self.event(Event::Retired(old));
             }
             Command::Neighbor { port, address, update } => {
@@ -307,6 +320,7 @@ impl<Io: BurstIo> Worker<Io> {
                 self.transmit(port, &frame);
                 self.event(Event::Transmitted(frame));
             }
+            Command::PathMtu { address, mtu } => self.pipeline.path_mtu(address, mtu, now),
             Command::ListSessions(query) => {
                 // One list at a time: an unfinished one is answered as far as it got.
                 if let Some(unfinished) = self.query.replace(query) {
@@ -342,6 +356,7 @@ impl<Io: BurstIo> Worker<Io> {
             self.event(match notice {
                 Notice::Wanted(port, address) => Event::NeighborWanted { port, address },
                 Notice::Seen(port, address, mac) => Event::NeighborSeen { port, address, mac },
+                Notice::PathMtu(address, mtu) => Event::PathMtu { address, mtu },
             });
         }
     }

@@ -8,16 +8,26 @@
 //! cargo test --test end_to_end -- --nocapture http::nat
 //! ```
 
+mod between_families;
 mod bulk;
 mod commands;
-mod differential;
+mod connections;
+mod decapsulate;
 mod failure;
+mod guard;
 mod http;
+mod introduce;
 mod lifecycle;
 mod namespace;
+mod paths;
 mod raw;
 mod reach;
 mod rig;
 mod rig_itself;
+mod selection;
 mod servers;
+mod snat;
+mod syn_proxy;
+mod tunnels;
 mod view;
+mod vlans;

@@ -1,118 +1,81 @@
-//! Frames put on a wire and taken off it by hand: what no kernel would send, or send again.
+//! Packets and frames in the hands of a test: tun and tap interfaces, raw and packet sockets, none of
+//! which blocks.
 
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::unix::fs::OpenOptionsExt;
 
-use crate::namespace::{Namespace, run};
-
-/// A packet socket on one interface of a namespace.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    socket: OwnedFd,
-    /// The interface's MAC address.
-    pub(crate) mac: [u8; 6],
+/// What a program reads from and writes to an interface of its own (linux/if_tun.h).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Carries {
+    Packets,
+    Frames,
 }
 
-impl Wire {
-    /// Opens it. It sees what comes in, and not what the kernel or another socket sends.
-    pub(crate) fn open(namespace: &Namespace, interface: &str) -> Self {
-        let (index, mac) = describe(namespace, interface);
-        let socket = namespace.enter(|| packet_socket(index)).expect("a packet socket");
-        Wire { socket, mac }
-    }
-
-    /// Sends a frame.
-    pub(crate) fn send(&self, frame: &[u8]) {
-        // SAFETY: the descriptor is open, and pointer and length are those of a slice.
-        let sent =
-            unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        assert_eq!(sent, frame.len() as isize, "send: {}", io::Error::last_os_error());
-    }
-
-    /// The first frame that `wanted` accepts, within `patience`.
-    pub(crate) fn receive(
-        &self,
-        patience: Duration,
-        mut wanted: impl FnMut(&[u8]) -> bool,
-    ) -> Option<Vec<u8>> {
-        let end = Instant::now() + patience;
-        let mut frame = vec![0; 65_536];
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let mut poll =
-                libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one pollfd, as said.
-            let ready = unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as i32 + 1) };
-            assert!(ready >= 0, "poll: {}", io::Error::last_os_error());
-            if ready == 0 {
-                return None;
-            }
-            // SAFETY: the descriptor is open, and pointer and length are those of a slice.
-            let got = unsafe {
-                libc::recv(self.socket.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0)
-            };
-            let got = usize::try_from(got)
-                .unwrap_or_else(|_| panic!("recv: {}", io::Error::last_os_error()));
-            if wanted(&frame[..got]) {
-                frame.truncate(got);
-                return Some(frame);
-            }
-            if left.is_zero() {
-                return None;
-            }
-        }
-    }
-}
-
-/// Index and MAC address of an interface.
-fn describe(namespace: &Namespace, interface: &str) -> (i32, [u8; 6]) {
-    let text = run(namespace.command("ip").args(["-j", "link", "show", "dev", interface]));
-    let links: serde_json::Value = serde_json::from_str(&text).expect("JSON of ip");
-    let index = links[0]["ifindex"].as_i64().expect("an index") as i32;
-    let mac = links[0]["address"].as_str().expect("a MAC address");
-    let mut bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal"));
-    (index, std::array::from_fn(|_| bytes.next().expect("six bytes")))
-}
-
-fn packet_socket(index: i32) -> io::Result<OwnedFd> {
-    let all = (libc::ETH_P_ALL as u16).to_be();
-    // SAFETY: takes numbers and makes a descriptor.
-    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from(all)) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let one: libc::c_int = 1;
-    let size = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, the option is an int and its size is said.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_IGNORE_OUTGOING,
-            (&raw const one).cast(),
-            size,
-        )
+/// Makes an interface in the namespace of the calling thread; it lasts as long as the file is open.
+pub(crate) fn interface(name: &str, carries: Carries) -> File {
+    const IFF_NO_PI: libc::c_short = 0x1000;
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+    let kind: libc::c_short = match carries {
+        Carries::Packets => 1,
+        Carries::Frames => 2,
     };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: all,
-        sll_ifindex: index,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the descriptor is open; the address is a whole sockaddr_ll and its size is said.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(socket)
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")
+        .expect("/dev/net/tun");
+    // An ifreq: 16 bytes of name, the flags, and room for the rest of the union.
+    let mut request = [0_u8; 40];
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    request[16..18].copy_from_slice(&(kind | IFF_NO_PI).to_ne_bytes());
+    // SAFETY: `file` is open over the call and `request` is as large as an ifreq and writable.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
+    assert!(result >= 0, "interface {name}: {}", io::Error::last_os_error());
+    file
+}
+
+/// A raw socket for a protocol.
+pub(crate) fn socket(family: libc::c_int, protocol: libc::c_int) -> OwnedFd {
+    // SAFETY: socket touches no memory of ours.
+    let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_NONBLOCK, protocol) };
+    assert!(fd >= 0, "raw socket: {}", io::Error::last_os_error());
+    // SAFETY: the descriptor is new and ours alone.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A socket for the frames of an interface in the namespace of the calling thread.
+pub(crate) fn frames_of(interface: &str) -> OwnedFd {
+    let name = CString::new(interface).expect("a name");
+    // SAFETY: `name` is a C string over the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    assert_ne!(index, 0, "no interface {interface}");
+    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    let socket = socket(libc::AF_PACKET, libc::c_int::from(protocol));
+    // SAFETY: all zero is a value of this plain structure.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol;
+    address.sll_ifindex = index as i32;
+    let size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: `address` is valid for `size` bytes over the call, the descriptor is open.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) };
+    assert_eq!(bound, 0, "frames of {interface}: {}", io::Error::last_os_error());
+    socket
+}
+
+/// Takes a packet or frame, if one has come.
+pub(crate) fn take<'a>(from: &impl AsRawFd, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    // SAFETY: `buffer` is writable for its length over the call, the descriptor is open.
+    let n = unsafe { libc::read(from.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    Some(&buffer[..usize::try_from(n).ok()?])
+}
+
+/// Gives a packet or frame. One that is not taken is lost, as on any wire.
+pub(crate) fn give(to: &impl AsRawFd, bytes: &[u8]) {
+    // SAFETY: `bytes` is readable for its length over the call, the descriptor is open.
+    let _ = unsafe { libc::write(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
 }

@@ -102,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) weights: Vec<u16>,
     /// Further keys of every `[[service]]`, each line ended.
     pub(crate) service_keys: String,
+    /// Further keys of every `[[service]]` of TCP.
+    pub(crate) tcp_keys: String,
     /// Further keys of every `[[service.server]]`.
     pub(crate) server_keys: String,
     /// Further keys of the port towards clients.
@@ -110,6 +112,9 @@ pub(crate) struct Plan {
     pub(crate) back_keys: String,
     /// Further sections of the file.
     pub(crate) sections: String,
+    /// The two ports are taps, each bridged to its line: the kernel puts IPv4 fragments together
+    /// before af_packet sees them. Not in direct return.
+    pub(crate) taps: bool,
 }
 
 impl Plan {
@@ -119,10 +124,12 @@ impl Plan {
             workers,
             weights: vec![1, 1],
             service_keys: String::new(),
+            tcp_keys: String::new(),
             server_keys: String::new(),
             front_keys: String::new(),
             back_keys: String::new(),
             sections: String::new(),
+            taps: false,
         }
     }
 
@@ -248,8 +255,11 @@ impl Rig {
         let Plan { mode, workers, .. } = self.plan;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = (0..workers).map(|n| (n % cores.min(2)).to_string()).collect();
-        let device = |n: usize, interface: &str| {
-            format!("\"net_af_packet{n},iface={interface},qpairs={}\"", workers.len())
+        let device = |n: usize, interface: &str| match self.plan.taps {
+            true => format!("\"net_tap{n},iface=tap-{interface}\""),
+            false => {
+                format!("\"net_af_packet{n},iface={interface},qpairs={}\"", workers.len())
+            }
         };
         let vdevs = match mode {
             Mode::Dr => device(0, "lan"),
@@ -301,6 +311,9 @@ impl Rig {
                 );
             }
         }
+        if self.plan.taps {
+            text = text.replace("device = \"net_af_packet", "device = \"net_tap");
+        }
         let all = self.plan.weights.len();
         // Slow enough that a machine busy with something else does not take a server down.
         let http = "[service.health]\ntype = \"http\"\npath = \"/healthz\"\nexpect = \"200\"\n\
@@ -328,9 +341,10 @@ impl Rig {
             Family::BOTH.map(|family| format!("\"{}\"", SocketAddr::new(vip(family), port)));
         let mut text = format!(
             "[[service]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nlisten = [{}]\n\
-             mode = \"{}\"\n{}{health}",
+             mode = \"{}\"\n{}{}{health}",
             listen.join(", "),
             self.plan.mode.name(),
+            if protocol == "tcp" { &self.plan.tcp_keys } else { "" },
             self.plan.service_keys,
         );
         for (n, weight) in self.plan.weights.iter().enumerate().take(servers) {
@@ -355,6 +369,11 @@ impl Rig {
             rig.assert_running();
             rig.try_shunt(&["status", "--json"]).status.success()
         });
+        if self.plan.taps {
+            for line in ["front", "back"] {
+                self.bridge_tap(line);
+            }
+        }
         self.wait_for("every server is up and was asked", |rig| {
             let good = |s: &view::Server| match &s.health {
                 Some(health) => s.up && health.latency_ms.is_some(),
@@ -362,6 +381,19 @@ impl Rig {
             };
             rig.servers_view().iter().all(good)
         });
+    }
+
+    /// Joins a line to the tap that stands for it.
+    fn bridge_tap(&self, line: &str) {
+        let (bridge, tap) = (format!("bridge-{line}"), format!("tap-{line}"));
+        self.lb.ip(&format!("link add name {bridge} type bridge mcast_snooping 0"));
+        self.lb.ip(&format!("link set {bridge} up"));
+        // The tap has the address of Shunt's port, which the bridge would take for its own.
+        let address = if line == "front" { "02:00:00:00:fe:01" } else { "02:00:00:00:fe:02" };
+        self.lb.ip(&format!("link set {tap} address {address}"));
+        for member in [&tap, line] {
+            self.lb.ip(&format!("link set {member} master {bridge}"));
+        }
     }
 
     fn log_file(&self) -> PathBuf {
@@ -536,7 +568,7 @@ fn port(name: &str, n: usize, side: &str, v4: &str, v6: &str, lips: &str, keys: 
 }
 
 /// Joins two namespaces.
-fn veth(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
+pub(crate) fn veth(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
     a.ip(&format!("link add name {a_name} type veth peer name {b_name} netns {}", b.name()));
     for (namespace, name) in [(a, a_name), (b, b_name)] {
         namespace.no_offload(name);

@@ -15,6 +15,9 @@ pub(crate) const ECHO: u16 = 7;
 /// The port of iperf3, TCP and UDP.
 pub(crate) const IPERF: u16 = 5201;
 
+/// The port where nginx expects a PROXY protocol header and answers with what it says.
+pub(crate) const PROXIED: u16 = 8091;
+
 /// A child process that is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process(pub(crate) Child);
@@ -123,6 +126,14 @@ http {{
         listen [::]:{port} backlog=1024;
         root {files};
         location = / {{ return 200 \"{name}\"; }}
+        location = /healthz {{ return 200 \"ok\"; }}
+    }}
+    server {{
+        listen 0.0.0.0:{PROXIED} proxy_protocol;
+        listen [::]:{PROXIED} proxy_protocol;
+        location / {{
+            return 200 \"$proxy_protocol_addr $proxy_protocol_port of $proxy_protocol_server_addr $proxy_protocol_server_port\";
+        }}
         location = /healthz {{ return 200 \"ok\"; }}
     }}
 }}

@@ -66,6 +66,11 @@ pub(crate) struct Worker {
     pub(crate) held_packets: u64,
     pub(crate) dropped_packets: u64,
     pub(crate) unaccounted_packets: i64,
+    pub(crate) resets_sent: u64,
+    pub(crate) sessions_ended_with_server: u64,
+    pub(crate) icmp_errors: u64,
+    pub(crate) fragments: u64,
+    pub(crate) fragments_held: u64,
 }
 
 impl Worker {
@@ -102,6 +107,24 @@ pub(crate) struct Session {
     pub(crate) server: SocketAddr,
     pub(crate) state: String,
     pub(crate) mode: String,
+}
+
+/// `shunt snat --json`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Snats {
+    pub(crate) snats: Vec<Snat>,
+}
+
+/// A rule of egress SNAT.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Snat {
+    pub(crate) name: String,
+    pub(crate) mappings_v4: u64,
+    pub(crate) mappings_v6: u64,
+    pub(crate) sessions_created: u64,
+    pub(crate) forward_packets: u64,
+    pub(crate) reply_packets: u64,
+    pub(crate) refused_packets: u64,
 }
 
 /// `shunt drops --json`
@@ -142,6 +165,9 @@ pub(crate) struct Ports {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Port {
     pub(crate) name: String,
+    pub(crate) device: String,
+    pub(crate) vlan: u16,
+    pub(crate) mtu_bytes: u16,
     pub(crate) role: String,
     pub(crate) link_up: bool,
     pub(crate) rx_packets: u64,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shunt::datapath::counters::{Cell, WorkerCounters};
 use shunt::datapath::snapshot::{PortId, Snapshot};
-use shunt::session::ServerId;
+use shunt::session::{ServerId, ServiceId};
 use shunt::wire::DropReason;
 
 /// Counters by name, or differences of them.
@@ -88,7 +88,7 @@ impl Changes {
             .add(format!("server{s}.reply_bytes"), bytes.len() as i64)
     }
 
-    /// Adds every counter of a worker but those of its loop. Those that are zero are left out.
+    /// Adds every counter of a worker but those of its loop and the gauge of half-open sessions. Those that are zero are left out.
     pub fn read(&mut self, counters: &WorkerCounters, snapshot: &Snapshot) {
         let mut put = |name: String, cell: &Cell| {
             if cell.get() != 0 {
@@ -108,12 +108,27 @@ impl Changes {
             ("sessions_v4", &c.sessions_v4),
             ("sessions_v6", &c.sessions_v6),
             ("expired", &c.expired),
+            ("persistent_clients", &c.persistent_clients),
+            ("persistence_full", &c.persistence_full),
             ("events_lost", &c.events_lost),
+            ("resets", &c.resets),
+            ("ended_with_server", &c.ended_with_server),
+            ("sources_untracked", &c.sources_untracked),
+            ("mirrored", &c.mirrored),
+            ("mirror_missed", &c.mirror_missed),
+            ("fragments", &c.fragments),
+            ("fragments_held", &c.fragments_held),
+            ("toa_no_room", &c.toa_no_room),
+            ("icmp_errors", &c.icmp_errors),
         ] {
             put(name.into(), cell);
         }
         for &reason in DropReason::ALL {
             put(format!("drop.{reason}"), c.drops_of(reason));
+        }
+        for rule in 0..snapshot.guard.filters.rules().len() {
+            put(format!("filter{rule}.packets"), &c.filter(rule).packets);
+            put(format!("filter{rule}.bytes"), &c.filter(rule).bytes);
         }
         for port in 0..snapshot.ports.len() {
             let p = c.port(PortId(port as u8));
@@ -125,6 +140,17 @@ impl Changes {
                 ("tx_refused", &p.tx_refused),
             ] {
                 put(format!("port{port}.{name}"), cell);
+            }
+        }
+        for service in 0..snapshot.services.len() {
+            let s = c.service(ServiceId(service as u16));
+            for (name, cell) in [
+                ("syn_cookies_sent", &s.syn_cookies_sent),
+                ("syn_cookies_accepted", &s.syn_cookies_accepted),
+                ("syn_cookies_rejected", &s.syn_cookies_rejected),
+                ("syn_proxied", &s.syn_proxied),
+            ] {
+                put(format!("service{service}.{name}"), cell);
             }
         }
         for server in 0..snapshot.servers.len() {

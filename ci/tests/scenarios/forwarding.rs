@@ -33,7 +33,7 @@ impl Talk {
     fn new(family: Family, protocol: Protocol, mode: Mode, client_port: u16) -> Self {
         let (port, rport, id) = match protocol {
             Protocol::Tcp => (80, 8080, 0),
-            Protocol::Udp => (53, 5353, 2),
+            _ => (53, 5353, 2),
         };
         let client = SocketAddr::new(family.client(), client_port);
         Talk {
@@ -51,7 +51,7 @@ impl Talk {
     fn packet(&self, src: SocketAddr, dst: SocketAddr, flags: u8, payload: &[u8]) -> Packet {
         match self.protocol {
             Protocol::Tcp => tcp(src, dst, flags),
-            Protocol::Udp => udp(src, dst),
+            _ => udp(src, dst),
         }
         .payload(payload)
     }

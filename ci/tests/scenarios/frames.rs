@@ -29,9 +29,17 @@ pub struct Packet {
     pub flags: u8,
     pub ttl: u8,
     pub payload: Vec<u8>,
+    pub seq: u32,
+    pub ack: u32,
+    pub window: u16,
+    pub options: Vec<u8>,
 }
 
-/// A TCP segment without data, TTL 64.
+/// The number of every SYN, from either side, unless a test says otherwise.
+pub const ISN: u32 = 0x1020_3040;
+
+/// A TCP segment without data, TTL 64. Its numbers are those of a connection that has carried none:
+/// a SYN has [`ISN`], everything else the next number, and acknowledges it.
 pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Packet {
     Packet {
         from_mac: [0; 6],
@@ -42,6 +50,10 @@ pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Packet {
         flags,
         ttl: 64,
         payload: Vec::new(),
+        seq: if flags & SYN != 0 { ISN } else { ISN + 1 },
+        ack: ISN + 1,
+        window: 4096,
+        options: Vec::new(),
     }
 }
 
@@ -64,6 +76,23 @@ impl Packet {
         self.ttl = ttl;
         self
     }
+    pub fn seq(mut self, seq: u32) -> Self {
+        self.seq = seq;
+        self
+    }
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+    /// TCP options, a multiple of 4 bytes.
+    pub fn options(mut self, options: &[u8]) -> Self {
+        self.options = options.into();
+        self
+    }
+    pub fn ack(mut self, ack: u32) -> Self {
+        self.ack = ack;
+        self
+    }
     pub fn payload(mut self, payload: &[u8]) -> Self {
         self.payload = payload.into();
         self
@@ -78,24 +107,26 @@ impl Packet {
         };
         let mut bytes = Vec::new();
         match self.protocol {
+            Protocol::Icmp => panic!("no packet has it"),
             Protocol::Udp => {
                 ip.udp(self.src.port(), self.dst.port()).write(&mut bytes, &self.payload).unwrap();
             }
             Protocol::Tcp => {
-                let mut tcp = ip.tcp(self.src.port(), self.dst.port(), 0x1020_3040, 4096);
+                let mut tcp = ip.tcp(self.src.port(), self.dst.port(), self.seq, self.window);
                 for (bit, set) in (0..8).map(|bit| (bit, self.flags >> bit & 1 == 1)) {
                     tcp = match bit {
                         0 if set => tcp.fin(),
                         1 if set => tcp.syn(),
                         2 if set => tcp.rst(),
                         3 if set => tcp.psh(),
-                        4 if set => tcp.ack(0x5060_7080),
+                        4 if set => tcp.ack(self.ack),
                         5 if set => tcp.urg(3),
                         6 if set => tcp.ece(),
                         7 if set => tcp.cwr(),
                         _ => tcp,
                     };
                 }
+                let tcp = tcp.options_raw(&self.options).unwrap();
                 tcp.write(&mut bytes, &self.payload).unwrap();
             }
         }
@@ -105,7 +136,19 @@ impl Packet {
 
 /// An ICMP or ICMPv6 echo request or reply.
 pub fn echo(macs: (Mac, Mac), src: IpAddr, dst: IpAddr, reply: bool, ttl: u8) -> Vec<u8> {
-    let header = etherparse::IcmpEchoHeader { id: 0x1234, seq: 7 };
+    echo_of(macs, src, dst, reply, ttl, 0x1234)
+}
+
+/// The same with this identifier.
+pub fn echo_of(
+    macs: (Mac, Mac),
+    src: IpAddr,
+    dst: IpAddr,
+    reply: bool,
+    ttl: u8,
+    id: u16,
+) -> Vec<u8> {
+    let header = etherparse::IcmpEchoHeader { id, seq: 7 };
     let start = PacketBuilder::ethernet2(macs.0, macs.1);
     let mut bytes = Vec::new();
     match (src, dst) {
@@ -134,7 +177,7 @@ pub fn echo(macs: (Mac, Mac), src: IpAddr, dst: IpAddr, reply: bool, ttl: u8) ->
 
 /// The Time Exceeded about `frame`, quoting all of its packet.
 pub fn time_exceeded(macs: (Mac, Mac), src: IpAddr, dst: IpAddr, frame: &[u8]) -> Vec<u8> {
-    icmp_error(macs, src, dst, frame, [(11, 0), (3, 0)], 0)
+    icmp_error(macs, src, dst, 64, [(11, 0), (3, 0)], 0, &frame[14..])
 }
 
 /// The Fragmentation Needed or Packet Too Big about `frame`, quoting all of it.
@@ -145,31 +188,33 @@ pub fn packet_too_big(
     frame: &[u8],
     mtu: u16,
 ) -> Vec<u8> {
-    icmp_error(macs, src, dst, frame, [(3, 4), (2, 0)], mtu)
+    icmp_error(macs, src, dst, 64, [(3, 4), (2, 0)], u32::from(mtu), &frame[14..])
 }
 
-/// An ICMP error with these type and code in IPv4 and in IPv6, and this in its second word.
-fn icmp_error(
+/// An ICMP error with these type and code in IPv4 and in IPv6, `rest` in its second word, and this
+/// quote.
+pub fn icmp_error(
     macs: (Mac, Mac),
     src: IpAddr,
     dst: IpAddr,
-    frame: &[u8],
+    ttl: u8,
     [v4, v6]: [(u8, u8); 2],
-    rest: u16,
+    rest: u32,
+    quote: &[u8],
 ) -> Vec<u8> {
-    let rest = u32::from(rest).to_be_bytes();
+    let rest = rest.to_be_bytes();
     let start = PacketBuilder::ethernet2(macs.0, macs.1);
     let mut bytes = Vec::new();
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => start
-            .ipv4(src.octets(), dst.octets(), 64)
+            .ipv4(src.octets(), dst.octets(), ttl)
             .icmpv4_raw(v4.0, v4.1, rest)
-            .write(&mut bytes, &frame[14..])
+            .write(&mut bytes, quote)
             .unwrap(),
         (IpAddr::V6(src), IpAddr::V6(dst)) => start
-            .ipv6(src.octets(), dst.octets(), 64)
+            .ipv6(src.octets(), dst.octets(), ttl)
             .icmpv6_raw(v6.0, v6.1, rest)
-            .write(&mut bytes, &frame[14..])
+            .write(&mut bytes, quote)
             .unwrap(),
         _ => panic!("two families"),
     }
@@ -239,6 +284,18 @@ pub fn mend_ipv4_checksum(frame: &mut [u8]) {
 pub fn source_port(frame: &[u8]) -> u16 {
     let at = if frame[12] == 0x08 { 34 } else { 54 };
     u16::from_be_bytes([frame[at], frame[at + 1]])
+}
+
+/// The frame with this type of service or traffic class.
+pub fn with_class(mut frame: Vec<u8>, class: u8) -> Vec<u8> {
+    if frame[12] == 0x08 {
+        frame[15] = class;
+        mend_ipv4_checksum(&mut frame);
+    } else {
+        frame[14] = 0x60 | class >> 4;
+        frame[15] = class << 4 | frame[15] & 15;
+    }
+    frame
 }
 
 /// A client endpoint of the usual client's network.

@@ -8,7 +8,7 @@ use shunt::wire::DropReason::{NoServer, ReplyTupleInUse, SessionTableFull};
 use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
-use crate::frames::{ACK, FIN_ACK, PSH_ACK, RST, SYN, SYN_ACK, client, tcp, udp};
+use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, RST, SYN, SYN_ACK, client, tcp, udp};
 use crate::net::{BACK, FRONT, Net, endpoint, ip};
 use crate::rig::Rig;
 
@@ -77,15 +77,15 @@ fn each_state_lives_its_time() {
     let conversations: &[Conversation<'_>] = &[
         (&[(Client, SYN)], SynSent, 5_000),
         (&[(Client, SYN), (Client, ACK)], SynSent, 5_000),
-        (&[(Client, SYN), (Server, SYN_ACK)], SynReceived, 5_000),
+        (&[(Client, SYN), (Server, SYN_ACK)], SynReceived, 10_000),
         (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK)], Established, 900_000),
         (
             &[(Client, SYN), (Server, SYN_ACK), (Client, PSH_ACK), (Server, ACK)],
             Established,
             900_000,
         ),
-        (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Client, FIN_ACK)], FinClient, 10_000),
-        (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Server, FIN_ACK)], FinServer, 10_000),
+        (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Client, FIN_ACK)], FinClient, 120_000),
+        (&[(Client, SYN), (Server, SYN_ACK), (Client, ACK), (Server, FIN_ACK)], FinServer, 120_000),
         (
             &[
                 (Client, SYN),
@@ -173,7 +173,10 @@ fn a_syn_on_a_finished_connection_opens_a_new_one() {
         }
         assert_eq!(server_of(&mut rig, 40_000, ACK), Some(first), "what is left of the old one");
         rig.changes();
-        let second = server_of(&mut rig, 40_000, SYN).unwrap();
+        // A later number than any the old one had.
+        let syn = tcp(client(40_000), endpoint(VIP), SYN).seq(ISN + 1_000);
+        let syn = rig.by_client(syn).bytes();
+        let second = rig.send(FRONT, &syn).first().map(|(_, bytes)| bytes[5]).unwrap();
         assert_ne!(first, second, "it is scheduled anew, and that server had its turn");
         let (old, new) = (ServerId(u16::from(first) - 11), ServerId(u16::from(second) - 11));
         let (packet, out) = (vec![0; 54], vec![0; 54]);
@@ -375,7 +378,7 @@ fn services_are_told_apart_by_address_port_and_protocol() {
         let from = SocketAddr::new(family.client(), 5000);
         let packet = |src, dst| match protocol {
             Protocol::Tcp => tcp(src, dst, SYN),
-            Protocol::Udp => udp(src, dst),
+            _ => udp(src, dst),
         };
         let frame = rig.by_client(packet(from, listen)).bytes();
         let to = SocketAddr::new(family.server(n), 8000 + u16::from(n));
@@ -403,7 +406,7 @@ fn sessions_outlive_their_service_and_server() {
         // Also the routes change, so that the way to the server is looked up again.
         rig.net.route("10.9.0.0/16", BACK, None);
         rig.reconfigure();
-        for flags in [ACK, PSH_ACK, FIN_ACK, RST] {
+        for flags in [ACK, PSH_ACK, RST, FIN_ACK] {
             assert_eq!(server_of(&mut rig, 40_000, flags), Some(12), "{mode:?}");
         }
         let sent = server_of(&mut rig, 40_000, SYN);

@@ -2,16 +2,32 @@
 //! out, exactly these counters changed.
 #![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
 
+mod between_families;
 mod changes;
+mod connections;
 mod forwarding;
+mod fragments;
 mod frames;
 mod full_nat;
+mod guard;
+mod icmp_errors;
+mod introduce;
 mod lifetimes;
+mod limits;
 mod local;
 mod loops;
 mod malformed;
+mod mirror;
 mod neighbors;
 mod net;
 mod parsing;
+mod policies;
 mod random;
 mod rig;
+mod selection;
+mod snat;
+mod snat_besides;
+mod syn_proxy;
+mod syn_proxy_streams;
+mod tunnels;
+mod vlans;

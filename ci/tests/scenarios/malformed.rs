@@ -88,6 +88,23 @@ fn ipv4_headers() {
     b.changed("header length", v4, true, |f| f[14] = 0x44, BadIpHeaderLength);
     b.changed("header length", v4, true, |f| f[14] = 0x40, BadIpHeaderLength);
     b.changed("options", v4, true, |f| f[14] = 0x46, IpOptions);
+    for (options, reason) in [
+        (&[1, 131, 3, 0][..], SourceRoute),
+        (&[137, 3, 0, 0], SourceRoute),
+        // An option that is skipped by its length, and what it holds is no option.
+        (&[7, 4, 131, 0, 137, 3, 0, 0], SourceRoute),
+        (&[7, 4, 131, 137], IpOptions),
+        (&[0, 131, 137, 0], IpOptions),
+        (&[7, 0, 131, 137], IpOptions),
+        (&[7, 200, 0, 0], IpOptions),
+        (&[1, 1, 1, 7], IpOptions),
+    ] {
+        let write = |f: &mut Vec<u8>| {
+            f[14] = 0x45 + (options.len() / 4) as u8;
+            f[34..34 + options.len()].copy_from_slice(options);
+        };
+        b.changed("options", v4, true, write, reason);
+    }
     b.changed("options", v4, true, |f| f[14] = 0x4f, IpOptions);
     b.changed("total length of 19", v4, true, |f| f[17] = 19, BadIpLength);
     b.changed("total length of 0", v4, true, |f| f[17] = 0, BadIpLength);
@@ -103,9 +120,9 @@ fn ipv4_headers() {
         frame[byte] ^= 4;
         b.expect("header checksum", &frame, BadIpChecksum);
     }
-    b.changed("more fragments", v4, true, |f| f[20] = 0x20, Fragment);
-    b.changed("an offset", v4, true, |f| f[21] = 1, Fragment);
-    b.changed("the last offset", v4, false, |f| (f[20], f[21]) = (0x1f, 0xff), Fragment);
+    b.changed("more fragments", v4, true, |f| f[20] = 0x20, BadFragment);
+    b.changed("an offset", v4, true, |f| f[21] = 1, TinyFragment);
+    b.changed("the last offset", v4, false, |f| (f[20], f[21]) = (0x1f, 0xff), BadFragment);
 }
 
 #[test]
@@ -190,9 +207,22 @@ fn transport_headers() {
         for length in [0, 7, 14, 255] {
             b.changed("UDP length", family, false, |f| f[at + 5] = length, BadUdpHeader);
         }
-        // Null, FIN, Xmas, SYN with FIN or RST, all of them.
-        for flags in [0, 0x01, 0x08, 0x29, 0x03, 0x06, 0x07, 0x3f, 0x13, 0x16, 0xc0] {
-            b.changed("flags", family, true, |f| f[at + 13] = flags, BadTcpFlags);
+        for (flags, reason) in [
+            (0, NullScan),
+            (0xc0, NullScan),
+            (0x01, FinScan),
+            (0x29, XmasScan),
+            (0x03, SynFin),
+            (0x07, SynFin),
+            (0x13, SynFin),
+            (0x3f, SynFin),
+            (0x06, SynRst),
+            (0x16, SynRst),
+            (0x08, BadTcpFlags),
+            (0x09, BadTcpFlags),
+            (0x28, BadTcpFlags),
+        ] {
+            b.changed("flags", family, true, |f| f[at + 13] = flags, reason);
         }
     }
 }

@@ -31,8 +31,7 @@ pub const fn server_mac(n: u8) -> Mac {
     [2, 0, 0, 0, 2, n]
 }
 
-pub const TIMEOUTS: Timeouts =
-    Timeouts { tcp_syn: 5_000, tcp_established: 900_000, tcp_fin: 10_000, udp: 30_000 };
+pub const TIMEOUTS: Timeouts = Timeouts::DEFAULT;
 
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use shunt::datapath::frame::RxChecksum;
+use shunt::datapath::policy::{MidStream, OnServerDown, Policy};
 use shunt::datapath::snapshot::PortId;
 use shunt::io::memory::MemoryFrame;
 use shunt::session::{Mode, ServerId, Timeouts};
@@ -115,7 +116,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// The whole configuration, of which [`Op::LastService`] and [`Op::Routes`] take parts away.
-fn whole(workers: usize, mode: Mode, one_armed: bool) -> Net {
+fn whole(workers: usize, mode: Mode, one_armed: bool, policy: Policy) -> Net {
     let net = if one_armed { Net::one_armed(workers) } else { Net::two_armed(workers) };
     let mut net = net.with_tap().usual(mode);
     for service in 0..2 {
@@ -125,8 +126,17 @@ fn whole(workers: usize, mode: Mode, one_armed: bool) -> Net {
         }
     }
     for service in &mut net.snapshot.services {
-        service.timeouts =
-            Timeouts { tcp_syn: 1000, tcp_established: 4000, tcp_fin: 500, udp: 2000 };
+        service.policy = policy;
+        service.timeouts = Timeouts {
+            tcp_syn: 1000,
+            tcp_established: 4000,
+            tcp_fin: 500,
+            udp: 2000,
+            tcp_syn_received: 1500,
+            tcp_fin_wait: 2500,
+            tcp_time_wait: 700,
+            tcp_close: 300,
+        };
     }
     net
 }
@@ -310,9 +320,20 @@ proptest! {
         mode in prop::sample::select(&[Mode::Nat, Mode::FullNat, Mode::Dr][..]),
         one_armed: bool,
         warm: bool,
+        policies: bool,
         ops in prop::collection::vec(op(), 1..300),
     ) {
-        let whole = whole(workers, mode, one_armed);
+        let policy = match policies {
+            true => Policy {
+                mid_stream: MidStream::Reset,
+                reset_on_expiry: true,
+                on_server_down: OnServerDown::End,
+                mss: 1_000,
+                dscp: Some(46),
+            },
+            false => Policy::default(),
+        };
+        let whole = whole(workers, mode, one_armed, policy);
         let rig = Rig::with_sessions(whole.clone(), 20);
         let rig = if warm { rig.warmed() } else { rig };
         let mut history = History {

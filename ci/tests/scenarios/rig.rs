@@ -17,6 +17,9 @@ use crate::changes::Changes;
 use crate::frames::Packet;
 use crate::net::{Family, Net, ROUTER_MAC, server_mac};
 
+/// Of the SYN cookies of every rig.
+pub const COOKIE_SECRET: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
+
 /// Frames by the port they left from.
 pub type Sent = Vec<(PortId, Vec<u8>)>;
 
@@ -39,18 +42,23 @@ impl Rig {
         Self::with_sessions(net, 1000)
     }
 
-    pub fn with_sessions(net: Net, sessions: usize) -> Self {
+    pub fn with_sessions(mut net: Net, sessions: usize) -> Self {
+        net.snapshot.prepare();
         let snapshot = Arc::new(net.snapshot.clone());
         let (mut workers, mut commands, mut events, mut counters) =
             (vec![], vec![], vec![], vec![]);
+        let all_counters: Arc<[_]> =
+            (0..net.workers()).map(|_| Arc::new(WorkerCounters::new())).collect();
         for (number, peers) in Peers::mesh(net.workers()).into_iter().enumerate() {
-            let own = Arc::new(WorkerCounters::new());
+            let own = all_counters[number].clone();
             let setup = Setup {
+                all_counters: all_counters.clone(),
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: sessions,
                 seed: 0x5eed + number as u64,
                 advise: |_, _| {},
+                cookie_secret: COOKIE_SECRET,
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), own.clone());
             let (to_worker, from_management) = RingBuffer::new(64);
@@ -93,6 +101,7 @@ impl Rig {
 
     /// Gives every worker the configuration in `self.net`.
     pub fn reconfigure(&mut self) {
+        self.net.snapshot.prepare();
         let snapshot = Arc::new(self.net.snapshot.clone());
         self.command(|| Command::Snapshot(snapshot.clone()));
     }
@@ -132,6 +141,11 @@ impl Rig {
     pub fn assert_balanced(&self) {
         for (worker, counters) in self.counters.iter().enumerate() {
             assert!(counters.balanced(), "worker {worker}: {counters:?}");
+            // Whichever way sessions have ended.
+            let pipeline = self.workers[worker].pipeline();
+            if pipeline.sessions_v4().is_empty() && pipeline.sessions_v6().is_empty() {
+                assert_eq!(counters.half_open.get(), 0, "worker {worker}: half-open sessions");
+            }
         }
     }
 

@@ -180,8 +180,10 @@ fn main() -> anyhow::Result<()> {
     let pool = Mempool::create(&eal, PoolOptions { packets: 4095, cache: 512, mtu: 1500 })?;
     let config = PortConfig {
         id: PORT,
+        aliases: Vec::new(),
         device: arguments.device.clone(),
         mtu: 1500,
+        tagged: false,
         side: Side::Both,
         rx_desc: 1024,
         tx_desc: 1024,

@@ -22,7 +22,9 @@ pub(super) fn findings(machine: &Machine, config: &Config, features: Features<'_
     for vdev in &config.dpdk.vdevs {
         let Some(interface) = interface_of(vdev) else { continue };
         let device = vdev.split(',').next().unwrap_or(vdev);
-        let port = config.ports.iter().find(|p| p.device == device);
+        // Of several VLANs the one that asks the most of it.
+        let of_device = config.ports.iter().filter(|p| p.device == device);
+        let port = of_device.max_by_key(|p| (p.mtu, p.exception.is_some()));
         found.extend(interface_findings(machine, interface, (config, port), features));
     }
     found

@@ -30,7 +30,7 @@ pub(in crate::cli) fn text(answer: &Ports) -> String {
         let errors = p.hardware.rx_errors + p.hardware.rx_no_buffer + p.hardware.tx_errors;
         table.row([
             p.name.clone(),
-            p.device.clone(),
+            device(p),
             p.driver.clone(),
             p.role.clone(),
             link(p),
@@ -58,6 +58,13 @@ pub(in crate::cli) fn text(answer: &Ports) -> String {
     out
 }
 
+fn device(port: &Port) -> String {
+    match port.vlan {
+        0 => port.device.clone(),
+        vlan => format!("{} vlan {vlan}", port.device),
+    }
+}
+
 fn link(port: &Port) -> String {
     match (port.link_up, port.speed_mbps) {
         (false, _) => "DOWN".into(),
@@ -77,6 +84,7 @@ mod tests {
         let front = Port {
             name: "front".into(),
             device: "net_af_packet0".into(),
+            vlan: 100,
             driver: "net_af_packet".into(),
             role: "client".into(),
             mac: "02:00:00:00:00:01".into(),
@@ -106,14 +114,15 @@ mod tests {
             role: "exception".into(),
             link_up: false,
             capabilities_text: String::new(),
+            vlan: 0,
             ..front.clone()
         };
         assert_eq!(
             text(&Ports { ports: vec![front, tap] }),
             "\
-PORT      DEVICE          DRIVER         ROLE       LINK        MAC                 MTU       IN       IN  IN p/s  OUT    OUT  OUT p/s  REFUSED  MISSED  ERRORS
-front     net_af_packet0  net_af_packet  client     2.5 Gbit/s  02:00:00:00:00:01  1500  120.0 k  7.3 MiB   1.0 k    5  300 B        0        1       2       4
-sl-front  net_af_packet0  net_af_packet  exception  DOWN        02:00:00:00:00:01  1500  120.0 k  7.3 MiB   1.0 k    5  300 B        0        1       2       4
+PORT      DEVICE                   DRIVER         ROLE       LINK        MAC                 MTU       IN       IN  IN p/s  OUT    OUT  OUT p/s  REFUSED  MISSED  ERRORS
+front     net_af_packet0 vlan 100  net_af_packet  client     2.5 Gbit/s  02:00:00:00:00:01  1500  120.0 k  7.3 MiB   1.0 k    5  300 B        0        1       2       4
+sl-front  net_af_packet0           net_af_packet  exception  DOWN        02:00:00:00:00:01  1500  120.0 k  7.3 MiB   1.0 k    5  300 B        0        1       2       4
 
 front: 1 queue pair; checksums in software
 "

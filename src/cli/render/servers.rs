@@ -59,6 +59,7 @@ fn problem(server: &Server) -> String {
 
 fn state(server: &Server) -> &'static str {
     match server {
+        Server { up: true, backup: true, .. } => "backup",
         Server { up: true, .. } => "up",
         Server { health: Some(Health { checks: 0, .. }), .. } => "unknown",
         _ => "DOWN",
@@ -78,6 +79,8 @@ mod tests {
             port: "back".into(),
             via: None,
             weight: 10,
+            backup: false,
+            max_connections: 0,
             up: true,
             health: Some(Health {
                 check: "http".into(),
@@ -110,16 +113,18 @@ mod tests {
             traffic: Traffic::default(),
             ..up.clone()
         };
+        let backup = Server { backup: true, ..up.clone() };
         let unchecked = Server { service: "dns".into(), health: None, ..up.clone() };
         let scarce = LocalPorts { used: 24_192, total: 32_256 };
         let scarce = Server { local_ports: Some(scarce), ..unchecked.clone() };
         assert_eq!(
-            text(&Servers { servers: vec![up, down, new, unchecked, scarce] }),
+            text(&Servers { servers: vec![up, down, new, backup, unchecked, scarce] }),
             "\
 SERVICE  SERVER          WEIGHT  STATE    SINCE  CHECK   ms  SESSIONS  TOTAL  NEW/s  IN p/s  OUT p/s  PROBLEM
 web      10.0.0.11:8080      10  up       1m59s  http   0.4         3    999      0       0        0
 web      10.0.0.12:8080      10  DOWN     900ms  http   0.4         3    999      0       0        0  connection refused
 web      10.0.0.11:8080      10  unknown   10ms  http     -         0      0      0       0        0
+web      10.0.0.11:8080      10  backup   1m59s  http   0.4         3    999      0       0        0
 dns      10.0.0.11:8080      10  up           -  -        -         3    999      0       0        0
 dns      10.0.0.11:8080      10  up           -  -        -         3    999      0       0        0  75 % of its local ports are used: add local_addresses to port back
 "

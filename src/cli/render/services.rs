@@ -2,7 +2,7 @@
 
 use crate::cli::format::{count, rate};
 use crate::cli::table::{Number, Table, Text};
-use crate::manage::api::types::Services;
+use crate::manage::api::types::{Services, SynProxy};
 
 /// One row for each service; in = from clients, out = from servers.
 pub(in crate::cli) fn text(answer: &Services) -> String {
@@ -12,6 +12,7 @@ pub(in crate::cli) fn text(answer: &Services) -> String {
         Text("MODE"),
         Text("SCHEDULER"),
         Text("STATE"),
+        Text("SYN PROXY"),
         Number("SERVERS"),
         Number("SESSIONS"),
         Number("TOTAL"),
@@ -28,8 +29,9 @@ pub(in crate::cli) fn text(answer: &Services) -> String {
             s.name.clone(),
             listen.join("\n"),
             s.mode.clone(),
-            s.scheduler.clone(),
+            s.hash_on.as_ref().map_or(s.scheduler.clone(), |on| format!("{} {on}", s.scheduler)),
             if s.up { "up" } else { "DOWN" }.into(),
+            syn_proxy(s.syn_proxy.as_ref()),
             format!("{}/{}", s.servers_up, s.servers_total),
             count(s.traffic.sessions_active),
             count(s.traffic.sessions_created),
@@ -41,6 +43,16 @@ pub(in crate::cli) fn text(answer: &Services) -> String {
         ]);
     }
     table.text()
+}
+
+/// What it does now, and for `auto` that it may change.
+fn syn_proxy(proxy: Option<&SynProxy>) -> String {
+    let Some(proxy) = proxy else { return "off".into() };
+    let now = if proxy.workers_on > 0 { "on" } else { "off" };
+    match proxy.policy.as_str() {
+        "auto" => format!("auto: {now}"),
+        _ => now.into(),
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +68,9 @@ mod tests {
             listen: vec!["192.0.2.10:80".parse().unwrap(), "[2001:db8:1::10]:80".parse().unwrap()],
             mode: "nat".into(),
             scheduler: "wrr".into(),
+            hash_on: None,
+            max_connections: 0,
+            persistence_seconds: 0,
             up: true,
             servers_up: 1,
             servers_total: 2,
@@ -67,24 +82,32 @@ mod tests {
                 reply_bps: 2_500_000,
                 ..Traffic::default()
             },
+            syn_proxy: Some(SynProxy {
+                policy: "auto".into(),
+                workers_on: 2,
+                ..SynProxy::default()
+            }),
         };
         let dns = Service {
             name: "dns".into(),
             protocol: "udp".into(),
             listen: vec!["192.0.2.10:53".parse().unwrap()],
+            scheduler: "maglev".into(),
+            hash_on: Some("source".into()),
             up: false,
             servers_up: 0,
             servers_total: 1,
             traffic: Traffic::default(),
+            syn_proxy: None,
             ..web.clone()
         };
         assert_eq!(
             text(&Services { services: vec![web, dns] }),
             "\
-SERVICE  LISTEN                   MODE  SCHEDULER  STATE  SERVERS  SESSIONS    TOTAL  NEW/s  IN p/s  OUT p/s  IN bit/s  OUT bit/s
-web      tcp 192.0.2.10:80        nat   wrr        up         1/2        17  123.5 k     42   1.5 k        0         0      2.5 M
+SERVICE  LISTEN                   MODE  SCHEDULER      STATE  SYN PROXY  SERVERS  SESSIONS    TOTAL  NEW/s  IN p/s  OUT p/s  IN bit/s  OUT bit/s
+web      tcp 192.0.2.10:80        nat   wrr            up     auto: on       1/2        17  123.5 k     42   1.5 k        0         0      2.5 M
          tcp [2001:db8:1::10]:80
-dns      udp 192.0.2.10:53        nat   wrr        DOWN       0/1         0        0      0       0        0         0          0
+dns      udp 192.0.2.10:53        nat   maglev source  DOWN   off            0/1         0        0      0       0        0         0          0
 "
         );
     }

@@ -38,6 +38,9 @@ pub(in crate::cli) fn text(s: &Status) -> String {
     line("receive", format!("{} packets/s, {} bit/s", rate(s.rx_pps), rate(s.rx_bps)));
     line("transmit", format!("{} packets/s, {} bit/s", rate(s.tx_pps), rate(s.tx_bps)));
     line("services", format!("{} up, {} down", s.services_up, s.services_down));
+    if !s.syn_proxy_on.is_empty() {
+        line("syn proxy", format!("on for {}", s.syn_proxy_on.join(", ")));
+    }
     line("servers", format!("{} up, {} down", s.servers_up, s.servers_down));
     for (i, w) in s.workers.iter().enumerate() {
         let subject = if i == 0 { "workers" } else { "" };
@@ -90,6 +93,7 @@ mod tests {
                 packets: 1_200,
                 pps: 5,
             }],
+            syn_proxy_on: vec!["web".into(), "mail".into()],
         };
         assert_eq!(
             text(&status),
@@ -99,6 +103,7 @@ sessions  200.3 k of 4.0 M (5.0 %), 12.3 k new/s
 receive   8.6 M packets/s, 4.4 G bit/s
 transmit  999 packets/s, 500.0 k bit/s
 services  2 up, 1 down
+syn proxy on for web, mail
 servers   4 up, 3 down
 workers   0 on core 1: packets balanced
           1 on core 2: packets 12 in flight

@@ -3,7 +3,7 @@
 use super::balance;
 use crate::cli::format::{count, rate};
 use crate::cli::table::{Number, Table, Text};
-use crate::manage::api::types::Workers;
+use crate::manage::api::types::{Worker, Workers};
 
 /// One row for each worker: what came, what became of it, and whether it adds up.
 pub(in crate::cli) fn text(answer: &Workers) -> String {
@@ -24,6 +24,11 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("MADE"),
         Number("SESSIONS"),
         Number("EXPIRED"),
+        Number("WITH SERVER"),
+        Number("RESETS"),
+        Number("ICMP ERRORS"),
+        Number("FRAGMENTS"),
+        Number("PERSISTENT"),
         Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
@@ -45,17 +50,39 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.originated_packets),
             count(w.sessions_v4 + w.sessions_v6),
             count(w.sessions_expired),
+            count(w.sessions_ended_with_server),
+            count(w.resets_sent),
+            count(w.icmp_errors),
+            count(w.fragments),
+            count(w.persistent_clients),
             count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
     }
-    table.text()
+    table.text() + &besides(answer)
+}
+
+/// What few nodes have: a line for each that is not zero.
+fn besides(answer: &Workers) -> String {
+    let sum = |of: fn(&Worker) -> u64| answer.workers.iter().map(of).sum::<u64>();
+    let (made, missed) = (sum(|w| w.mirrored_packets), sum(|w| w.mirror_missed_packets));
+    let (half_open, untracked) = (sum(|w| w.sessions_half_open), sum(|w| w.sources_untracked));
+    let mut out = String::new();
+    if half_open > 0 {
+        out += &format!("{} sessions are half-open\n", count(half_open));
+    }
+    if made + missed > 0 {
+        out += &format!("{} copies for mirrors made, {} missed\n", count(made), count(missed));
+    }
+    if untracked > 0 {
+        out += &format!("{} packets of sources without a place of their own\n", count(untracked));
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manage::api::types::Worker;
 
     #[test]
     fn exact_text() {
@@ -77,15 +104,30 @@ mod tests {
             sessions_v4: 20,
             sessions_v6: 2,
             sessions_expired: 6,
+            persistent_clients: 12,
+            persistence_full: 0,
             busy_percent: 12.34,
+            icmp_errors: 9,
+            fragments: 11,
+            fragments_held: 1,
             events_lost: 0,
+            toa_no_room: 0,
             commands_waiting: 0,
+            resets_sent: 14,
+            sessions_ended_with_server: 5,
+            sessions_half_open: 2,
+            sources_untracked: 9,
+            mirrored_packets: 1_500,
+            mirror_missed_packets: 1,
         };
         assert_eq!(
             text(&Workers { workers: vec![worker] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  WITH SERVER  RESETS  ICMP ERRORS  FRAGMENTS  PERSISTENT  EVENTS LOST  PACKETS
+     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            5      14            9         11          12            0  1 in flight
+2 sessions are half-open
+1500 copies for mirrors made, 1 missed
+9 packets of sources without a place of their own
 "
         );
     }

@@ -1,8 +1,8 @@
 //! The control socket: HTTP/1.1 over a Unix socket, read-only, JSON.
 //!
 //! `GET /v1/` and `status`, `services`, `servers`, `sessions?service=&server=&client=&limit=`,
-//! `ports`, `workers`, `neighbors` or `drops`. A handler sends a `Call` to the management loop,
-//! which alone has the state, and waits for its answer.
+//! `snat`, `ports`, `workers`, `neighbors`, `drops` or `filters`. A handler sends a `Call` to the
+//! management loop, which alone has the state, and waits for its answer.
 
 mod filter;
 mod local_ports;
@@ -72,10 +72,12 @@ pub(super) fn router(calls: mpsc::Sender<Call>) -> Router {
         .route("/v1/services", plain(State::services))
         .route("/v1/servers", plain(State::servers))
         .route("/v1/sessions", get(sessions))
+        .route("/v1/snat", plain(State::snat))
         .route("/v1/ports", plain(State::ports))
         .route("/v1/workers", plain(State::workers))
         .route("/v1/neighbors", plain(State::neighbors))
         .route("/v1/drops", plain(State::drops))
+        .route("/v1/filters", plain(State::filters))
         .fallback(unknown)
         .method_not_allowed_fallback(read_only)
         .with_state(Loop(calls))

@@ -2,6 +2,7 @@
 
 use crate::datapath::snapshot::Mac;
 use crate::sched::SchedulerKind;
+use crate::session::mappings::Behavior;
 use crate::session::{Mode, TcpState};
 
 /// As in the configuration.
@@ -10,17 +11,26 @@ pub(super) const fn mode_name(mode: Mode) -> &'static str {
         Mode::Nat => "nat",
         Mode::FullNat => "fullnat",
         Mode::Dr => "dr",
+        Mode::Snat => "snat",
+        Mode::Ipip => "ipip",
+        Mode::Gre => "gre",
+        Mode::Gue => "gue",
+        Mode::Vxlan => "vxlan",
+    }
+}
+
+/// As in the configuration.
+pub(super) const fn behavior_name(behavior: Behavior) -> &'static str {
+    match behavior {
+        Behavior::EndpointIndependent => "endpoint_independent",
+        Behavior::AddressDependent => "address_dependent",
+        Behavior::AddressAndPortDependent => "address_and_port_dependent",
     }
 }
 
 /// As in the configuration.
 pub(super) const fn scheduler_name(scheduler: SchedulerKind) -> &'static str {
-    match scheduler {
-        SchedulerKind::Rr => "rr",
-        SchedulerKind::Wrr => "wrr",
-        SchedulerKind::Lc => "lc",
-        SchedulerKind::Wlc => "wlc",
-    }
+    scheduler.name()
 }
 
 /// As in [`super::types::Session::state`].
@@ -34,6 +44,9 @@ pub(super) const fn state_name(state: TcpState) -> &'static str {
         TcpState::FinServer => "fin_server",
         TcpState::FinBoth => "fin_both",
         TcpState::Closed => "closed",
+        TcpState::TimeWait => "time_wait",
+        TcpState::Contested => "contested",
+        TcpState::SynProxied => "syn_proxied",
     }
 }
 

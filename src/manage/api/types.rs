@@ -73,6 +73,8 @@ pub struct Status {
     pub dropped_pps: u64,
     /// The reasons that dropped most, most first.
     pub worst_drops: Vec<DropCount>,
+    /// Services whose SYNs are answered with cookies now.
+    pub syn_proxy_on: Vec<String>,
 }
 
 /// Whether a worker accounts for every packet.
@@ -128,6 +130,22 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// With the two directions exchanged.
+    #[must_use]
+    pub fn reversed(self) -> Traffic {
+        Traffic {
+            forward_packets: self.reply_packets,
+            forward_bytes: self.reply_bytes,
+            forward_pps: self.reply_pps,
+            forward_bps: self.reply_bps,
+            reply_packets: self.forward_packets,
+            reply_bytes: self.forward_bytes,
+            reply_pps: self.forward_pps,
+            reply_bps: self.forward_bps,
+            ..self
+        }
+    }
+
     /// Adds another's figures.
     pub fn add(&mut self, other: &Traffic) {
         self.sessions_active += other.sessions_active;
@@ -166,6 +184,12 @@ pub struct Service {
     pub scheduler: String,
     /// Whether a server takes new sessions.
     pub up: bool,
+    /// What `sh` and `maglev` place a session by; `null` for other schedulers.
+    pub hash_on: Option<String>,
+    /// The most open sessions; 0 for no limit.
+    pub max_connections: u32,
+    /// Seconds that a client is remembered; 0 without persistence.
+    pub persistence_seconds: u32,
     /// Servers that are up and have weight.
     pub servers_up: u64,
     /// All servers.
@@ -173,6 +197,25 @@ pub struct Service {
     /// What went through it.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// Its SYN proxy; `null` when it has none.
+    pub syn_proxy: Option<SynProxy>,
+}
+
+/// The SYN proxy of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynProxy {
+    /// `on` or `auto`.
+    pub policy: String,
+    /// Workers that answer SYNs with cookies now.
+    pub workers_on: u64,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: u64,
+    /// ACKs that returned one.
+    pub cookies_accepted: u64,
+    /// Segments without a session that returned none that is good.
+    pub cookies_rejected: u64,
+    /// Connections that a server has accepted, after Shunt's handshake with the client.
+    pub connections: u64,
 }
 
 /// `GET /v1/servers`
@@ -195,6 +238,10 @@ pub struct Server {
     pub via: Option<IpAddr>,
     /// 0 takes no new sessions.
     pub weight: u16,
+    /// Whether it takes new sessions only when no other can.
+    pub backup: bool,
+    /// The most open sessions; 0 for no limit.
+    pub max_connections: u32,
     /// Whether its check passes, or it has none.
     pub up: bool,
     /// Its check; `null` when it has none.
@@ -280,22 +327,23 @@ pub struct Sessions {
 pub struct Session {
     /// The worker that owns it.
     pub worker: usize,
-    /// The service's name.
+    /// The name of the service, or of the rule of egress SNAT.
     pub service: String,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// The client.
+    /// The client; in `snat` whoever opened the session.
     pub client: SocketAddr,
-    /// The virtual address and port.
+    /// The virtual address and port; in `snat` whatever address and port the client talks to.
     pub vip: SocketAddr,
-    /// The source towards the server: the client, or in `fullnat` the local address and port.
+    /// The source towards the server: the client, or in `fullnat` the local address and port, or in
+    /// `snat` that of the pool when it was opened from inside.
     pub local: SocketAddr,
-    /// The real server.
+    /// The real server; in `snat` the remote host, or the one inside when it was opened from outside.
     pub server: SocketAddr,
-    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both` or
-    /// `closed`.
+    /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
+    /// `time_wait`, `closed`, `contested` (a reset was seen that may be forged) or `syn_proxied`.
     pub state: String,
-    /// `nat`, `fullnat` or `dr`.
+    /// `nat`, `fullnat`, `dr` or `snat`.
     pub mode: String,
     /// Since it was created.
     pub age_ms: u64,
@@ -303,6 +351,43 @@ pub struct Session {
     pub idle_ms: u64,
     /// Until it expires if no packet comes.
     pub expires_ms: u64,
+}
+
+/// `GET /v1/snat`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snats {
+    /// In the order of the configuration.
+    pub snats: Vec<Snat>,
+}
+
+/// A rule of egress SNAT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snat {
+    /// Its name.
+    pub name: String,
+    /// `endpoint_independent`, `address_dependent` or `address_and_port_dependent`.
+    pub mapping: String,
+    /// The same of its filter.
+    pub filtering: String,
+    /// Addresses of the pool.
+    pub addresses: u64,
+    /// Ports that this node may use, on all addresses, for each protocol. A mapping takes one; unless
+    /// mapping and filtering both depend on the remote address, nobody else can use it meanwhile.
+    pub ports: u64,
+    /// IPv4 mappings there are now.
+    pub mappings_v4: u64,
+    /// IPv6 mappings there are now.
+    pub mappings_v6: u64,
+    /// What went through it: `forward` is from inside to outside, `reply` from outside to inside,
+    /// whoever opened the session.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    /// Packets from inside for which no port was free.
+    pub exhausted_packets: u64,
+    /// Packets from hosts that hold as many ports as they may.
+    pub limited_packets: u64,
+    /// Packets from outside that no mapping or filter let in.
+    pub refused_packets: u64,
 }
 
 /// `GET /v1/ports`
@@ -355,6 +440,8 @@ pub struct Port {
     pub tx_refused_packets: u64,
     /// What the device itself counted.
     pub hardware: HardwareStatistics,
+    /// The VLAN of its frames; 0 for none.
+    pub vlan: u16,
 }
 
 /// What a device counted.
@@ -408,7 +495,7 @@ pub struct Worker {
     pub punted_packets: u64,
     /// Packets answered or learnt from.
     pub consumed_packets: u64,
-    /// Packets that wait for their next hop.
+    /// Packets that wait, for their next hop or for the first fragment of their packet.
     pub held_packets: u64,
     /// Dropped packets.
     pub dropped_packets: u64,
@@ -422,12 +509,36 @@ pub struct Worker {
     pub sessions_v6: u64,
     /// Sessions that ended by timeout.
     pub sessions_expired: u64,
+    /// Clients that services with persistence remember.
+    pub persistent_clients: u64,
+    /// Connections of clients that could not be remembered: the table was full.
+    pub persistence_full: u64,
     /// Share of the loop iterations of the last second that found packets, 0 to 100.
     pub busy_percent: f64,
+    /// ICMP errors passed on to the end they concern.
+    pub icmp_errors: u64,
+    /// Fragments forwarded.
+    pub fragments: u64,
+    /// Fragments that came before the first of their packet.
+    pub fragments_held: u64,
     /// Events to management that found the queue full.
     pub events_lost: u64,
+    /// Packets that went to a server without the TOA option for want of room.
+    pub toa_no_room: u64,
     /// Commands from management that wait for room in the queue.
     pub commands_waiting: usize,
+    /// TCP resets sent to the ends of sessions that ended.
+    pub resets_sent: u64,
+    /// Sessions that were ended since their server was down or gone.
+    pub sessions_ended_with_server: u64,
+    /// TCP sessions whose handshake is not complete.
+    pub sessions_half_open: u64,
+    /// Packets of sources that had no place in the table of source limits.
+    pub sources_untracked: u64,
+    /// Copies made for sensors; transmitted ones are in `originated_packets`.
+    pub mirrored_packets: u64,
+    /// Copies that could not be made.
+    pub mirror_missed_packets: u64,
 }
 
 /// `GET /v1/neighbors`
@@ -473,4 +584,24 @@ pub struct Drop {
     pub count: DropCount,
     /// Packets since the start, by worker.
     pub packets_by_worker: Vec<u64>,
+}
+
+/// `GET /v1/filters`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// The rules of the packet filter, in their order.
+    pub filters: Vec<Filter>,
+}
+
+/// A rule of the packet filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Its name.
+    pub name: String,
+    /// `allow`, `drop`, `reject` or `limit`.
+    pub action: String,
+    /// Packets it was the first to match, since the start.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }

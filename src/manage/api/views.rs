@@ -3,18 +3,19 @@
 use std::net::SocketAddr;
 
 use super::local_ports;
-use super::names::{mac_text, mode_name, scheduler_name, state_name};
+use super::names::{behavior_name, mac_text, mode_name, scheduler_name, state_name};
 use super::types::{
-    Drop, DropCount, Drops, Health, LocalPorts, Neighbor, Neighbors, Port, Ports, Server, Servers,
-    Service, Services, Session, Sessions, Status, Traffic, Worker, WorkerBalance, Workers,
+    Drop, DropCount, Drops, Filter, Filters, Health, LocalPorts, Neighbor, Neighbors, Port, Ports,
+    Server, Servers, Service, Services, Session, Sessions, Snat, Snats, Status, SynProxy, Traffic,
+    Worker, WorkerBalance, Workers,
 };
 use crate::datapath::counters::{Cell, WorkerCounters};
-use crate::datapath::snapshot::{PortRole, Side};
+use crate::datapath::snapshot::{self, PortRole, Side};
 use crate::manage::neighbors;
 use crate::manage::servers::takes_sessions;
 use crate::manage::session_list::SessionList;
 use crate::manage::state::{PORT_RATES, SERVER_RATES, State, WORKER_RATES};
-use crate::session::{ServerId, ServiceId};
+use crate::session::{Mode, ServerId, ServiceId};
 use crate::wire::DropReason;
 
 /// How many drop reasons the status names.
@@ -33,6 +34,9 @@ impl State {
         };
         let servers = self.servers().servers;
         let services = self.services().services;
+        let proxies =
+            services.iter().filter(|s| s.syn_proxy.as_ref().is_some_and(|p| p.workers_on > 0));
+        let syn_proxy_on = proxies.map(|s| s.name.clone()).collect();
         let mut drops: Vec<DropCount> = self.drops().drops.into_iter().map(|d| d.count).collect();
         let dropped_pps = drops.iter().map(|d| d.pps).sum();
         drops.retain(|d| d.packets > 0);
@@ -47,7 +51,8 @@ impl State {
             sessions_v4: self.sum(|c| &c.sessions_v4),
             sessions_v6: self.sum(|c| &c.sessions_v6),
             sessions_capacity: self.config.node.sessions as u64,
-            sessions_per_second: servers.iter().map(|s| s.traffic.sessions_per_second).sum(),
+            sessions_per_second: servers.iter().map(|s| s.traffic.sessions_per_second).sum::<u64>()
+                + self.snat().snats.iter().map(|s| s.traffic.sessions_per_second).sum::<u64>(),
             rx_pps: worker_rate(0),
             rx_bps: port_bps(1),
             tx_pps: worker_rate(1),
@@ -69,12 +74,14 @@ impl State {
             dropped_packets: self.workers.iter().map(|w| w.counters().dropped()).sum(),
             dropped_pps,
             worst_drops: drops,
+            syn_proxy_on,
         }
     }
 
     /// `GET /v1/services`
     pub(super) fn services(&self) -> Services {
-        let service = |s: &crate::datapath::snapshot::Service| {
+        let service = |(id, s): (usize, &crate::datapath::snapshot::Service)| {
+            let id = ServiceId(id as u16);
             let mut traffic = Traffic::default();
             for &id in &s.servers {
                 traffic.add(&self.traffic(id));
@@ -87,13 +94,36 @@ impl State {
                 listen: s.listen.clone(),
                 mode: mode_name(s.mode).into(),
                 scheduler: scheduler_name(s.scheduler).into(),
+                hash_on: s.scheduler.hashes().then(|| s.selection.hash_on.name().into()),
+                max_connections: s.selection.max_connections,
+                persistence_seconds: s.selection.persistence.map_or(0, |p| p.life_ms / 1_000),
                 up: servers_up > 0,
                 servers_up,
                 servers_total: s.servers.len() as u64,
                 traffic,
+                syn_proxy: self.syn_proxy(id, s.syn_proxy),
             }
         };
-        Services { services: self.snapshot.services.iter().map(service).collect() }
+        // The rules of egress SNAT have an entry there as well.
+        let services = self.snapshot.services.iter().enumerate();
+        let services = services.filter(|(_, s)| s.mode != Mode::Snat);
+        Services { services: services.map(service).collect() }
+    }
+
+    fn syn_proxy(&self, id: ServiceId, policy: snapshot::SynProxy) -> Option<SynProxy> {
+        let policy = match policy {
+            snapshot::SynProxy::Off => return None,
+            snapshot::SynProxy::On => "on",
+            snapshot::SynProxy::Auto { .. } => "auto",
+        };
+        Some(SynProxy {
+            policy: policy.into(),
+            workers_on: self.sum(|c| &c.service(id).syn_proxy_on),
+            cookies_sent: self.sum(|c| &c.service(id).syn_cookies_sent),
+            cookies_accepted: self.sum(|c| &c.service(id).syn_cookies_accepted),
+            cookies_rejected: self.sum(|c| &c.service(id).syn_cookies_rejected),
+            connections: self.sum(|c| &c.service(id).syn_proxied),
+        })
     }
 
     /// `GET /v1/servers`
@@ -118,6 +148,8 @@ impl State {
             port: self.port_name(server.route.port),
             via: server.route.via,
             weight: server.weight,
+            backup: server.backup,
+            max_connections: server.max_connections,
             up: server.up,
             health,
             local_ports,
@@ -153,13 +185,41 @@ impl State {
         }
     }
 
+    /// `GET /v1/snat`
+    pub(super) fn snat(&self) -> Snats {
+        let rules = &self.snapshot.snat;
+        let snat = |(rule, number): (&crate::datapath::snapshot::Snat, u16)| {
+            let mut traffic = self.traffic(rules.server_id(number, true));
+            traffic.add(&self.traffic(rules.server_id(number, false)).reversed());
+            // The two nodes of a pair share the ports.
+            let node_id = u16::from(self.snapshot.node_id);
+            let ports = rule.ports.clone().filter(|port| port & 1 == node_id).count();
+            Snat {
+                name: rule.name.clone(),
+                mapping: behavior_name(rule.policy.mapping).into(),
+                filtering: behavior_name(rule.policy.filtering).into(),
+                addresses: rule.pool.len() as u64,
+                ports: (rule.pool.len() * ports) as u64,
+                mappings_v4: self.sum(|c| &c.snat(number).mappings_v4),
+                mappings_v6: self.sum(|c| &c.snat(number).mappings_v6),
+                traffic,
+                exhausted_packets: self.sum(|c| &c.snat(number).exhausted),
+                limited_packets: self.sum(|c| &c.snat(number).limited),
+                refused_packets: self.sum(|c| &c.snat(number).refused),
+            }
+        };
+        Snats { snats: rules.list().iter().zip(0..).map(snat).collect() }
+    }
+
     /// `GET /v1/ports`
     pub(super) fn ports(&self) -> Ports {
         let port = |(index, view): (usize, &crate::manage::PortView)| {
             let rate = |at: usize| self.rates.ports.get(index * PORT_RATES + at);
             let link = (view.link)();
-            let role = self.snapshot.ports.get(usize::from(view.id.0)).map(|p| p.role);
+            let port = self.snapshot.ports.get(usize::from(view.id.0));
+            let role = port.map(|p| p.role);
             Port {
+                vlan: port.map_or(0, |p| p.vlan),
                 name: view.name.clone(),
                 device: view.device.clone(),
                 driver: view.driver.clone(),
@@ -215,12 +275,24 @@ impl State {
                 sessions_v4: c.sessions_v4.get(),
                 sessions_v6: c.sessions_v6.get(),
                 sessions_expired: c.expired.get(),
+                persistent_clients: c.persistent_clients.get(),
+                persistence_full: c.persistence_full.get(),
                 busy_percent: match rate(2) {
                     0 => 0.0,
                     polls => rate(3) as f64 * 100.0 / polls as f64,
                 },
+                icmp_errors: c.icmp_errors.get(),
+                fragments: c.fragments.get(),
+                fragments_held: c.fragments_held.get(),
                 events_lost: c.events_lost.get(),
+                toa_no_room: c.toa_no_room.get(),
                 commands_waiting: w.waiting(),
+                resets_sent: c.resets.get(),
+                sessions_ended_with_server: c.ended_with_server.get(),
+                sessions_half_open: c.half_open.get(),
+                sources_untracked: c.sources_untracked.get(),
+                mirrored_packets: c.mirrored.get(),
+                mirror_missed_packets: c.mirror_missed.get(),
             }
         };
         Workers { workers: self.workers.iter().enumerate().map(worker).collect() }
@@ -259,6 +331,18 @@ impl State {
         };
         let drops: Vec<Drop> = DropReason::ALL.iter().enumerate().map(drop).collect();
         Drops { dropped_packets: drops.iter().map(|d| d.count.packets).sum(), drops }
+    }
+
+    /// `GET /v1/filters`
+    pub(super) fn filters(&self) -> Filters {
+        let filter = |(index, rule): (usize, &crate::datapath::filter::Rule)| Filter {
+            name: rule.name.clone(),
+            action: rule.action.name().into(),
+            packets: self.sum(|c| &c.filter(index).packets),
+            bytes: self.sum(|c| &c.filter(index).bytes),
+        };
+        let rules = self.snapshot.guard.filters.rules();
+        Filters { filters: rules.iter().enumerate().map(filter).collect() }
     }
 
     fn traffic(&self, id: ServerId) -> Traffic {

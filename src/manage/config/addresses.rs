@@ -14,7 +14,8 @@ impl Ours {
     pub(super) fn owner(&self, ip: IpAddr) -> Option<String> {
         self.0.get(&ip).map(|(owner, line)| format!("{owner} (line {line})"))
     }
-    fn add(&mut self, ip: IpAddr, owner: String, line: usize) {
+    /// Enters an address, unless it is there.
+    pub(super) fn add(&mut self, ip: IpAddr, owner: String, line: usize) {
         self.0.entry(ip).or_insert((owner, line));
     }
 }
@@ -33,6 +34,7 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) -> Ours {
             ours.add(lip.value, format!("a local address of {}", called(port)), lip.line);
         }
     }
+    super::snat::add_pools(draft, &mut ours, report);
     virtual_addresses(draft, &mut ours, report);
     other_hosts(draft, &ours, report);
     ours

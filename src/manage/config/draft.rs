@@ -5,9 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::guard::GuardDraft;
 use super::reader::{At, List};
+use super::selection::SelectionDraft;
+use super::snat::SnatDraft;
 use super::{Api, Config, Dpdk, Health, Idle, Neighbor, Node, Port, Route, Server, Service};
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::limits::Limits;
+use crate::datapath::policy::Policy;
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -21,6 +26,8 @@ pub(super) struct Draft {
     pub(super) neighbors: Vec<NeighborDraft>,
     pub(super) services: Vec<ServiceDraft>,
     pub(super) api: Option<Api>,
+    pub(super) snats: Vec<SnatDraft>,
+    pub(super) guard: GuardDraft,
     /// Whether every `[[port]]` and `[[route]]` is a table.
     pub(super) whole: bool,
 }
@@ -54,6 +61,7 @@ pub(super) struct PortDraft {
     pub(super) mtu: Option<At<u16>>,
     pub(super) exception: Option<At<Option<String>>>,
     pub(super) full_checksums: Option<bool>,
+    pub(super) vlan: Option<At<u16>>,
 }
 
 /// `[[route]]`
@@ -83,12 +91,26 @@ pub(super) struct ServiceDraft {
     pub(super) servers: Vec<ServerDraft>,
     /// Whether every `[[service.server]]` is a table.
     pub(super) servers_whole: bool,
+    pub(super) policy: Option<Policy>,
+    pub(super) limits: Option<At<Limits>>,
+    pub(super) mirror: Option<At<Option<String>>>,
+    pub(super) introduction: Option<Introduction>,
+    pub(super) tunnel_port: Option<u16>,
+    pub(super) vni: Option<u32>,
+    pub(super) syn_proxy: Option<At<SynProxy>>,
+    pub(super) selection: SelectionDraft,
 }
 
 /// `[[service.server]]`
 pub(super) struct ServerDraft {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<u16>,
+    /// `Some(None)`: not given.
+    pub(super) inner_mac: Option<Option<Mac>>,
+    pub(super) backup: Option<bool>,
+    pub(super) max_connections: Option<u32>,
+    /// `Some(None)`: it has none.
+    pub(super) quic_server_id: Option<Option<At<Vec<u8>>>>,
 }
 
 impl Draft {
@@ -110,6 +132,8 @@ impl Draft {
                 .map(ServiceDraft::into_service)
                 .collect::<Option<_>>()?,
             api: self.api?,
+            snats: self.snats.into_iter().map(SnatDraft::into_snat).collect::<Option<_>>()?,
+            guard: self.guard.into_guard()?,
         })
     }
 }
@@ -149,6 +173,7 @@ impl PortDraft {
             mtu: self.mtu?.value,
             exception: self.exception?.value,
             full_checksums: self.full_checksums?,
+            vlan: self.vlan?.value,
         })
     }
 }
@@ -180,12 +205,27 @@ impl ServiceDraft {
                 .into_iter()
                 .map(ServerDraft::into_server)
                 .collect::<Option<_>>()?,
+            policy: self.policy?,
+            limits: self.limits?.value,
+            mirror: self.mirror?.value,
+            introduction: self.introduction?,
+            tunnel_port: self.tunnel_port?,
+            vni: self.vni?,
+            syn_proxy: self.syn_proxy?.value,
+            selection: self.selection.into_selection()?,
         })
     }
 }
 
 impl ServerDraft {
     fn into_server(self) -> Option<Server> {
-        Some(Server { address: self.address?.value, weight: self.weight? })
+        Some(Server {
+            address: self.address?.value,
+            weight: self.weight?,
+            backup: self.backup?,
+            max_connections: self.max_connections?,
+            quic_server_id: self.quic_server_id?.map(|id| id.value),
+            inner_mac: self.inner_mac?,
+        })
     }
 }

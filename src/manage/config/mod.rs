@@ -8,31 +8,49 @@
 mod addresses;
 mod draft;
 mod error;
+mod guard;
+mod guard_checks;
+mod introduction;
+mod list_file;
 pub(in crate::manage) mod network;
+mod policy;
 mod reach;
 mod reader;
 mod schema;
+mod selection;
 mod service;
+mod snat;
+mod syn_proxy;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod validate;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use schema::MAX_WORKERS;
+pub use selection::{Persistence, Quic, Selection};
 
 use draft::Draft;
 use reader::Report;
 
-use crate::datapath::snapshot::{Mac, Side, Timeouts};
+use crate::datapath::filter::{Action, FlagMatch};
+use crate::datapath::limits::Limits;
+use crate::datapath::policy::Policy;
+use crate::datapath::prefix_set::PrefixSet;
+pub use crate::datapath::snapshot::Forward;
+use crate::datapath::snapshot::{Introduction, Mac, Side, SynProxy, Timeouts};
+use crate::rewrite::proxy_protocol::Version;
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
+use crate::session::mappings::Behavior;
 use crate::wire::flow::Protocol;
 pub use crate::worker::Idle;
 
@@ -53,6 +71,72 @@ pub struct Config {
     pub services: Vec<Service>,
     /// `[api]`
     pub api: Api,
+    /// `[[snat]]`
+    pub snats: Vec<Snat>,
+    /// `[[filter]]`, `[[list]]`, `[[mirror]]` and `[protection]`
+    pub guard: Guard,
+}
+
+/// What is looked at before any session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Guard {
+    /// `[[filter]]`
+    pub filters: Vec<Filter>,
+    /// `[[list]]`
+    pub lists: Vec<PrefixList>,
+    /// `[[mirror]]`
+    pub mirrors: Vec<Mirror>,
+    /// `protection.bogons`
+    pub bogons: bool,
+    /// `protection.reverse_path`
+    pub reverse_path: bool,
+}
+
+/// `[[filter]]`: a rule of the packet filter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// Its name.
+    pub name: String,
+    /// What is done (keys `action`, `rate` and `burst`).
+    pub action: Action,
+    /// Source prefixes (key `source`); empty is any.
+    pub sources: Vec<IpNet>,
+    /// Destination prefixes (key `destination`); empty is any.
+    pub destinations: Vec<IpNet>,
+    /// The name of a list the source must be in.
+    pub list: Option<String>,
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+    /// Ranges of source ports; empty is any.
+    pub source_ports: Vec<(u16, u16)>,
+    /// Ranges of destination ports; empty is any.
+    pub destination_ports: Vec<(u16, u16)>,
+    /// TCP flags.
+    pub tcp_flags: Option<FlagMatch>,
+    /// The name of the receiving port.
+    pub port: Option<String>,
+}
+
+/// `[[list]]`: its prefixes and those of its file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrefixList {
+    /// Its name.
+    pub name: String,
+    /// The prefixes.
+    pub prefixes: Arc<PrefixSet>,
+}
+
+/// `[[mirror]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Its name.
+    pub name: String,
+    /// The name of the sensor's port.
+    pub port: String,
+    /// One packet in so many is copied.
+    pub sample: u32,
+    /// Packets from and to these are copied (key `match`).
+    pub matching: Vec<IpNet>,
 }
 
 /// `[node]`: this node.
@@ -104,6 +188,8 @@ pub struct Port {
     pub exception: Option<String>,
     /// Compute TCP/UDP checksums in full (key `full_checksums`, default false).
     pub full_checksums: bool,
+    /// The VLAN of its frames; 0 for none.
+    pub vlan: u16,
 }
 
 /// `[[route]]`
@@ -145,6 +231,22 @@ pub struct Service {
     pub health: Option<Health>,
     /// `[[service.server]]`
     pub servers: Vec<Server>,
+    /// Keys `mid_stream`, `reset_on_expiry`, `on_server_down`, `mss` and `dscp`.
+    pub policy: Policy,
+    /// `[service.limits]`
+    pub limits: Limits,
+    /// The name of the mirror its packets are copied to.
+    pub mirror: Option<String>,
+    /// How servers are told the client's address (keys `proxy_protocol` and `toa`).
+    pub introduction: Introduction,
+    /// How it selects its servers beyond the scheduler.
+    pub selection: Selection,
+    /// UDP destination port of the tunnel; 0 where the mode has none.
+    pub tunnel_port: u16,
+    /// VXLAN network identifier; 0 in other modes.
+    pub vni: u32,
+    /// `syn_proxy` and `syn_proxy_above`
+    pub syn_proxy: SynProxy,
 }
 
 /// `[[service.server]]`
@@ -154,6 +256,14 @@ pub struct Server {
     pub address: SocketAddr,
     /// 0 to 65535; 0 takes no new sessions.
     pub weight: u16,
+    /// MAC address of its vxlan device (mode `vxlan`).
+    pub inner_mac: Option<Mac>,
+    /// Takes new sessions only when no other server is up with weight.
+    pub backup: bool,
+    /// The most open connections; 0 for no limit.
+    pub max_connections: u32,
+    /// What its QUIC connection ids say (key `quic_server_id`).
+    pub quic_server_id: Option<Vec<u8>>,
 }
 
 /// `[service.health]`
@@ -171,6 +281,8 @@ pub struct Health {
     pub fall: u32,
     /// Another port to ask than the one that serves (key `port`).
     pub port: Option<u16>,
+    /// The PROXY protocol header that the server expects of the check.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// How a health check asks.
@@ -187,6 +299,31 @@ pub enum HealthCheck {
         /// Inclusive ranges of status codes.
         expect: Vec<(u16, u16)>,
     },
+}
+
+/// `[[snat]]`: hosts inside that reach the world with the addresses of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snat {
+    /// Its name.
+    pub name: String,
+    /// The hosts inside.
+    pub sources: Vec<IpNet>,
+    /// The addresses they get.
+    pub pool: Vec<IpAddr>,
+    /// The ports they get.
+    pub ports: std::ops::RangeInclusive<u16>,
+    /// When a mapping is used again.
+    pub mapping: Behavior,
+    /// Who may send to a mapping.
+    pub filtering: Behavior,
+    /// The most ports of the pool a host may hold; 0 for no limit.
+    pub ports_per_source: u32,
+    /// Whether hosts inside reach each other by the pool.
+    pub hairpin: bool,
+    /// `[snat.timeouts]`
+    pub timeouts: Timeouts,
+    /// `[[snat.forward]]`
+    pub forwards: Vec<Forward>,
 }
 
 /// `[api]`
@@ -241,6 +378,19 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            address: SocketAddr::from(([0; 4], 0)),
+            weight: 1,
+            inner_mac: None,
+            backup: false,
+            max_connections: 0,
+            quic_server_id: None,
+        }
+    }
+}
+
 impl Default for Service {
     fn default() -> Self {
         Service {
@@ -252,6 +402,14 @@ impl Default for Service {
             timeouts: Timeouts::default(),
             health: None,
             servers: Vec::new(),
+            policy: Policy::of(Protocol::Tcp),
+            limits: Limits::default(),
+            mirror: None,
+            introduction: Introduction::None,
+            tunnel_port: 0,
+            vni: 0,
+            syn_proxy: SynProxy::Off,
+            selection: Selection::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::addresses::{Ours, called};
 use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::network::{lookup, routes};
 use super::reader::{At, Report};
+use super::tunnel;
 use super::validate::{Once, family};
 use crate::datapath::counters::MAX_PORTS;
 use crate::datapath::snapshot::{PortId, Route, Side};
@@ -52,6 +53,8 @@ pub(super) fn check(draft: &Draft, ours: &Ours, report: &Report<'_>) {
         let fixed = draft.routes.iter().filter_map(|r| Some((r.to.as_ref()?, r.via.as_ref()?)));
         let table = routes(addresses(draft), fixed.map(|(to, via)| (to.value, via.value)));
         servers(draft, &table, ours, report);
+        super::snat::check_routes(draft, &table, report);
+        tunnel::mtu(draft, &table, report);
     }
 }
 
@@ -124,6 +127,10 @@ fn wrong_way(
         return target.via.map(|via| {
             format!("{ip} is behind the gateway {via}; dr needs a server on a port's network")
         });
+    }
+    // Nothing comes back from it.
+    if mode.tunnels() {
+        return None;
     }
     if port.side.as_ref().is_some_and(|s| s.value == Side::Client) {
         let port = called(port);

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::draft::{DpdkDraft, Draft, NeighborDraft, NodeDraft, PortDraft, RouteDraft};
+use super::guard::{self, GuardDraft};
 use super::reader::{At, List, Report, Section};
-use super::service;
 use super::values::{
     address, any, boolean, choice, integer, interface, interface_address, mac, name, network, pci,
     routed_address, socket_path, string, vdev,
 };
 use super::{Api, Idle};
+use super::{service, snat};
 use crate::datapath::snapshot::{Side, Timeouts};
 
 /// The most workers a node can have: one ring joins each ordered pair of them.
@@ -23,11 +24,12 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
     let node = read_node(file.table("node", "[node]"));
     let dpdk = read_dpdk(file.table("dpdk", "[dpdk]"));
 
+    let guard = guard::read(&mut file);
     let (ports, ports_whole) = file.tables("port", "[[port]]");
     if ports_whole && ports.is_empty() {
         report.error(1, "[[port]]", "", "missing; give at least one port");
     }
-    let ports = ports.into_iter().map(read_port).collect();
+    let ports = ports.into_iter().map(|s| read_port(s, &guard)).collect();
     let (routes, routes_whole) = file.tables("route", "[[route]]");
     let routes = routes.into_iter().map(read_route).collect();
     let neighbors = file.tables("neighbor", "[[neighbor]]").0;
@@ -37,11 +39,10 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
         file.table("timeouts", "[timeouts]").and_then(|t| read_timeouts(t, Timeouts::default()));
     let services = file.tables("service", "[[service]]").0;
     let services = services.into_iter().map(|s| service::read(s, timeouts)).collect();
+    let snats = file.tables("snat", "[[snat]]").0.into_iter().map(snat::read).collect();
     let api = read_api(file.table("api", "[api]"));
 
-    for later in ["ha", "snat", "filter"] {
-        file.not_yet(later);
-    }
+    file.not_yet("ha");
     file.finish();
     Draft {
         node,
@@ -51,6 +52,8 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
         neighbors,
         services,
         api,
+        snats,
+        guard,
         whole: ports_whole && routes_whole,
     }
 }
@@ -97,10 +100,12 @@ fn read_dpdk(section: Option<Section<'_>>) -> DpdkDraft {
     draft
 }
 
-fn read_port(mut s: Section<'_>) -> PortDraft {
+fn read_port(mut s: Section<'_>, guard: &GuardDraft) -> PortDraft {
+    let name = s.required("name", string(name), "a name, like \"front\"");
+    let example = "the port's addresses, like [\"192.0.2.2/24\"]";
+    let for_sensor = name.as_ref().is_some_and(|name| guard.has_sensor_on(&name.value));
     let draft = PortDraft {
         line: s.line(),
-        name: s.required("name", string(name), "a name, like \"front\""),
         device: s.required(
             "device",
             string(device),
@@ -114,17 +119,17 @@ fn read_port(mut s: Section<'_>) -> PortDraft {
             ),
             "\"client\", \"server\" or \"both\"",
         ),
-        addresses: s.required_list(
-            "addresses",
-            string(interface_address),
-            "the port's addresses, like [\"192.0.2.2/24\"]",
-        ),
+        addresses: match for_sensor {
+            true => s.list("addresses", string(interface_address)),
+            false => s.required_list("addresses", string(interface_address), example),
+        },
         local_addresses: s.list("local_addresses", string(routed_address)),
         mtu: s.optional("mtu", integer(576..=9_216), 1_500),
         exception: s.optional("exception", string(interface), None),
         full_checksums: value(s.optional("full_checksums", boolean, false)),
+        vlan: s.optional("vlan", integer(0..=4_094_u16), 0),
+        name,
     };
-    s.not_yet_but("vlan", "vlan = 0", |v| integer(0..=0)(v).is_ok());
     s.finish();
     draft
 }
@@ -165,6 +170,10 @@ pub(super) fn read_timeouts(mut s: Section<'_>, otherwise: Timeouts) -> Option<T
         milliseconds("tcp_established", otherwise.tcp_established),
         milliseconds("tcp_fin", otherwise.tcp_fin),
         milliseconds("udp", otherwise.udp),
+        milliseconds("tcp_syn_received", otherwise.tcp_syn_received),
+        milliseconds("tcp_fin_wait", otherwise.tcp_fin_wait),
+        milliseconds("tcp_time_wait", otherwise.tcp_time_wait),
+        milliseconds("tcp_close", otherwise.tcp_close),
     );
     s.finish();
     Some(Timeouts {
@@ -172,6 +181,10 @@ pub(super) fn read_timeouts(mut s: Section<'_>, otherwise: Timeouts) -> Option<T
         tcp_established: timeouts.1?,
         tcp_fin: timeouts.2?,
         udp: timeouts.3?,
+        tcp_syn_received: timeouts.4?,
+        tcp_fin_wait: timeouts.5?,
+        tcp_time_wait: timeouts.6?,
+        tcp_close: timeouts.7?,
     })
 }
 

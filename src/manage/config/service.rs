@@ -1,11 +1,16 @@
 //! The keys of `[[service]]` and of the tables in it.
 
 use super::draft::{ServerDraft, ServiceDraft};
+use super::guard;
+use super::policy;
 use super::reader::{At, Section};
 use super::schema::{read_timeouts, value};
-use super::values::{choice, endpoint, http_host, http_path, integer, name, statuses, string};
-use super::{Health, HealthCheck};
-use crate::datapath::snapshot::Timeouts;
+use super::syn_proxy;
+use super::values::{
+    boolean, choice, endpoint, http_host, http_path, integer, name as name_of, statuses, string,
+};
+use super::{Health, HealthCheck, introduction, selection, tunnel};
+use crate::datapath::snapshot::{Introduction, Timeouts};
 use crate::sched::SchedulerKind;
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -16,7 +21,7 @@ const CHECK_TIMEOUT: u64 = 500;
 
 /// Reads a service. `timeouts` is what `[timeouts]` says, `None` when that is wrong.
 pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDraft {
-    let name = s.required("name", string(name), "a name, like \"web\"");
+    let name = s.required("name", string(name_of), "a name, like \"web\"");
     let protocol = s.required(
         "protocol",
         choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], &[]),
@@ -30,11 +35,21 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     let mode = s.optional(
         "mode",
         choice(
-            &[("nat", Mode::Nat), ("fullnat", Mode::FullNat), ("dr", Mode::Dr)],
-            &["ipip", "gre", "gue", "vxlan"],
+            &[
+                ("nat", Mode::Nat),
+                ("fullnat", Mode::FullNat),
+                ("dr", Mode::Dr),
+                ("ipip", Mode::Ipip),
+                ("gre", Mode::Gre),
+                ("gue", Mode::Gue),
+                ("vxlan", Mode::Vxlan),
+            ],
+            &[],
         ),
         Mode::Nat,
     );
+    let known_mode = mode.as_ref().map(|mode| mode.value);
+    let (tunnel_port, vni) = tunnel::read(&mut s, known_mode);
     let scheduler = value(s.optional(
         "scheduler",
         choice(
@@ -43,33 +58,42 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
                 ("wrr", SchedulerKind::Wrr),
                 ("lc", SchedulerKind::Lc),
                 ("wlc", SchedulerKind::Wlc),
+                ("sed", SchedulerKind::Sed),
+                ("nq", SchedulerKind::Nq),
+                ("sh", SchedulerKind::Sh),
+                ("maglev", SchedulerKind::Maglev),
             ],
-            &["sed", "nq", "sh", "maglev"],
+            &[],
         ),
         SchedulerKind::Wrr,
     ));
-    s.not_yet("persistence");
-    s.not_yet("mid_stream");
-    s.not_yet("reset_on_expiry");
-    s.not_yet_but("proxy_protocol", "proxy_protocol = \"off\"", |v| v.as_str() == Some("off"));
+    let selection = selection::read(&mut s);
+    let introduction = introduction::read(&mut s, mode.as_ref(), protocol.as_ref());
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
     let own = s
         .table("timeouts", "[service.timeouts]")
         .and_then(|t| read_timeouts(t, timeouts.unwrap_or_default()));
     let health = match s.has("health") {
-        true => s.table("health", "[service.health]").and_then(read_health).map(Some),
+        true => s
+            .table("health", "[service.health]")
+            .and_then(|h| read_health(h, introduction.unwrap_or_default()))
+            .map(Some),
         false => {
             s.accept("health");
             Some(None)
         }
     };
 
+    let limits = s.table("limits", "[service.limits]").and_then(guard::read_limits);
+    let mirror = s.optional("mirror", string(|text| name_of(text).map(Some)), None);
     let (servers, servers_whole) = s.tables("server", "[[service.server]]");
     if servers_whole && servers.is_empty() {
         s.missing("server", "at least one [[service.server]]");
     }
-    let servers = servers.into_iter().map(read_server).collect();
+    let policy = policy::read(&mut s, protocol.as_ref(), mode.as_ref(), scheduler);
+    let servers = servers.into_iter().map(|s| read_server(s, known_mode)).collect();
+    let syn_proxy = syn_proxy::read(&mut s);
     let line = s.line();
     s.finish();
     ServiceDraft {
@@ -83,15 +107,31 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
         health,
         servers,
         servers_whole,
+        policy,
+        limits,
+        mirror,
+        introduction,
+        tunnel_port,
+        vni,
+        syn_proxy,
+        selection,
     }
 }
 
-fn read_server(mut s: Section<'_>) -> ServerDraft {
+fn read_server(mut s: Section<'_>, mode: Option<Mode>) -> ServerDraft {
+    let id_given = s.has("quic_server_id");
+    let quic_server_id = s.maybe("quic_server_id", string(selection::server_id));
     let draft = ServerDraft {
         address: s.required("address", string(endpoint), "ADDRESS:PORT, like \"10.0.0.11:8080\""),
         weight: value(s.optional("weight", integer(0..=65_535), 1)),
+        inner_mac: tunnel::read_inner_mac(&mut s, mode),
+        backup: value(s.optional("backup", boolean, false)),
+        max_connections: value(s.optional("max_connections", integer(0..=u32::MAX), 0)),
+        quic_server_id: match quic_server_id {
+            None if id_given => None,
+            id => Some(id),
+        },
     };
-    s.not_yet_but("backup", "backup = false", |v| v.as_bool() == Some(false));
     s.finish();
     draft
 }
@@ -103,7 +143,9 @@ enum Kind {
     Http,
 }
 
-fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
+/// `introduction` is the service's: a server that expects a PROXY protocol header expects it of a
+/// check too, unless that asks another port.
+fn read_health(mut s: Section<'_>, introduction: Introduction) -> Option<At<Health>> {
     let kind = s.required(
         "type",
         choice(&[("tcp", Kind::Tcp), ("http", Kind::Http)], &["icmp", "udp", "https", "exec"]),
@@ -154,6 +196,7 @@ fn read_health(mut s: Section<'_>) -> Option<At<Health>> {
         timeout_ms: timeout?.value,
         rise: rise?.value,
         fall: fall?.value,
+        proxy_protocol: if port_given { None } else { introduction.proxy_protocol() },
         port: value(port),
     };
     Some(At { value: health, line })

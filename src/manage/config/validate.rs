@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use super::draft::{Draft, PortDraft, ServiceDraft};
+use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::reader::{At, Report};
 use super::schema::MAX_WORKERS;
 use super::values::{canonical_pci, vdev_name};
-use super::{Idle, addresses, reach};
+use super::{Idle, addresses, guard_checks, reach, selection, snat, syn_proxy};
 use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -20,6 +20,9 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     devices(draft, report);
     ports(draft, report);
     services(draft, report);
+    snat::check(draft, report);
+    guard_checks::check(draft, report);
+    selection::check(draft, report);
     let ours = addresses::check(draft, report);
     reach::check(draft, &ours, report);
 }
@@ -85,9 +88,15 @@ fn devices(draft: &Draft, report: &Report<'_>) {
     for port in &draft.ports {
         let Some(At { value: device, line }) = &port.device else { continue };
         let pci = canonical_pci(device);
-        if let Some(first) = once.repeated(pci.clone().unwrap_or_else(|| device.clone()), *line) {
-            let message =
-                format!("{device:?} is another port's device (line {first}); give each its own");
+        if let Some(vlan) = &port.vlan
+            && let key = (pci.clone().unwrap_or_else(|| device.clone()), vlan.value)
+            && let Some(first) = once.repeated(key, *line)
+        {
+            let whose = match vlan.value {
+                0 => format!("{device:?} is another port's device (line {first})"),
+                n => format!("{device:?} with vlan {n} is another port's (line {first})"),
+            };
+            let message = whose + "; give each a device or a vlan of its own";
             report.error(*line, "[[port]]", "device", message);
         }
         // Extra arguments may bring devices that cannot be seen here.
@@ -160,6 +169,8 @@ fn mtu(port: &PortDraft, report: &Report<'_>) {
 fn services(draft: &Draft, report: &Report<'_>) {
     let (mut names, mut listens) = (Once::new(), Once::new());
     let mut servers = 0;
+    // The sessions of a rule of SNAT are counted like those of two servers.
+    let most = MAX_SERVERS.saturating_sub(2 * draft.snats.len());
     for service in &draft.services {
         if let Some(name) = &service.name
             && let Some(line) = names.repeated(&name.value, name.line)
@@ -180,13 +191,14 @@ fn services(draft: &Draft, report: &Report<'_>) {
             }
         }
         health(service, report);
+        syn_proxy::check(service, report);
         server_list(service, report);
 
         let before = servers;
         servers += service.servers.len();
-        if before <= MAX_SERVERS && servers > MAX_SERVERS {
+        if before <= most && servers > most {
             let message = format!(
-                "servers up to this service are {servers}; at most {MAX_SERVERS} are possible in all"
+                "servers up to this service are {servers}; at most {most} are possible in all"
             );
             report.error(service.line, "[[service]]", "", message);
         }
@@ -208,6 +220,14 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
     const SECTION: &str = "[[service.server]]";
     let error = |line, message| report.error(line, SECTION, "address", message);
     let listens = &service.listen.items;
+    let mode = service.mode.as_ref().map(|mode| mode.value);
+    let tunnels = mode.is_some_and(Mode::tunnels);
+    // In fullnat servers of one family serve both.
+    let of_family = |v4: bool| {
+        let is = |s: &ServerDraft| s.address.as_ref().is_none_or(|a| a.value.is_ipv4() == v4);
+        service.servers.iter().all(is)
+    };
+    let between_families = mode == Some(Mode::FullNat) && (of_family(true) || of_family(false));
     let mut once = Once::new();
     let mut all_match = service.servers_whole;
     for server in &service.servers {
@@ -219,8 +239,10 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             let message = format!("{server} is a server of this service already (line {first})");
             error(*line, message + "; give it a larger weight instead");
         }
-        let family_of = |at: &At<std::net::SocketAddr>| at.value.is_ipv4() == server.is_ipv4();
-        if service.listen.whole && !listens.iter().any(family_of) {
+        // A tunnel takes either family to either.
+        let family_of =
+            |at: &At<std::net::SocketAddr>| tunnels || at.value.is_ipv4() == server.is_ipv4();
+        if service.listen.whole && !between_families && !listens.iter().any(family_of) {
             let family = family(server.ip());
             error(
                 *line,
@@ -228,15 +250,16 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             );
             all_match = false;
         }
-        if service.mode.as_ref().is_some_and(|m| m.value == Mode::Dr)
+        if let Some(mode) = mode.filter(|mode| mode.one_way())
             && let Some(other) =
                 listens.iter().find(|l| family_of(l) && l.value.port() != server.port())
         {
             let right = std::net::SocketAddr::new(server.ip(), other.value.port());
-            error(*line, format!("{server}: dr does not rewrite the port; expected {right}"));
+            let what = if mode == Mode::Dr { "dr" } else { "a tunnel" };
+            error(*line, format!("{server}: {what} does not rewrite the port; expected {right}"));
         }
     }
-    if !all_match {
+    if !all_match || tunnels || between_families {
         return;
     }
     for v4 in [true, false] {

@@ -7,11 +7,13 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::{Request, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::Target;
 use crate::manage::config::HealthCheck;
+use crate::rewrite::proxy_protocol;
 
 /// Asks the server once. The time it took, or why it is not fit in a few words. Takes no longer
 /// than the check's timeout.
@@ -26,7 +28,11 @@ pub async fn check(target: &Target) -> Result<Duration, String> {
 }
 
 async fn ask(target: &Target) -> Result<(), String> {
-    let stream = connect(target.address, target.device.as_deref()).await?;
+    let mut stream = connect(target.address, target.device.as_deref()).await?;
+    if let Some(version) = target.health.proxy_protocol {
+        let header = proxy_protocol::of_ourselves(version);
+        stream.write_all(header).await.map_err(|e| cause(&e))?;
+    }
     match &target.health.check {
         HealthCheck::Tcp => Ok(()),
         HealthCheck::Http { path, host, expect } => {
@@ -100,7 +106,7 @@ mod tests {
     use super::*;
     use crate::manage::config::Health;
     use crate::session::ServerId;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     fn target(address: SocketAddr, check: HealthCheck) -> Target {
@@ -114,6 +120,7 @@ mod tests {
                 timeout_ms: 2_000,
                 rise: 1,
                 fall: 1,
+                proxy_protocol: None,
                 port: None,
             },
         }

@@ -21,7 +21,20 @@ fn names_and_devices_stand_once() {
     one(
         "device = \"net_tap1\"",
         "device = \"net_tap0\"",
-        "f.toml:13: [[port]] device: \"net_tap0\" is another port's device (line 7); give each its own",
+        "f.toml:13: [[port]] device: \"net_tap0\" is another port's device (line 7); give each a device or a vlan of its own",
+    );
+    let same = ("device = \"net_tap1\"", "device = \"net_tap0\"\nvlan = 7");
+    expect(&[same], &[]);
+    expect(
+        &[same, ("side = \"client\"", "side = \"client\"\nvlan = 7")],
+        &[
+            "f.toml:14: [[port]] device: \"net_tap0\" with vlan 7 is another port's (line 7); give each a device or a vlan of its own",
+        ],
+    );
+    one(
+        "side = \"client\"",
+        "side = \"client\"\nvlan = 4095",
+        "f.toml:9: [[port]] vlan: 4095 is out of range; expected 0 to 4094",
     );
     one(
         "side = \"server\"",
@@ -246,6 +259,32 @@ fn servers_fit_their_service() {
 }
 
 #[test]
+fn in_fullnat_servers_of_one_family_serve_both() {
+    let fullnat = ("name = \"web\"", "name = \"web\"\nmode = \"fullnat\"");
+    let both = ("[\"192.0.2.10:80\"]", "[\"192.0.2.10:80\", \"[2001:db8::10]:80\"]");
+    let v6 = ("[\"192.0.2.10:80\"]", "[\"[2001:db8::10]:80\"]");
+    expect(&[fullnat, both], &[]);
+    expect(&[fullnat, v6], &[]);
+    let lip = ("[\"10.0.0.100\"]", "[\"10.0.0.100\", \"2001:db8:1::100\"]");
+    let mixed = ("10.9.0.12:8080", "[2001:db8:1::11]:80");
+    expect(&[fullnat, both, lip, mixed], &[]);
+    // One of each: the one of the other family would never serve.
+    expect(
+        &[fullnat, lip, mixed],
+        &[
+            "f.toml:43: [[service.server]] address: [2001:db8:1::11]:80 is IPv6, but the service has no IPv6 listen address",
+        ],
+    );
+    // Local addresses are those of the servers' family.
+    expect(
+        &[("[\"192.0.2.10:53\"]", "[\"192.0.2.10:53\"]"), ("10.0.0.11:53", "[2001:db8:1::11]:53")],
+        &[
+            "f.toml:49: [[service.server]] address: 2001:db8:1::11 is reached by port \"back\", which has no IPv6 local_addresses; add one there",
+        ],
+    );
+}
+
+#[test]
 fn servers_are_reached() {
     expect(
         &[("to = \"0.0.0.0/0\"", "to = \"10.88.0.0/16\""), ("10.9.0.12:8080", "10.8.0.12:8080")],
@@ -337,4 +376,147 @@ proptest::proptest! {
         }
         let _ = parse(&text, "f.toml");
     }
+}
+
+#[test]
+fn who_may_be_told_the_clients_address() {
+    let web = "name = \"web\"\nmode = \"fullnat\"";
+    let expect_web = |keys: &str, expected: &[&str]| {
+        expect(&[("name = \"web\"", &format!("{web}\n{keys}"))], expected);
+    };
+    for good in [
+        "proxy_protocol = \"off\"\ntoa = true",
+        "proxy_protocol = \"v1\"",
+        "proxy_protocol = \"v2\"",
+    ] {
+        expect_web(good, &[]);
+    }
+    expect_web(
+        "proxy_protocol = \"v3\"",
+        &[
+            "f.toml:32: [[service]] proxy_protocol: \"v3\" is unknown; expected \"off\", \"v1\", \"v2\"",
+        ],
+    );
+    expect_web(
+        "proxy_protocol = \"v1\"\ntoa = true",
+        &["f.toml:33: [[service]] toa: not together with proxy_protocol; choose one of them"],
+    );
+    for (key, on, off) in [("proxy_protocol", "\"v2\"", "\"off\""), ("toa", "true", "false")] {
+        one(
+            "name = \"web\"",
+            &format!("name = \"web\"\n{key} = {on}"),
+            &format!(
+                "f.toml:31: [[service]] {key}: only in mode \"fullnat\", in the others servers see the client; expected {key} = {off}"
+            ),
+        );
+        one(
+            "name = \"dns\"",
+            &format!("name = \"dns\"\n{key} = {on}"),
+            &format!(
+                "f.toml:45: [[service]] {key}: only for protocol = \"tcp\"; expected {key} = {off}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_check_has_the_header_that_the_server_expects() {
+    use crate::rewrite::proxy_protocol::Version;
+    let header = |port: &str| {
+        let keys = "name = \"web\"\nmode = \"fullnat\"\nproxy_protocol = \"v2\"";
+        let text = BASE
+            .replace("name = \"web\"", keys)
+            .replace("path = \"/healthz\"", &format!("path = \"/healthz\"\n{port}"));
+        parse(&text, "f.toml").unwrap().services[0].health.clone().unwrap().proxy_protocol
+    };
+    assert_eq!(header(""), Some(Version::V2));
+    assert_eq!(header("port = 8081"), None);
+}
+
+#[test]
+fn the_syn_proxy_where_it_can_work() {
+    let web = |keys: &str| {
+        ("listen = [\"192.0.2.10:80\"]", format!("listen = [\"192.0.2.10:80\"]\n{keys}"))
+    };
+    let case = |keys: &str, expected: &[&str]| {
+        let (from, to) = web(keys);
+        expect(&[(from, &to)], expected);
+    };
+    for good in [
+        "syn_proxy = \"off\"",
+        "syn_proxy = \"on\"",
+        "syn_proxy = \"auto\"",
+        "syn_proxy = \"auto\"\nsyn_proxy_above = 100_000_000",
+        "syn_proxy = \"on\"\nmode = \"nat\"",
+    ] {
+        case(good, &[]);
+    }
+    case(
+        "syn_proxy = true",
+        &["f.toml:33: [[service]] syn_proxy: is a boolean; expected a string"],
+    );
+    case(
+        "syn_proxy = \"yes\"",
+        &[
+            "f.toml:33: [[service]] syn_proxy: \"yes\" is unknown; expected \"off\", \"on\", \"auto\"",
+        ],
+    );
+    case(
+        "syn_proxy = \"auto\"\nsyn_proxy_above = 0",
+        &["f.toml:34: [[service]] syn_proxy_above: 0 is out of range; expected 1 to 100000000"],
+    );
+    case(
+        "syn_proxy = \"on\"\nsyn_proxy_above = 5",
+        &["f.toml:34: [[service]] syn_proxy_above: only for syn_proxy = \"auto\"; leave it out"],
+    );
+    one(
+        "listen = [\"192.0.2.10:53\"]",
+        "listen = [\"192.0.2.10:53\"]\nsyn_proxy = \"on\"",
+        "f.toml:47: [[service]] syn_proxy: is for tcp services; leave it out",
+    );
+}
+
+#[test]
+fn the_syn_proxy_and_the_clients_address() {
+    for told in ["proxy_protocol = \"v2\"", "toa = true"] {
+        let keys = format!("name = \"web\"\nmode = \"fullnat\"\n{told}\nsyn_proxy = \"on\"");
+        one(
+            "name = \"web\"",
+            &keys,
+            "f.toml:33: [[service]] syn_proxy: not together with proxy_protocol or toa; choose one of them",
+        );
+    }
+}
+
+#[test]
+fn the_syn_proxy_and_mid_stream() {
+    let adopt = |policy: &str| {
+        format!(
+            "name = \"web\"\nscheduler = \"maglev\"\nmid_stream = \"adopt\"\nsyn_proxy = \"{policy}\""
+        )
+    };
+    expect(&[("name = \"web\"", &adopt("auto"))], &[]);
+    one(
+        "name = \"web\"",
+        &adopt("on"),
+        "f.toml:33: [[service]] syn_proxy: \"on\" leaves nothing to adopt: a segment without a session must return a cookie; expected \"auto\", or another mid_stream",
+    );
+}
+
+#[test]
+fn the_syn_proxy_needs_the_replies() {
+    // In direct return servers are on a port's network and serve on the service's own port.
+    expect(
+        &[
+            (
+                "listen = [\"192.0.2.10:80\"]",
+                "listen = [\"192.0.2.10:80\"]\nmode = \"dr\"\nsyn_proxy = \"auto\"",
+            ),
+            ("address = \"10.0.0.11:8080\"", "address = \"10.0.0.11:80\""),
+            ("address = \"10.9.0.12:8080\"", "address = \"10.0.0.12:80\""),
+        ],
+        &[
+            "f.toml:34: [[service]] syn_proxy: needs the replies to pass here; expected mode = \"nat\" or \"fullnat\"",
+        ],
+    );
 }

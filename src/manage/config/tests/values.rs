@@ -317,6 +317,7 @@ fn health_in_full() {
         timeout_ms: 100,
         rise: 1,
         fall: 1,
+        proxy_protocol: None,
         port: Some(81),
     };
     assert_eq!(config.services[0].health, Some(expected));

@@ -1,0 +1,176 @@
+//! TCP on the established path: where a segment stands in its connection. The rules are
+//! [`crate::session::connection`]'s; this reads the segment and writes the session. A SYN has its
+//! maximum segment size clamped here, too.
+
+use super::family::Family;
+use super::frame::Frame;
+use super::pipeline::Shared;
+use crate::rewrite::mss;
+use crate::session::connection::{self, Connection, Outcome, Segment};
+use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table, TcpState, tcp_state};
+use crate::wire::flow::{Flow, tcp_flags};
+use crate::wire::{tcp, tcp_option};
+
+/// The sequence number after a segment without SYN and FIN.
+#[inline(always)]
+pub(super) fn end_of<A: Family>(frame: &[u8], flow: &Flow<A>) -> u32 {
+    // Parsing has seen the whole header.
+    let Some(start) = frame.get(A::TRANSPORT..A::TRANSPORT + 16) else { return 0 };
+    let seq = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+    let header = A::TRANSPORT as u32 + u32::from(start[12] >> 4) * 4;
+    seq.wrapping_add(u32::from(flow.frame_len).wrapping_sub(header))
+}
+
+/// In one-way modes: what the client acknowledges is how far the server has come. `false` when it is
+/// far from the server's mark.
+#[inline(always)]
+pub(super) fn acknowledge<A: Family>(entry: &mut Entry<A>, frame: &[u8], flow: &Flow<A>) -> bool {
+    if tcp_state::is_steady(entry.state, flow.tcp_flags)
+        && flow.tcp_flags & tcp_flags::ACK != 0
+        && let Some(start) = frame.get(A::TRANSPORT..A::TRANSPORT + 12)
+    {
+        let ack = u32::from_be_bytes([start[8], start[9], start[10], start[11]]);
+        return entry.advance(Direction::Reply, ack);
+    }
+    true
+}
+
+/// Takes a mark up again that a segment of an established connection is far from.
+#[cold]
+#[inline(never)]
+pub(super) fn resume<A: Family>(
+    table: &mut Table<A>,
+    id: SessionId,
+    direction: Direction,
+    frame: &[u8],
+    flow: &Flow<A>,
+) {
+    let segment = read(table.get(id), table.aside(id), direction, frame, flow);
+    let entry = table.get_mut(id);
+    let mut followed = connection_of(entry);
+    connection::resume(&mut followed, direction, &segment);
+    take_over(entry, &followed);
+}
+
+/// Follows the connection through a segment that may change its state.
+#[cold]
+#[inline(never)]
+pub(super) fn follow<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    table: &mut Table<A>,
+    id: SessionId,
+    direction: Direction,
+    frame: &mut F,
+    flow: &Flow<A>,
+    now: u32,
+) -> Outcome {
+    let entry = table.get(id);
+    let segment = read(entry, table.aside(id), direction, frame.bytes(), flow);
+    let opens = direction == Direction::Forward
+        && segment.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
+    let server = shared.snapshot.servers.get(usize::from(entry.server_id.0));
+    if opens && entry.state == TcpState::SynSent && !server.is_some_and(|server| server.up) {
+        return Outcome::Reopen;
+    }
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    let mut followed = connection_of(entry);
+    let outcome = connection::follow(&mut followed, direction, &segment);
+    if outcome != Outcome::Pass {
+        return outcome;
+    }
+    let entry = table.get_mut(id);
+    take_over(entry, &followed);
+    if followed.state != entry.state {
+        // A session may outlive its service in the configuration; it then keeps its timeout.
+        let timeout = service
+            .map_or(entry.timeout, |service| tcp_state::timeout(followed.state, &service.timeouts));
+        let before = entry.state;
+        table.set_state(id, followed.state, timeout, now);
+        shared.limits.moved(table.get(id), before, &shared.counters);
+    }
+    if segment.flags & tcp_flags::SYN != 0
+        && let Some(service) = service
+        && service.policy.mss != 0
+    {
+        mss::clamp::<A>(frame.bytes_mut(), service.policy.mss);
+    }
+    Outcome::Pass
+}
+
+/// Begins a session that was made from a segment of the client in mid-stream, which was passed on:
+/// established in all likelihood, but nobody has confirmed it yet.
+pub(super) fn adopt<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    table: &mut Table<A>,
+    id: SessionId,
+    segment: &Segment,
+    now: u32,
+) {
+    let entry = table.get_mut(id);
+    let mut adopted = connection_of(entry);
+    connection::adopt(&mut adopted, segment);
+    take_over(entry, &adopted);
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
+    let timeout = service
+        .map_or(entry.timeout, |service| tcp_state::timeout(adopted.state, &service.timeouts));
+    let before = entry.state;
+    table.set_state(id, adopted.state, timeout, now);
+    shared.limits.moved(table.get(id), before, &shared.counters);
+}
+
+fn connection_of<A>(entry: &Entry<A>) -> Connection {
+    Connection {
+        mode: entry.mode,
+        state: entry.state,
+        forward_end: entry.forward_end,
+        reply_end: entry.reply_end,
+        scales: entry.scales,
+    }
+}
+
+/// All but the state.
+fn take_over<A>(entry: &mut Entry<A>, connection: &Connection) {
+    entry.forward_end = connection.forward_end;
+    entry.reply_end = connection.reply_end;
+    entry.scales = connection.scales;
+}
+
+fn read<A: Family>(
+    entry: &Entry<A>,
+    aside: &Aside,
+    direction: Direction,
+    frame: &[u8],
+    flow: &Flow<A>,
+) -> Segment {
+    // The other side's numbers are shifted on their way here, and so are acknowledgements of them.
+    let shift = match direction {
+        _ if !entry.extras.has(Extras::SHIFTED) => 0,
+        Direction::Forward => aside.reply_shift,
+        Direction::Reply => aside.forward_shift,
+    };
+    let segment = first(frame, flow);
+    Segment { ack: segment.ack.wrapping_sub(shift), ..segment }
+}
+
+/// Reads a segment of which no session is known.
+pub(super) fn first<A: Family>(frame: &[u8], flow: &Flow<A>) -> Segment {
+    let packet = tcp::Packet::new_unchecked(&frame[A::TRANSPORT..usize::from(flow.frame_len)]);
+    Segment {
+        flags: flow.tcp_flags,
+        seq: packet.seq(),
+        len: packet.sequence_len(),
+        ack: packet.ack(),
+        scale: match flow.tcp_flags & tcp_flags::SYN {
+            0 => 0,
+            _ => window_scale(packet.options()).unwrap_or(0),
+        },
+    }
+}
+
+/// The window scale option (RFC 7323 2.2).
+fn window_scale(options: &[u8]) -> Option<u8> {
+    tcp_option::iter(options).find_map(|option| match (option.kind, option.data) {
+        (tcp_option::WINDOW_SCALE, &[scale]) => Some(scale),
+        _ => None,
+    })
+}

@@ -1,0 +1,187 @@
+//! Sessions between families (NAT64, NAT46): a FullNAT service whose servers are all of one family
+//! has clients of the other.
+//!
+//! Such a session lives in the IPv6 table, its IPv4 side with mapped addresses. The IPv6 lane sees
+//! IPv6 packets only: an IPv4 packet that has no session of its own, and is for such a service or
+//! comes back to a local address, becomes an IPv6 packet between mapped addresses and goes on there
+//! ([`enter`]). Towards IPv4 a packet is made one when all else has been done to it ([`leave`]).
+//! ICMP errors about packets of these sessions are not passed on, and fragments are dropped.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::established::hold;
+use super::family::Family;
+use super::frame::Frame;
+use super::icmp;
+use super::note::Note;
+use super::pipeline::{Item, Shared};
+use super::snapshot::{LocalAddress, Snapshot};
+use super::verdict::Verdict;
+use crate::rewrite::crossing::{self, DIFFERENCE};
+use crate::rewrite::nat::Deltas;
+use crate::rewrite::{ethernet, transport_checksum};
+use crate::session::{Direction, Extras, ServerId, ServiceId, SessionId, Table};
+use crate::wire::DropReason;
+use crate::wire::flow::{Flow, FlowKey};
+
+/// Whether an address is an IPv4 one in IPv6's clothes.
+pub(super) fn is_mapped<A: Family>(address: A) -> bool {
+    matches!(address.into(), IpAddr::V6(a) if a.to_ipv4_mapped().is_some())
+}
+
+/// Whether a packet that has no session is for a session between families, or opens one.
+pub(super) fn takes<A: Family, F>(shared: &Shared<F>, key: &FlowKey<A>) -> bool {
+    if A::V6 || !shared.snapshot.crosses {
+        return false;
+    }
+    match A::listener(&shared.snapshot, key) {
+        Some(service) => leads_over::<A>(&shared.snapshot, service),
+        None => matches!(A::local(&shared.snapshot, key.dst), Some(LocalAddress::Lip(_))),
+    }
+}
+
+/// Whether clients of this family get servers of the other.
+pub(super) fn leads_over<A: Family>(snapshot: &Snapshot, service: ServiceId) -> bool {
+    let service = &snapshot.services[usize::from(service.0)];
+    let other = |id: &ServerId| snapshot.servers[usize::from(id.0)].address.is_ipv6() != A::V6;
+    service.crossed && service.servers.first().is_some_and(other)
+}
+
+/// Whether a packet without a session has an address that nothing on a wire has (RFC 4942 2.2), and
+/// did not get it here: in this burst, or before another worker was asked about its client.
+pub(super) fn is_forged<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    frame: &F,
+    item: &Item<A>,
+) -> bool {
+    (is_mapped(item.flow.key.src) || is_mapped(item.flow.key.dst))
+        && !item.crossed
+        && !(shared.steered && Note::decode(frame.note()) != Note::None)
+}
+
+/// Marks a new session that is one between families.
+pub(super) fn begin<A: Family>(table: &mut Table<A>, id: SessionId) {
+    let entry = table.get_mut(id);
+    if is_mapped(entry.client) || is_mapped(entry.server) {
+        entry.extras = entry.extras.with(Extras::CROSSED);
+    }
+}
+
+/// Makes an IPv6 packet of an IPv4 one and puts it into the line of the IPv6 lane, which decides on
+/// it before the burst is over.
+#[cold]
+#[inline(never)]
+pub(super) fn enter<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    item: &Item<A>,
+    now: u32,
+) -> Verdict {
+    let key = &item.flow.key;
+    // While the packet is as its sender knows it.
+    if item.flow.hop_limit <= 1 {
+        return icmp::time_exceeded(shared, frame, &item.flow, now);
+    }
+    let (Some(src), Some(dst)) = (Ipv6Addr::adopt(key.src.into()), Ipv6Addr::adopt(key.dst.into()))
+    else {
+        return Verdict::Drop(DropReason::NoSession);
+    };
+    // Without Ethernet padding: the length of the frame is that of the packet.
+    frame.set_len(usize::from(item.flow.frame_len));
+    if !frame.prepend(DIFFERENCE) {
+        return Verdict::Drop(DropReason::NoBuffer);
+    }
+    crossing::to_v6(frame.bytes_mut());
+    let flow = Flow {
+        key: FlowKey { src, dst, sport: key.sport, dport: key.dport, protocol: key.protocol },
+        tcp_flags: item.flow.tcp_flags,
+        hop_limit: item.flow.hop_limit,
+        frame_len: item.flow.frame_len.saturating_add(DIFFERENCE as u16),
+    };
+    shared.crossed.push(item.crossed(flow));
+    // Until the IPv6 lane has run.
+    Verdict::Drop(DropReason::NoSession)
+}
+
+/// The end of the established path for a packet of such a session.
+#[cold]
+#[inline(never)]
+pub(super) fn leave<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    table: &Table<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    id: SessionId,
+    direction: Direction,
+    now: u32,
+) -> Verdict {
+    let entry = table.get(id);
+    let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
+    let server = shared.counters.server(entry.server_id);
+    let (hop_ref, to) = match direction {
+        Direction::Forward => {
+            A::translate(frame.bytes_mut(), &entry.reply_key().reversed(), deltas);
+            (entry.forward_hop, entry.server)
+        }
+        Direction::Reply => {
+            A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
+            (entry.reply_hop, entry.client)
+        }
+    };
+    if item.fill_checksum {
+        transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
+    }
+    if is_mapped(to) {
+        make_v4(frame);
+    }
+    let bytes = frame.bytes().len() as u64;
+    match direction {
+        Direction::Forward => {
+            server.forward_packets.add(1);
+            server.forward_bytes.add(bytes);
+        }
+        Direction::Reply => {
+            server.reply_packets.add(1);
+            server.reply_bytes.add(bytes);
+        }
+    }
+    let Some(hop) = shared.hops.get(hop_ref).copied() else {
+        return Verdict::Drop(DropReason::NoRoute);
+    };
+    if !hop.ready {
+        return hold(shared, hop_ref, now);
+    }
+    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
+    Verdict::Forward(hop.port)
+}
+
+/// Makes an IPv4 frame of an IPv6 frame between mapped addresses; another one stays.
+pub(super) fn make_v4<F: Frame>(frame: &mut F) {
+    if crossing::to_v4(frame.bytes_mut()) {
+        frame.trim_front(DIFFERENCE);
+    }
+}
+
+/// Makes of a packet that came as IPv4 what it was, for the answer to its sender. `None` when it
+/// came as IPv6.
+pub(super) fn back<A: Family, F: Frame>(frame: &mut F, flow: &Flow<A>) -> Option<Flow<Ipv4Addr>> {
+    let v4 = |address: A| match address.into() {
+        IpAddr::V6(a) => a.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    let key = &flow.key;
+    let key = FlowKey {
+        src: v4(key.src)?,
+        dst: v4(key.dst)?,
+        sport: key.sport,
+        dport: key.dport,
+        protocol: key.protocol,
+    };
+    make_v4(frame);
+    Some(Flow {
+        key,
+        tcp_flags: flow.tcp_flags,
+        hop_limit: flow.hop_limit,
+        frame_len: flow.frame_len - DIFFERENCE as u16,
+    })
+}

@@ -1,0 +1,305 @@
+//! The way of a fragment through the workers.
+//!
+//! ```text
+//!  receiver ──hash of (src, dst, id, protocol)──▶ home ──ports of the first fragment──▶ owner
+//! ```
+//!
+//! All fragments of a packet meet at its **home**, whoever receives them: only the first has ports,
+//! and the home learns them from it ([`super::fragments`]). From there each goes to the worker that
+//! owns the session, with the ports in its [`Note`], and is forwarded as the session says. Receiver,
+//! home and owner may be the same.
+//!
+//! A first fragment opens a session as a whole datagram does; a TCP connection is opened by whole
+//! segments only.
+
+use super::choose;
+use super::crossed;
+use super::established::{hold, next_hop};
+use super::family::Family;
+use super::fragments::{Binding, Fragments, Seen};
+use super::frame::Frame;
+use super::guard;
+use super::icmp;
+use super::local;
+use super::new_flow;
+use super::note::Note;
+use super::outbox::Outbox;
+use super::pipeline::{Item, Lane, Pipeline, Shared};
+use super::snat::{self, hairpin};
+use super::steer;
+use super::tunnel;
+use super::verdict::Verdict;
+use crate::io::BURST;
+use crate::rewrite::ethernet;
+use crate::rewrite::fragment::TranslateFragment;
+use crate::rewrite::nat::Deltas;
+use crate::session::{Direction, Extras, SessionId, TcpState};
+use crate::wire::DropReason;
+use crate::wire::ethernet::HEADER_LEN as ETHERNET;
+use crate::wire::flow::{self, Flow, FlowKey, Protocol};
+use crate::wire::fragment::{self, Fragment, Parsed};
+
+impl<F: Frame> Pipeline<F> {
+    /// Decides on a frame that parsing has refused. `steered` as in [`Pipeline::process`].
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refused(
+        &mut self,
+        frame: &mut F,
+        reason: DropReason,
+        steered: bool,
+        now: u32,
+    ) -> Verdict {
+        if reason != DropReason::Fragment {
+            return Verdict::Drop(reason);
+        }
+        if self.shared.guard.on
+            && !steered
+            && let Some(verdict) = guard::other(&mut self.shared, frame, now)
+        {
+            return verdict;
+        }
+        let Pipeline { shared, v4, v6, fragments_v4, fragments_v6, .. } = self;
+        if let Some(dst) = fragment::destination(frame.bytes())
+            && local::is_for_kernel(shared, dst)
+        {
+            return local::handle(shared, frame, flow::Parsed::OtherIp { dst }, now);
+        }
+        match fragment::parse(frame.bytes()) {
+            Ok(Parsed::V4(f)) => take(shared, fragments_v4, v4, frame, &f, steered, now),
+            Ok(Parsed::V6(f)) => take(shared, fragments_v6, v6, frame, &f, steered, now),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Keeps a fragment that came before its first.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn hold_fragment(&mut self, frame: F, v6: bool, place: u16, now: u32) {
+        let dropped = if v6 {
+            self.fragments_v6.hold(place, frame, now)
+        } else {
+            self.fragments_v4.hold(place, frame, now)
+        };
+        let counters = &self.shared.counters;
+        counters.fragments_held.add(1);
+        if let Some(reason) = dropped {
+            counters.drops_of(reason).add(1);
+        }
+        self.count_held();
+    }
+
+    /// How many fragments wait.
+    #[inline]
+    pub(super) fn fragments_held(&self) -> usize {
+        self.fragments_v4.held() + self.fragments_v6.held()
+    }
+
+    /// Sends fragments on whose first has come, and drops those that have waited for too long: a
+    /// burst at most.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn move_fragments(&mut self, now: u32, out: &mut Outbox<F>) {
+        for _ in 0..BURST {
+            let released = self.fragments_v4.release().or_else(|| self.fragments_v6.release());
+            if let Some((mut frame, binding)) = released {
+                let verdict = self.follow(&mut frame, binding, now);
+                self.queue(frame, verdict, now, out);
+            } else if self.fragments_v4.expire(now) || self.fragments_v6.expire(now) {
+                self.shared.counters.drops_of(DropReason::FragmentExpired).add(1);
+            } else {
+                break;
+            }
+        }
+        self.count_held();
+    }
+
+    /// Decides on a fragment that has waited for its first.
+    fn follow(&mut self, frame: &mut F, binding: Binding, now: u32) -> Verdict {
+        let Pipeline { shared, v4, v6, .. } = self;
+        match fragment::parse(frame.bytes()) {
+            Ok(Parsed::V4(fragment)) => at_home(shared, v4, frame, &fragment, binding, now),
+            Ok(Parsed::V6(fragment)) => at_home(shared, v6, frame, &fragment, binding, now),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+}
+
+/// A fragment that came in, or was handed over.
+fn take<A: Family + TranslateFragment, F: Frame>(
+    shared: &mut Shared<F>,
+    fragments: &mut Fragments<A, F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    fragment: &Fragment<A>,
+    steered: bool,
+    now: u32,
+) -> Verdict {
+    if steered && let Note::Fragment(binding) = Note::decode(frame.note()) {
+        return forward(shared, lane, frame, fragment, binding, now);
+    }
+    if shared.several_workers && !steered {
+        let home = home(shared, fragment);
+        if home != shared.worker {
+            return Verdict::HandOff(home, Note::None);
+        }
+    }
+    match fragments.see(fragment, now) {
+        Seen::Bound(binding) => at_home(shared, lane, frame, fragment, binding, now),
+        Seen::Early(place) => Verdict::HoldFragment { v6: A::V6, place },
+        Seen::Refused(reason, held) => {
+            let counters = &shared.counters;
+            counters.drops_of(reason).add(held as u64);
+            counters.held.set(counters.held.get() - held as u64);
+            Verdict::Drop(reason)
+        }
+    }
+}
+
+/// The worker that all fragments of a packet meet at.
+fn home<A: Family, F>(shared: &Shared<F>, fragment: &Fragment<A>) -> u8 {
+    let packet = &fragment.packet;
+    let bucket = |address, number| A::bucket(shared.toeplitz, address, number);
+    let high = (packet.ident >> 16) as u16 ^ u16::from(packet.protocol.number());
+    shared.snapshot.worker_of[bucket(packet.src, packet.ident as u16) ^ bucket(packet.dst, high)]
+}
+
+/// A fragment whose ports are known: it goes to the worker of its session.
+fn at_home<A: Family + TranslateFragment, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    fragment: &Fragment<A>,
+    binding: Binding,
+    now: u32,
+) -> Verdict {
+    if shared.several_workers {
+        let role = shared.snapshot.ports[usize::from(frame.rx_port().0)].role;
+        let key = key(fragment, binding);
+        let owner = steer::owner(&shared.snapshot, shared.toeplitz, role, &key);
+        if owner != shared.worker {
+            return Verdict::HandOff(owner, Note::Fragment(binding));
+        }
+    }
+    forward(shared, lane, frame, fragment, binding, now)
+}
+
+fn key<A: Family>(fragment: &Fragment<A>, binding: Binding) -> FlowKey<A> {
+    let fragment::Packet { src, dst, protocol, .. } = fragment.packet;
+    FlowKey { src, dst, sport: binding.sport, dport: binding.dport, protocol }
+}
+
+/// Forwards a fragment of a session that is ours, as [`super::established::act`] does with whole
+/// packets.
+fn forward<A: Family + TranslateFragment, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    fragment: &Fragment<A>,
+    binding: Binding,
+    now: u32,
+) -> Verdict {
+    let Fragment { hop_limit, frame_len, .. } = *fragment;
+    let flow = Flow { key: key(fragment, binding), tcp_flags: 0, hop_limit, frame_len };
+    let hash = lane.table.hash(&flow.key);
+    let (id, direction) = match lane.table.find(hash, &flow.key) {
+        Some(found) => found,
+        None => match open(shared, lane, frame, fragment, binding, Item::alone(flow, hash), now) {
+            Ok(id) => (id, Direction::Forward),
+            Err(verdict) => return verdict,
+        },
+    };
+    let entry = lane.table.get_mut(id);
+    if entry.extras.has(Extras::CROSSED) {
+        return Verdict::Drop(DropReason::FragmentBetweenFamilies);
+    }
+    let translates = entry.mode.translates();
+    if translates && hop_limit <= 1 {
+        return icmp::time_exceeded(shared, frame, &flow, now);
+    }
+    // Who shifts sequence numbers needs whole segments.
+    if entry.extras.has(Extras::SHIFTED.with(Extras::INTRODUCED))
+        || entry.state == TcpState::SynProxied
+    {
+        return Verdict::Drop(DropReason::Fragment);
+    }
+    entry.last_seen = now;
+    let (hop_ref, hop) = match next_hop(shared, entry, direction) {
+        Ok(found) => found,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    if entry.mode.tunnels() {
+        shared.counters.fragments.add(1);
+        return tunnel::forward(shared, frame, &flow, entry.server_id, (hop_ref, hop), now);
+    }
+    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+    if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
+        return icmp::packet_too_big(shared, frame, &flow, mtu, now);
+    }
+    if translates {
+        let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
+        let (to, deltas) = match direction {
+            Direction::Forward => (entry.reply_key().reversed(), deltas),
+            Direction::Reply => (entry.forward_key().reversed(), deltas.reversed()),
+        };
+        A::translate_fragment(frame.bytes_mut(), fragment, &to, deltas, binding.ident);
+    }
+    let server = shared.counters.server(entry.server_id);
+    let bytes = frame.bytes().len() as u64;
+    match direction {
+        Direction::Forward => {
+            server.forward_packets.add(1);
+            server.forward_bytes.add(bytes);
+        }
+        Direction::Reply => {
+            server.reply_packets.add(1);
+            server.reply_bytes.add(bytes);
+        }
+    }
+    if entry.extras.has(Extras::HAIRPIN)
+        && let Some(to) = hairpin::leaves_by(entry, direction)
+    {
+        let owner = shared.snapshot.worker_of[A::bucket(shared.toeplitz, to.dst, to.dport)];
+        let (sport, dport) = (to.sport, to.dport);
+        return Verdict::HandOff(owner, Note::Fragment(Binding { sport, dport, ..binding }));
+    }
+    shared.counters.fragments.add(1);
+    if !hop.ready {
+        return hold(shared, hop_ref, now);
+    }
+    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
+    Verdict::Forward(hop.port)
+}
+
+/// Opens the session of a datagram whose first fragment this is.
+fn open<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    fragment: &Fragment<A>,
+    binding: Binding,
+    item: Item<A>,
+    now: u32,
+) -> Result<SessionId, Verdict> {
+    let key = &item.flow.key;
+    if A::local(&shared.snapshot, key.src).is_some() {
+        return Err(Verdict::Drop(DropReason::SpoofedLocal));
+    }
+    let Some(service) = A::listener(&shared.snapshot, key) else {
+        let may_open = fragment.ports.is_some() && key.protocol == Protocol::Udp;
+        if let Some(opened) = snat::open::session(shared, lane, frame, &item, may_open, now) {
+            return opened.map_err(|verdict| match verdict {
+                Verdict::HandOff(owner, _) => Verdict::HandOff(owner, Note::Fragment(binding)),
+                verdict => verdict,
+            });
+        }
+        return Err(new_flow::without_service(shared, lane, frame, &item, now));
+    };
+    if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
+        return Err(Verdict::Drop(DropReason::NoSession));
+    }
+    if crossed::leads_over::<A>(&shared.snapshot, service) {
+        return Err(Verdict::Drop(DropReason::FragmentBetweenFamilies));
+    }
+    choose::session_here(shared, lane, frame, &item, service, now)
+}

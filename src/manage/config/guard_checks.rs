@@ -1,0 +1,136 @@
+//! Checks of filters, lists, mirrors and limits against the rest of the file.
+
+use super::draft::Draft;
+use super::guard::{FilterDraft, MirrorDraft};
+use super::reader::{At, Report};
+use super::validate::Once;
+use crate::datapath::filter::MAX_FILTERS;
+use crate::datapath::mirror::MAX_MIRRORS;
+use crate::wire::flow::Protocol;
+use crate::wire::ip_protocol;
+
+/// Checks all of it.
+pub(super) fn check(draft: &Draft, report: &Report<'_>) {
+    let guard = &draft.guard;
+    unique("[[filter]]", guard.filters.iter().map(|f| &f.name), report);
+    unique("[[list]]", guard.lists.iter().map(|l| &l.name), report);
+    unique("[[mirror]]", guard.mirrors.iter().map(|m| &m.name), report);
+    if let Some(filter) = guard.filters.get(MAX_FILTERS) {
+        let message = format!("is one too many; at most {MAX_FILTERS} filters are possible");
+        report.error(filter.line, "[[filter]]", "", message);
+    }
+    if let Some(mirror) = guard.mirrors.get(MAX_MIRRORS) {
+        let message = format!("is one too many; at most {MAX_MIRRORS} mirrors are possible");
+        report.error(mirror.line, "[[mirror]]", "", message);
+    }
+    for filter in &guard.filters {
+        transport(filter, report);
+        if guard.whole {
+            let lists: Vec<_> = guard.lists.iter().map(|l| &l.name).collect();
+            known(filter.list.as_ref(), &lists, ("[[filter]]", "list"), report);
+        }
+        let ports: Vec<_> = draft.ports.iter().map(|p| &p.name).collect();
+        known(filter.port.as_ref(), &ports, ("[[filter]]", "port"), report);
+    }
+    for mirror in &guard.mirrors {
+        sensor_port(draft, mirror, report);
+    }
+    services(draft, report);
+}
+
+/// Each name once.
+fn unique<'a>(
+    section: &str,
+    names: impl Iterator<Item = &'a Option<At<String>>>,
+    report: &Report<'_>,
+) {
+    let mut once = Once::new();
+    for name in names.flatten() {
+        if let Some(line) = once.repeated(&name.value, name.line) {
+            let message = format!("{:?} stands already (line {line})", name.value);
+            report.error(name.line, section, "name", message + "; give each its own");
+        }
+    }
+}
+
+/// A name that is given must be one of `names`. Not checked when one of these could not be read.
+fn known(
+    given: Option<&At<Option<String>>>,
+    names: &[&Option<At<String>>],
+    (section, key): (&str, &str),
+    report: &Report<'_>,
+) {
+    let Some(At { value: Some(given), line }) = given else { return };
+    let all: Option<Vec<&String>> =
+        names.iter().map(|name| name.as_ref().map(|name| &name.value)).collect();
+    let Some(all) = all.filter(|all| !all.contains(&given)) else { return };
+    let quoted: Vec<_> = all.iter().map(|name| format!("{name:?}")).collect();
+    let message = match quoted.is_empty() {
+        true => format!("{given:?} is unknown; there is no [[{key}]] in the file"),
+        false => format!("{given:?} is unknown; expected {}", quoted.join(", ")),
+    };
+    report.error(*line, section, key, message);
+}
+
+/// Ports and flags are those of a protocol that has them.
+fn transport(filter: &FilterDraft, report: &Report<'_>) {
+    let Some(protocol) = &filter.protocol else { return };
+    let (tcp, udp) =
+        (protocol.value == Some(ip_protocol::TCP), protocol.value == Some(ip_protocol::UDP));
+    for (key, ports) in
+        [("source_ports", &filter.source_ports), ("destination_ports", &filter.destination_ports)]
+    {
+        if let Some(port) = ports.items.first()
+            && !tcp
+            && !udp
+        {
+            let message = "only for protocol = \"tcp\" or \"udp\"; add that";
+            report.error(port.line, "[[filter]]", key, message);
+        }
+    }
+    if let Some(At { value: Some(_), line }) = filter.tcp_flags
+        && !tcp
+    {
+        let message = "only for protocol = \"tcp\"; add that";
+        report.error(line, "[[filter]]", "tcp_flags", message);
+    }
+}
+
+/// The sensor's port exists and takes every packet that can be copied.
+fn sensor_port(draft: &Draft, mirror: &MirrorDraft, report: &Report<'_>) {
+    let Some(port) = &mirror.port else { return };
+    let names: Vec<_> = draft.ports.iter().map(|p| &p.name).collect();
+    let given = At { value: Some(port.value.clone()), line: port.line };
+    known(Some(&given), &names, ("[[mirror]]", "port"), report);
+    let sensor =
+        draft.ports.iter().find(|p| p.name.as_ref().is_some_and(|name| name.value == port.value));
+    let Some(mtu) = sensor.and_then(|sensor| sensor.mtu.as_ref()) else { return };
+    let largest = draft.ports.iter().filter_map(|p| p.mtu.as_ref()).map(|mtu| mtu.value).max();
+    if let Some(largest) = largest.filter(|largest| *largest > mtu.value) {
+        let message = format!(
+            "the mtu of {:?} is {}, but another port's is {largest}; give both {largest}",
+            port.value, mtu.value
+        );
+        report.error(port.line, "[[mirror]]", "port", message);
+    }
+}
+
+fn services(draft: &Draft, report: &Report<'_>) {
+    let mirrors: Vec<_> = draft.guard.mirrors.iter().map(|m| &m.name).collect();
+    for service in &draft.services {
+        if draft.guard.whole {
+            known(service.mirror.as_ref(), &mirrors, ("[[service]]", "mirror"), report);
+        }
+        let udp = service.protocol.as_ref().is_some_and(|p| p.value == Protocol::Udp);
+        let Some(limits) = service.limits.as_ref().filter(|_| udp) else { continue };
+        for (key, limit) in [
+            ("half_open", limits.value.half_open),
+            ("source_half_open", limits.value.source_half_open),
+        ] {
+            if limit != 0 {
+                let message = "only for a tcp service: udp has no handshake; leave it out";
+                report.error(limits.line, "[service.limits]", key, message);
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! How a service selects its servers.
+
+use super::*;
+use crate::datapath::selection::Overflow;
+use crate::sched::HashOn;
+
+const WEB: &str = "name = \"web\"";
+const DNS: &str = "name = \"dns\"";
+const LAST: &str = "address = \"10.0.0.11:53\"";
+
+/// The configuration with these lines after the names of the services.
+fn with(web: &str, dns: &str) -> Config {
+    let text = BASE.replacen(WEB, &format!("{WEB}\n{web}"), 1);
+    let text = text.replacen(DNS, &format!("{DNS}\n{dns}"), 1);
+    parse(&text, "f.toml").unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[track_caller]
+fn web(line: &str, expected: &str) {
+    one(WEB, &format!("{WEB}\n{line}"), expected);
+}
+
+#[test]
+fn what_is_read() {
+    let persistence = "persistence = { seconds = 300, mask = 24, mask_v6 = 64, group = \"site\" }";
+    let config = with(
+        &format!(
+            "scheduler = \"maglev\"\nhash_on = \"source_port\"\nmax_connections = 1_000\n{persistence}"
+        ),
+        "hash_on = \"quic_cid\"\nquic = { server_id_length = 2, cid_length = 8, config_rotation = 3 }",
+    );
+    let (web, dns) = (&config.services[0], &config.services[1]);
+    assert_eq!(web.scheduler, SchedulerKind::Maglev);
+    assert_eq!(
+        web.selection,
+        Selection {
+            hash_on: HashOn::SourcePort,
+            max_connections: 1_000,
+            overflow: Overflow::Next,
+            persistence: Some(Persistence {
+                seconds: 300,
+                mask: 24,
+                mask_v6: 64,
+                group: Some("site".into()),
+            }),
+            one_packet: false,
+            quic: None,
+        }
+    );
+    let quic = Quic { server_id_length: 2, cid_length: 8, config_rotation: 3 };
+    assert_eq!((dns.selection.hash_on, dns.selection.quic), (HashOn::QuicCid, Some(quic)));
+
+    let off = with("persistence = { seconds = 0, mask = 24 }", "");
+    assert_eq!(off.services[0].selection, Selection::default());
+    for scheduler in ["sed", "nq", "sh"] {
+        let config = with(&format!("scheduler = {scheduler:?}"), "");
+        assert_eq!(config.services[0].scheduler.name(), scheduler);
+    }
+    let text = BASE.replace("weight = 10", "backup = true\nmax_connections = 7");
+    let text = text.replacen(WEB, &format!("{WEB}\noverflow = \"refuse\""), 1);
+    let config = parse(&text, "f.toml").unwrap();
+    let servers = &config.services[0].servers;
+    assert_eq!((servers[0].backup, servers[0].max_connections), (true, 7));
+    assert_eq!((servers[1].backup, servers[1].max_connections), (false, 0));
+    assert_eq!(config.services[0].selection.overflow, Overflow::Refuse);
+}
+
+#[test]
+fn hash_keys() {
+    web(
+        "hash_on = \"destination\"",
+        "f.toml:31: [[service]] hash_on: only for scheduler = \"sh\" or \"maglev\"; leave it out",
+    );
+    web(
+        "hash_on = \"cookie\"",
+        "f.toml:31: [[service]] hash_on: \"cookie\" is unknown; expected \"source\", \"source_port\", \"destination\", \"quic_cid\"",
+    );
+    web(
+        "hash_on = \"quic_cid\"",
+        "f.toml:31: [[service]] hash_on: \"quic_cid\" is for protocol = \"udp\"",
+    );
+    one(
+        DNS,
+        &format!("{DNS}\nhash_on = \"quic_cid\""),
+        "f.toml:45: [[service]] hash_on: \"quic_cid\" needs [service.quic], or scheduler = \"sh\" or \"maglev\"",
+    );
+}
+
+#[test]
+fn limits() {
+    web(
+        "overflow = \"next\"",
+        "f.toml:31: [[service]] overflow: says nothing without max_connections of a server; give one, or leave it out",
+    );
+    web(
+        "max_connections = -1",
+        "f.toml:31: [[service]] max_connections: -1 is out of range; expected 0 to 4294967295",
+    );
+}
+
+#[test]
+fn persistence() {
+    web(
+        "persistence = { mask = 24 }",
+        "f.toml:31: [service.persistence] seconds: missing; give seconds, like 300; 0 for none",
+    );
+    web(
+        "persistence = { seconds = 5, mask = 33 }",
+        "f.toml:31: [service.persistence] mask: 33 is out of range; expected 1 to 32",
+    );
+    web(
+        "persistence = { seconds = 5, group = \"a b\" }",
+        "f.toml:31: [service.persistence] group: \"a b\" is not a name; expected 1 to 63 letters, digits, \"-\", \"_\" or \".\"",
+    );
+    web(
+        "persistence = 5",
+        "f.toml:31: [service.persistence]: is an integer; write [service.persistence]",
+    );
+    let group = |mask: u8| format!("persistence = {{ seconds = 5, mask = {mask}, group = \"g\" }}");
+    expect(
+        &[(WEB, &format!("{WEB}\n{}", group(24))), (DNS, &format!("{DNS}\n{}", group(25)))],
+        &[
+            "f.toml:46: [service.persistence]: the services of group \"g\" need the same masks; expected mask = 24 and mask_v6 = 128, as in line 31",
+        ],
+    );
+}
+
+#[test]
+fn one_packet() {
+    const NAT: (&str, &str) = ("mode = \"fullnat\"", "mode = \"nat\"\none_packet = true");
+    web(
+        "one_packet = true",
+        "f.toml:31: [[service]] one_packet: is for protocol = \"udp\"; leave it out",
+    );
+    one(
+        "mode = \"fullnat\"",
+        "mode = \"fullnat\"\none_packet = true",
+        "f.toml:48: [[service]] one_packet: fullnat needs a session for the server's answer; use mode = \"nat\", \"dr\" or a tunnel, or leave it out",
+    );
+    expect(&[NAT], &[]);
+    expect(
+        &[NAT, ("[\"192.0.2.10:53\"]", "[\"192.0.2.10:53\", \"192.0.2.11:53\"]")],
+        &[
+            "f.toml:48: [[service]] one_packet: an answer of a server could be from 192.0.2.10:53 or 192.0.2.11:53; in nat listen on one address of a family",
+        ],
+    );
+    expect(
+        &[NAT, (LAST, &format!("{LAST}\nmax_connections = 5"))],
+        &[
+            "f.toml:48: [[service]] one_packet: there are no connections to limit; leave max_connections or one_packet out",
+        ],
+    );
+    expect(
+        &[NAT, (DNS, &format!("{DNS}\npersistence = {{ seconds = 9 }}"))],
+        &[
+            "f.toml:49: [[service]] one_packet: every datagram is a decision of its own; leave persistence or one_packet out",
+        ],
+    );
+    let other = "[[service]]\nname = \"other\"\nprotocol = \"udp\"\nlisten = [\"192.0.2.10:54\"]\n\
+                 [[service.server]]\naddress = \"10.0.0.11:53\"\n[api]";
+    expect(
+        &[NAT, ("[api]", other)],
+        &[
+            "f.toml:56: [[service.server]] address: 10.0.0.11:53 is a server of another udp service (line 50), and an answer of a one_packet service says by that alone which service it is of; use another port",
+        ],
+    );
+}
+
+#[test]
+fn quic() {
+    let quic = |keys: &str| format!("{DNS}\nhash_on = \"quic_cid\"\nquic = {{ {keys} }}");
+    expect(
+        &[
+            (DNS, &quic("server_id_length = 2")),
+            (LAST, &format!("{LAST}\nquic_server_id = \"0a0b\"")),
+        ],
+        &[],
+    );
+    one(
+        DNS,
+        &quic("cid_length = 8"),
+        "f.toml:46: [service.quic] server_id_length: missing; give octets, like 2",
+    );
+    one(
+        DNS,
+        &quic("server_id_length = 4, cid_length = 4"),
+        "f.toml:46: [service.quic] cid_length: 4 has no room for the server id; expected 5 to 20",
+    );
+    one(
+        DNS,
+        &quic("server_id_length = 4, config_rotation = 7"),
+        "f.toml:46: [service.quic] config_rotation: 7 is out of range; expected 0 to 6",
+    );
+    one(
+        DNS,
+        &format!("{DNS}\nquic = {{ server_id_length = 4 }}"),
+        "f.toml:45: [service.quic]: only with hash_on = \"quic_cid\" of the service",
+    );
+    one(
+        LAST,
+        &format!("{LAST}\nquic_server_id = \"0a\""),
+        "f.toml:50: [[service.server]] quic_server_id: only with [service.quic]; add that, or leave it out",
+    );
+    expect(
+        &[
+            (DNS, &quic("server_id_length = 2")),
+            (LAST, &format!("{LAST}\nquic_server_id = \"0a\"")),
+        ],
+        &[
+            "f.toml:52: [[service.server]] quic_server_id: has 1 octets; expected 2, as server_id_length says",
+        ],
+    );
+    let twice = format!(
+        "{LAST}\nquic_server_id = \"0a0b\"\n[[service.server]]\naddress = \"10.0.0.12:53\"\nquic_server_id = \"0A0B\""
+    );
+    expect(
+        &[(DNS, &quic("server_id_length = 2")), (LAST, &twice)],
+        &[
+            "f.toml:55: [[service.server]] quic_server_id: is another server's (line 52); give each its own",
+        ],
+    );
+    for wrong in ["", "0", "0x", "aé"] {
+        one(
+            LAST,
+            &format!("{LAST}\nquic_server_id = {wrong:?}"),
+            &format!(
+                "f.toml:50: [[service.server]] quic_server_id: {wrong:?} is no server id; expected hexadecimal octets, like \"0a0b\""
+            ),
+        );
+    }
+}
