@@ -11,7 +11,8 @@ use log::info;
 use rtrb::RingBuffer;
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::hops::MAX_HELD;
-use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::pipeline::Pipeline;
+use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
 use shunt::dpdk::{
     Capabilities, DpdkIo, Eal, EalOptions, Mempool, PoolOptions, PortConfig, Ports, Steering,

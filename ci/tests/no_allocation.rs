@@ -16,9 +16,10 @@ use shunt::datapath::filter::{Action, Filters, Rule};
 use shunt::datapath::guard::Guard;
 use shunt::datapath::limits::Limits;
 use shunt::datapath::mirror::{Mirror, MirrorId};
-use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::pipeline::Pipeline;
 use shunt::datapath::prefix_set::PrefixSet;
 use shunt::datapath::selection::Persistence;
+use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{
     LocalAddress, LocalAddresses, Port, PortId, PortRole, Route, RouteTarget, Server, Service,
     Side, Snapshot, SynProxy, Timeouts,

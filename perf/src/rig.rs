@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::frame::{Frame, RxChecksum};
 use shunt::datapath::outbox::Outbox;
-use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::pipeline::Pipeline;
+use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Side, Snapshot, Timeouts,

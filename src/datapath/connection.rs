@@ -4,7 +4,7 @@
 
 use super::family::Family;
 use super::frame::Frame;
-use super::pipeline::Shared;
+use super::shared::Shared;
 use crate::rewrite::mss;
 use crate::session::connection::{self, Connection, Outcome, Segment};
 use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table, TcpState, tcp_state};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::counters::WorkerCounters;
-use super::pipeline::Shared;
+use super::shared::Shared;
 use crate::session::{ServerId, ServiceId};
 
 /// Whether the server has as many connections as it may.

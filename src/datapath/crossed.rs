@@ -9,17 +9,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::established::hold;
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::lane::Item;
 use super::note::Note;
-use super::pipeline::{Item, Shared};
+use super::onward;
+use super::shared::Shared;
 use super::snapshot::{LocalAddress, Snapshot};
 use super::verdict::Verdict;
 use crate::rewrite::crossing::{self, DIFFERENCE};
-use crate::rewrite::nat::Deltas;
-use crate::rewrite::{ethernet, transport_checksum};
+use crate::rewrite::transport_checksum;
 use crate::session::{Direction, Extras, ServerId, ServiceId, SessionId, Table};
 use crate::wire::DropReason;
 use crate::wire::flow::{Flow, FlowKey};
@@ -116,43 +116,19 @@ pub(super) fn leave<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     let entry = table.get(id);
-    let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
-    let server = shared.counters.server(entry.server_id);
     let (hop_ref, to) = match direction {
-        Direction::Forward => {
-            A::translate(frame.bytes_mut(), &entry.reply_key().reversed(), deltas);
-            (entry.forward_hop, entry.server)
-        }
-        Direction::Reply => {
-            A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
-            (entry.reply_hop, entry.client)
-        }
+        Direction::Forward => (entry.forward_hop, entry.server),
+        Direction::Reply => (entry.reply_hop, entry.client),
     };
+    onward::translate(entry, frame.bytes_mut(), direction);
     if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
     }
     if is_mapped(to) {
         make_v4(frame);
     }
-    let bytes = frame.bytes().len() as u64;
-    match direction {
-        Direction::Forward => {
-            server.forward_packets.add(1);
-            server.forward_bytes.add(bytes);
-        }
-        Direction::Reply => {
-            server.reply_packets.add(1);
-            server.reply_bytes.add(bytes);
-        }
-    }
-    let Some(hop) = shared.hops.get(hop_ref).copied() else {
-        return Verdict::Drop(DropReason::NoRoute);
-    };
-    if !hop.ready {
-        return hold(shared, hop_ref, now);
-    }
-    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
-    Verdict::Forward(hop.port)
+    shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
+    onward::send(shared, frame, hop_ref, now)
 }
 
 /// Makes an IPv4 frame of an IPv6 frame between mapped addresses; another one stays.

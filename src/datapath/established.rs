@@ -6,14 +6,16 @@ use super::family::{self, Family};
 use super::frame::Frame;
 use super::hops::{Hop, Hops};
 use super::icmp;
+use super::lane::{Item, Lane};
 use super::new_flow;
-use super::pipeline::{Item, Lane, Notice, Shared};
+use super::notice::Notice;
+use super::onward;
+use super::shared::Shared;
 use super::snapshot::{PortId, Server, Snapshot};
 use super::syn_proxy;
 use super::tunnel;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
-use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::connection::Outcome;
 use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
@@ -77,10 +79,7 @@ pub(super) fn forward<A: Family, F: Frame>(
     let entry = lane.table.get_mut(id);
     entry.last_seen = now;
 
-    let hop_ref = match direction {
-        Direction::Forward => entry.forward_hop,
-        Direction::Reply => entry.reply_hop,
-    };
+    let hop_ref = entry.hop(direction);
     let hop_ref = match shared.hops.get(hop_ref) {
         Some(_) => hop_ref,
         None => match renew_hop(shared, entry, direction) {
@@ -102,15 +101,7 @@ pub(super) fn forward<A: Family, F: Frame>(
     }
     let entry = lane.table.get_mut(id);
     if entry.mode.translates() {
-        let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
-        match direction {
-            Direction::Forward => {
-                A::translate(frame.bytes_mut(), &entry.reply_key().reversed(), deltas);
-            }
-            Direction::Reply => {
-                A::translate(frame.bytes_mut(), &entry.forward_key().reversed(), deltas.reversed());
-            }
-        }
+        onward::translate(entry, frame.bytes_mut(), direction);
     } else {
         if entry.protocol == Protocol::Tcp && !connection::acknowledge(entry, frame.bytes(), flow) {
             connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
@@ -132,18 +123,7 @@ pub(super) fn forward<A: Family, F: Frame>(
         transport_checksum::fill::<A>(frame.bytes_mut(), flow);
     }
 
-    let server = shared.counters.server(entry.server_id);
-    let bytes = frame.bytes().len() as u64;
-    match direction {
-        Direction::Forward => {
-            server.forward_packets.add(1);
-            server.forward_bytes.add(bytes);
-        }
-        Direction::Reply => {
-            server.reply_packets.add(1);
-            server.reply_bytes.add(bytes);
-        }
-    }
+    shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
     match shared.hops.get(hop_ref) {
         Some(hop) if hop.ready => {
             ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
@@ -211,10 +191,7 @@ pub(super) fn next_hop<A: Family, F: Frame>(
     entry: &mut Entry<A>,
     direction: Direction,
 ) -> Result<(HopRef, Hop), DropReason> {
-    let hop_ref = match direction {
-        Direction::Forward => entry.forward_hop,
-        Direction::Reply => entry.reply_hop,
-    };
+    let hop_ref = entry.hop(direction);
     match shared.hops.get(hop_ref) {
         Some(hop) => Ok((hop_ref, *hop)),
         None => renew_hop(shared, entry, direction),

@@ -14,25 +14,26 @@
 
 use super::choose;
 use super::crossed;
-use super::established::{hold, next_hop};
+use super::established::next_hop;
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
 use super::frame::Frame;
 use super::guard;
 use super::icmp;
+use super::lane::{Item, Lane};
 use super::local;
 use super::new_flow;
 use super::note::Note;
+use super::onward;
 use super::outbox::Outbox;
-use super::pipeline::{Item, Lane, Pipeline, Shared};
+use super::pipeline::Pipeline;
+use super::shared::Shared;
 use super::snat::{self, hairpin};
 use super::steer;
 use super::tunnel;
 use super::verdict::Verdict;
 use crate::io::BURST;
-use crate::rewrite::ethernet;
 use crate::rewrite::fragment::TranslateFragment;
-use crate::rewrite::nat::Deltas;
 use crate::session::{Direction, Extras, SessionId, TcpState};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
@@ -40,21 +41,15 @@ use crate::wire::flow::{self, Flow, FlowKey, Protocol};
 use crate::wire::fragment::{self, Fragment, Parsed};
 
 impl<F: Frame> Pipeline<F> {
-    /// Decides on a frame that parsing has refused. `steered` as in [`Pipeline::process`].
+    /// Decides on a frame that parsing has refused.
     #[cold]
     #[inline(never)]
-    pub(super) fn refused(
-        &mut self,
-        frame: &mut F,
-        reason: DropReason,
-        steered: bool,
-        now: u32,
-    ) -> Verdict {
+    pub(super) fn refused(&mut self, frame: &mut F, reason: DropReason, now: u32) -> Verdict {
         if reason != DropReason::Fragment {
             return Verdict::Drop(reason);
         }
         if self.shared.guard.on
-            && !steered
+            && !self.shared.steered
             && let Some(verdict) = guard::other(&mut self.shared, frame, now)
         {
             return verdict;
@@ -66,8 +61,8 @@ impl<F: Frame> Pipeline<F> {
             return local::handle(shared, frame, flow::Parsed::OtherIp { dst }, now);
         }
         match fragment::parse(frame.bytes()) {
-            Ok(Parsed::V4(f)) => take(shared, fragments_v4, v4, frame, &f, steered, now),
-            Ok(Parsed::V6(f)) => take(shared, fragments_v6, v6, frame, &f, steered, now),
+            Ok(Parsed::V4(f)) => take(shared, fragments_v4, v4, frame, &f, now),
+            Ok(Parsed::V6(f)) => take(shared, fragments_v6, v6, frame, &f, now),
             Err(reason) => Verdict::Drop(reason),
         }
     }
@@ -132,13 +127,14 @@ fn take<A: Family + TranslateFragment, F: Frame>(
     lane: &mut Lane<A>,
     frame: &mut F,
     fragment: &Fragment<A>,
-    steered: bool,
     now: u32,
 ) -> Verdict {
-    if steered && let Note::Fragment(binding) = Note::decode(frame.note()) {
+    if shared.steered
+        && let Note::Fragment(binding) = Note::decode(frame.note())
+    {
         return forward(shared, lane, frame, fragment, binding, now);
     }
-    if shared.several_workers && !steered {
+    if shared.several_workers && !shared.steered {
         let home = home(shared, fragment);
         if home != shared.worker {
             return Verdict::HandOff(home, Note::None);
@@ -237,25 +233,10 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
     if translates {
-        let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
-        let (to, deltas) = match direction {
-            Direction::Forward => (entry.reply_key().reversed(), deltas),
-            Direction::Reply => (entry.forward_key().reversed(), deltas.reversed()),
-        };
+        let (to, deltas) = onward::translation(entry, direction);
         A::translate_fragment(frame.bytes_mut(), fragment, &to, deltas, binding.ident);
     }
-    let server = shared.counters.server(entry.server_id);
-    let bytes = frame.bytes().len() as u64;
-    match direction {
-        Direction::Forward => {
-            server.forward_packets.add(1);
-            server.forward_bytes.add(bytes);
-        }
-        Direction::Reply => {
-            server.reply_packets.add(1);
-            server.reply_bytes.add(bytes);
-        }
-    }
+    shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
     if entry.extras.has(Extras::HAIRPIN)
         && let Some(to) = hairpin::leaves_by(entry, direction)
     {
@@ -264,11 +245,7 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         return Verdict::HandOff(owner, Note::Fragment(Binding { sport, dport, ..binding }));
     }
     shared.counters.fragments.add(1);
-    if !hop.ready {
-        return hold(shared, hop_ref, now);
-    }
-    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
-    Verdict::Forward(hop.port)
+    onward::send(shared, frame, hop_ref, now)
 }
 
 /// Opens the session of a datagram whose first fragment this is.

@@ -3,7 +3,7 @@
 //! A session keeps a [`HopRef`]; the hop itself is 16 bytes in a small table that stays in the
 //! cache, so a host that changes its MAC address is one write here and not one per session. The
 //! management thread does the asking (ARP, neighbor discovery): an unknown hop is reported with
-//! [`Notice::Wanted`](super::pipeline::Notice::Wanted), and [`Hops::update`] brings the answer.
+//! [`Notice::Wanted`](super::notice::Notice::Wanted), and [`Hops::update`] brings the answer.
 
 use std::net::IpAddr;
 

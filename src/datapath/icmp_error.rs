@@ -16,18 +16,19 @@
 
 use std::net::IpAddr;
 
-use super::established::{hold, next_hop};
+use super::established::next_hop;
 use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
+use super::lane::Lane;
 use super::note::Note;
-use super::pipeline::{Lane, Shared};
+use super::onward;
+use super::shared::Shared;
 use super::snapshot::LocalAddress;
 use super::snat::hairpin;
 use super::steer;
 use super::tunnel::{self, Refused};
 use super::verdict::Verdict;
-use crate::rewrite::ethernet;
 use crate::rewrite::icmp_error::{IcmpError, Translation};
 use crate::session::sequence::near;
 use crate::session::{Aside, Direction, Entry, Extras, TcpState};
@@ -158,11 +159,7 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
         return Verdict::HandOff(owner, Note::Hairpin);
     }
     shared.counters.icmp_errors.add(1);
-    if !hop.ready {
-        return hold(shared, hop_ref, now);
-    }
-    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
-    Verdict::Forward(hop.port)
+    onward::send(shared, frame, hop_ref, now)
 }
 
 /// What an error from `src` becomes on its way in `direction`.

@@ -7,8 +7,8 @@
 use super::family::Family;
 use super::filter::Packet;
 use super::frame::Frame;
-use super::pipeline::Shared;
 use super::prefix_set::PrefixSet;
+use super::shared::Shared;
 use super::snapshot::{PortId, Snapshot};
 use crate::session::ServiceId;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;

@@ -17,346 +17,35 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use hashbrown::HashSet;
 
-use super::balancer::Balancer;
 use super::counters::WorkerCounters;
 use super::crossed;
-use super::established;
 use super::family::Family;
 use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
 use super::fragments::Fragments;
 use super::frame::Frame;
-use super::guard::{self, GuardState};
-use super::hops::{Hops, Released};
+use super::guard;
+use super::hops::Released;
 use super::icmp_error;
-use super::limiter::TokenBucket;
-use super::limits::Limiters;
+use super::lane::{Batch, Item, Lane};
 use super::local;
-use super::local_ports::LocalPorts;
-use super::mirror::Samplers;
-use super::new_flow;
 use super::note::Note;
-use super::one_packet::{self, Origins};
+use super::notice::Notice;
 use super::outbox::Outbox;
-use super::persist;
-use super::reset;
+use super::setup::Setup;
+use super::shared::Shared;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
 use super::snat;
 use super::steer;
-use super::sweep::{self, Sweep};
-use super::syn_proxy::{self, Retries, SynState};
-use super::tunnel::Tunnels;
+use super::sweep;
+use super::syn_proxy;
 use super::verdict::Verdict;
-use super::vlan::{self, Trunks};
+use super::vlan;
 use crate::io::{BURST, Burst};
-use crate::session::persistence::Persistence;
-use crate::session::{Aside, Direction, Entry, ServerId, SessionId, Table, TcpState};
+use crate::session::{ServerId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed, Sink};
-use crate::wire::toeplitz::{STEERING, Toeplitz};
 use crate::wire::{DropReason, flow::Address};
-
-/// ICMP errors a worker sends per second, and at once.
-const ICMP_ERRORS: TokenBucket = TokenBucket::new(1000, 100);
-/// Packets a worker passes to the kernel per second, and at once: the kernel must not become the
-/// way to stop the switch.
-const PUNTS: TokenBucket = TokenBucket::new(50_000, 1000);
-/// Notices kept for the management thread until the worker fetches them.
-const NOTICES: usize = 2 * BURST;
-
-/// What the data path tells the management thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A packet needs this next hop and it is unknown.
-    Wanted(PortId, std::net::IpAddr),
-    /// ARP or neighbor discovery told the MAC address of a host.
-    Seen(PortId, std::net::IpAddr, Mac),
-    /// The path to a server that is reached by a tunnel takes packets of this length, outer headers
-    /// included, and no longer ones.
-    PathMtu(std::net::IpAddr, u16),
-}
-
-/// How to build a pipeline.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// This worker's number, from 0.
-    pub worker: u8,
-    /// How many IPv4 sessions it can hold.
-    pub sessions_v4: usize,
-    /// How many IPv6 sessions it can hold.
-    pub sessions_v6: usize,
-    /// Secret of the session hash.
-    pub seed: u64,
-    /// The counters of all workers, this one's included; they are read where connections are
-    /// limited. Empty when this one is alone.
-    pub all_counters: Arc<[Arc<WorkerCounters>]>,
-    /// Called with the address and length of each large block of memory before it is touched: the
-    /// moment to ask for huge pages.
-    pub advise: fn(usize, usize),
-    /// Secret of the SYN cookies, the same for all workers of the node.
-    pub cookie_secret: u128,
-}
-
-/// What both families share.
-pub(super) struct Shared<F> {
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) worker: u8,
-    pub(super) several_workers: bool,
-    /// A frame (without FCS) of this length fits through every port.
-    pub(super) fits_all_ports: u16,
-    pub(super) toeplitz: &'static Toeplitz,
-    pub(super) hops: Hops<F>,
-    pub(super) counters: Arc<WorkerCounters>,
-    pub(super) notices: ArrayVec<Notice, NOTICES>,
-    pub(super) icmp_errors: TokenBucket,
-    pub(super) punts: TokenBucket,
-    pub(super) tunnels: Tunnels,
-    trunks: Trunks,
-    /// Empty frames for what Shunt sends without having received it; the worker restocks them.
-    spare: Burst<F>,
-    /// Such frames, complete, with the ports they leave by.
-    made: ArrayVec<(PortId, F), BURST>,
-    pub(super) guard: GuardState,
-    pub(super) samplers: Samplers,
-    pub(super) limits: Limiters,
-    /// How many of the frames `made`, the first, go ahead of the burst.
-    ahead: usize,
-    pub(super) syn: SynState,
-    /// IPv4 packets of this burst that go on in the IPv6 lane.
-    pub(super) crossed: Batch<Ipv6Addr>,
-    /// See [`Setup::all_counters`].
-    pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
-    /// Whether the burst comes from another worker (or from this one, once more): its notes count.
-    pub(super) steered: bool,
-}
-
-impl<F: Frame> Shared<F> {
-    /// A spare frame of `len` bytes (content undefined), to be filled and given to
-    /// [`Shared::originate`]. `None` when there is none left or it has no such room.
-    pub(super) fn take_spare(&mut self, len: usize) -> Option<F> {
-        if self.made.is_full() {
-            return None;
-        }
-        let mut frame = self.spare.pop()?;
-        frame.set_len(len).then_some(frame)
-    }
-
-    /// How many frames may be taken now.
-    pub(super) fn room_to_originate(&self) -> usize {
-        self.spare.len().min(self.made.remaining_capacity())
-    }
-
-    /// Sends a frame made of a spare one; it is counted as originated.
-    pub(super) fn originate(&mut self, port: PortId, frame: F) {
-        self.make(self.made.len(), port, frame);
-    }
-
-    /// The same, ahead of the burst that is being worked on.
-    pub(super) fn originate_ahead(&mut self, port: PortId, frame: F) {
-        self.make(self.ahead, port, frame);
-        self.ahead += 1;
-    }
-
-    fn make(&mut self, at: usize, port: PortId, mut frame: F) {
-        if self.snapshot.crosses {
-            crossed::make_v4(&mut frame);
-        }
-        // There is room when it was taken, and frames are taken one at a time.
-        let _ = self.made.try_insert(at, (port, frame));
-    }
-
-    /// Queues what goes ahead of the burst.
-    #[inline(always)]
-    fn flush_ahead(&mut self, out: &mut Outbox<F>) {
-        if self.ahead != 0 {
-            for (port, frame) in self.made.drain(..self.ahead) {
-                out.to_port(port, frame, true);
-            }
-            self.ahead = 0;
-        }
-    }
-
-    /// Queues what was made.
-    fn flush(&mut self, out: &mut Outbox<F>) {
-        for (port, frame) in self.made.drain(..) {
-            out.to_port(port, frame, true);
-        }
-    }
-
-    /// Tells the management thread; counts what it cannot be told.
-    pub(super) fn notify(&mut self, notice: Notice) {
-        if self.notices.try_push(notice).is_err() {
-            self.counters.events_lost.add(1);
-        }
-    }
-
-    /// The verdict that gives the packet to the kernel, if the port shares its addresses with it.
-    pub(super) fn punt(&mut self, port: PortId, now: u32) -> Verdict {
-        match self.snapshot.ports[usize::from(port.0)].role {
-            PortRole::Wire { exception: Some(tap), .. } if self.punts.take(now) => {
-                Verdict::Punt(tap)
-            }
-            PortRole::Wire { exception: Some(_), .. } => Verdict::Drop(DropReason::PuntLimited),
-            _ => Verdict::Drop(DropReason::NoException),
-        }
-    }
-}
-
-/// What each family has of its own.
-pub(super) struct Lane<A: Family> {
-    pub(super) table: Table<A>,
-    pub(super) balancer: Balancer,
-    pub(super) local_ports: LocalPorts<A>,
-    /// Where real servers answer from: tells an answer to nobody from a stray packet.
-    pub(super) servers: HashSet<(A, u16)>,
-    /// Those of them whose stray TCP segments are answered with a reset.
-    pub(super) resets_strays: HashSet<(A, u16)>,
-    pub(super) sweep: Sweep,
-    /// Servers that the SYN proxy is to ask again.
-    pub(super) syn_retries: Retries<A>,
-    /// Where clients of persistent services were sent.
-    pub(super) persistence: Persistence<A>,
-    /// Where answers of one-packet services come from.
-    pub(super) origins: Origins<A>,
-}
-
-/// The packets of a burst that are of one family.
-type Batch<A> = ArrayVec<Item<A>, BURST>;
-
-/// A packet of the burst on its way through the stages.
-pub(super) struct Item<A> {
-    /// Its place in the burst.
-    slot: u8,
-    pub(super) flow: Flow<A>,
-    /// Whether the sender left the transport checksum unfinished.
-    pub(super) fill_checksum: bool,
-    pub(super) hash: u64,
-    candidate: Option<(SessionId, Direction)>,
-    /// Whether it came as IPv4 and was made IPv6.
-    pub(super) crossed: bool,
-}
-
-impl<A> Item<A> {
-    /// The same packet, made IPv6.
-    pub(super) fn crossed(&self, flow: Flow<Ipv6Addr>) -> Item<Ipv6Addr> {
-        let Item { slot, fill_checksum, .. } = *self;
-        Item { crossed: true, ..Item::new(slot, flow, fill_checksum) }
-    }
-}
-
-impl<A> Item<A> {
-    #[inline(always)]
-    fn new(slot: u8, flow: Flow<A>, fill_checksum: bool) -> Self {
-        Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: false }
-    }
-
-    /// A packet that is decided on by itself.
-    pub(super) fn alone(flow: Flow<A>, hash: u64) -> Self {
-        Item { hash, ..Item::new(0, flow, false) }
-    }
-}
-
-impl<A: Family> Lane<A> {
-    fn new(sessions: usize, setup: &Setup) -> Self {
-        Lane {
-            table: Table::with_advice(sessions, setup.seed, setup.advise),
-            balancer: Balancer::new(u64::from(setup.worker)),
-            local_ports: LocalPorts::default(),
-            servers: HashSet::new(),
-            resets_strays: HashSet::new(),
-            sweep: Sweep::default(),
-            syn_retries: Retries::new(),
-            persistence: Persistence::new(setup.seed),
-            origins: Origins::new(),
-        }
-    }
-
-    fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
-        self.balancer.configure::<A>(snapshot);
-        self.local_ports.configure(snapshot, toeplitz, worker);
-        self.local_ports.snat.configure(snapshot, toeplitz, worker, &self.table);
-        let of_family =
-            snapshot.servers.iter().filter_map(|s| Some((A::from_ip(s.address)?, s.port)));
-        self.servers = of_family.collect();
-        self.resets_strays = new_flow::resets_strays(snapshot);
-        self.origins = one_packet::origins(snapshot);
-        let clients = persist::clients(snapshot, self.table.capacity());
-        if clients != 0 {
-            self.persistence.allocate(clients);
-        }
-    }
-
-    /// Undoes what creating the session did outside the table.
-    pub(super) fn closed(
-        entry: &Entry<A>,
-        balancer: &mut Balancer,
-        local_ports: &mut LocalPorts<A>,
-        limits: &mut Limiters,
-        counters: &WorkerCounters,
-    ) {
-        limits.closed(entry, counters);
-        balancer.closed(entry.server_id);
-        local_ports.release(entry);
-        counters.server(entry.server_id).ended.add(1);
-        counters.service_sessions(entry.service).sub(1);
-    }
-
-    fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
-        let Lane { table, balancer, local_ports, .. } = self;
-        table.expire_if(now, budget, |entry: &Entry<A>, aside: &Aside| {
-            if !reset::on_expiry(shared, entry, aside, now) {
-                return false;
-            }
-            Self::closed(entry, balancer, local_ports, &mut shared.limits, &shared.counters);
-            shared.counters.expired.add(1);
-            if entry.state == TcpState::SynProxied {
-                syn_proxy::expired(shared, entry, aside);
-            }
-            true
-        });
-        sweep::walk(self, shared, now);
-        syn_proxy::retry(shared, self, now);
-        self.persistence.sweep(now);
-    }
-
-    /// Stages 3 to 6 for the packets of this family.
-    #[inline(always)]
-    fn run<F: Frame>(
-        &mut self,
-        shared: &mut Shared<F>,
-        batch: &mut Batch<A>,
-        burst: &mut Burst<F>,
-        verdicts: &mut [Verdict; BURST],
-        now: u32,
-    ) {
-        for item in batch.iter_mut() {
-            item.hash = self.table.hash(&item.flow.key);
-            self.table.prefetch_bucket(item.hash);
-        }
-        for item in batch.iter_mut() {
-            item.candidate = self.table.candidate(item.hash);
-            if let Some((id, _)) = item.candidate {
-                self.table.prefetch_entry(id);
-            }
-        }
-        for item in batch.iter() {
-            let slot = usize::from(item.slot);
-            let frame = &mut burst[slot];
-            let passed = match item.candidate {
-                Some((id, direction)) if self.table.matches(id, direction, &item.flow.key) => {
-                    established::forward(shared, self, frame, item, id, direction, now)
-                }
-                _ => Err(established::miss(shared, self, frame, item, now)),
-            };
-            match passed {
-                Ok(port) => verdicts[slot] = Verdict::Forward(port),
-                Err(verdict) => verdicts[slot] = verdict,
-            }
-        }
-        batch.clear();
-    }
-}
 
 /// The data path of one worker.
 pub struct Pipeline<F> {
@@ -373,30 +62,7 @@ impl<F: Frame> Pipeline<F> {
     /// Allocates everything the worker will ever need for packets.
     pub fn new(setup: &Setup, snapshot: Arc<Snapshot>, counters: Arc<WorkerCounters>) -> Self {
         let mut pipeline = Pipeline {
-            shared: Shared {
-                snapshot: snapshot.clone(),
-                worker: setup.worker,
-                several_workers: false,
-                fits_all_ports: 0,
-                toeplitz: &STEERING,
-                hops: Hops::new(),
-                counters,
-                notices: ArrayVec::new(),
-                icmp_errors: ICMP_ERRORS,
-                punts: PUNTS,
-                tunnels: Tunnels::new(setup.worker),
-                trunks: Trunks::default(),
-                spare: Burst::new(),
-                made: ArrayVec::new(),
-                guard: GuardState::default(),
-                samplers: Samplers::default(),
-                limits: Limiters::new(setup.seed),
-                ahead: 0,
-                syn: SynState::new(setup.cookie_secret),
-                crossed: ArrayVec::new(),
-                all_counters: setup.all_counters.clone(),
-                steered: false,
-            },
+            shared: Shared::new(setup, snapshot.clone(), counters),
             v4: Lane::new(setup.sessions_v4, setup),
             v6: Lane::new(setup.sessions_v6, setup),
             batch_v4: ArrayVec::new(),
@@ -432,7 +98,7 @@ impl<F: Frame> Pipeline<F> {
         self.shared.guard.configure(&old, snapshot);
         self.shared.samplers.configure(snapshot);
         self.shared.limits.configure(snapshot);
-        let workers = snapshot.worker_of.iter().max().map_or(1, |w| usize::from(*w) + 1);
+        let workers = snapshot.workers() as usize;
         self.fragments_v4.idents().share(workers);
         self.fragments_v6.idents().share(workers);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
@@ -497,7 +163,7 @@ impl<F: Frame> Pipeline<F> {
         let steer = self.shared.several_workers && !steered;
         let guard = self.shared.guard.on && !steered;
         for (slot, frame) in burst.iter_mut().enumerate() {
-            if let Some(verdict) = self.classify(slot as u8, frame, steer, guard, steered, now) {
+            if let Some(verdict) = self.classify(slot as u8, frame, steer, guard, now) {
                 verdicts[slot] = verdict;
             }
         }
@@ -523,7 +189,6 @@ impl<F: Frame> Pipeline<F> {
         frame: &mut F,
         steer: bool,
         guard: bool,
-        steered: bool,
         now: u32,
     ) -> Option<Verdict> {
         let port_id = frame.rx_port();
@@ -564,9 +229,9 @@ impl<F: Frame> Pipeline<F> {
                 Some(self.not_a_flow(frame, other, steer, now))
             }
             Err(DropReason::VlanTagged) if vlan::strip_priority(frame) => {
-                self.classify_stripped(slot, frame, steer, steered, guard, now)
+                self.classify_stripped(slot, frame, steer, guard, now)
             }
-            Err(reason) => Some(self.refused(frame, reason, steered, now)),
+            Err(reason) => Some(self.refused(frame, reason, now)),
         }
     }
 
@@ -578,11 +243,10 @@ impl<F: Frame> Pipeline<F> {
         slot: u8,
         frame: &mut F,
         steer: bool,
-        steered: bool,
         guard: bool,
         now: u32,
     ) -> Option<Verdict> {
-        self.classify(slot, frame, steer, steered, guard, now)
+        self.classify(slot, frame, steer, guard, now)
     }
 
     /// Decides on what is read but is neither TCP nor UDP.

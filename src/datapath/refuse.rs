@@ -5,8 +5,8 @@
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
-use super::pipeline::Shared;
 use super::segment;
+use super::shared::Shared;
 use super::verdict::Verdict;
 use crate::rewrite::ethernet::turn_round;
 use crate::wire::flow::{Flow, Protocol, tcp_flags};

@@ -8,8 +8,8 @@
 use super::established;
 use super::family::Family;
 use super::frame::Frame;
-use super::pipeline::Shared;
 use super::segment;
+use super::shared::Shared;
 use super::snapshot::Service;
 use super::tunnel;
 use crate::rewrite::ethernet;
@@ -86,10 +86,7 @@ pub(super) fn tell<A: Family, F: Frame>(
         return false;
     }
     let (seq, ack) = numbers(entry, aside, direction);
-    let hop_ref = match direction {
-        Direction::Forward => entry.forward_hop,
-        Direction::Reply => entry.reply_hop,
-    };
+    let hop_ref = entry.hop(direction);
     // The reply hop of a one-way session leads to the server: replies do not come this way.
     let known = match direction {
         Direction::Reply if entry.mode.one_way() => None,

@@ -5,9 +5,10 @@ use arrayvec::ArrayVec;
 
 use super::family::Family;
 use super::frame::Frame;
-use super::pipeline::{Lane, Shared};
+use super::lane::Lane;
 use super::policy::OnServerDown;
 use super::reset;
+use super::shared::Shared;
 use super::snapshot::{Server, Service, Snapshot};
 use super::syn_proxy;
 use crate::session::{Entry, SessionId, TcpState};

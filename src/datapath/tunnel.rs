@@ -12,13 +12,13 @@ use super::family::Family;
 use super::frame::Frame;
 use super::hops::Hop;
 use super::icmp;
-use super::pipeline::Shared;
+use super::shared::Shared;
 use super::snapshot::{Server, Service, Snapshot};
 use super::tunnel_path::{Outer, Paths};
 use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::tunnel::{Encapsulation, Template};
-use crate::session::{HopRef, Mode, ServerId};
+use crate::session::{Direction, HopRef, Mode, ServerId};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, FlowKey};
 use crate::wire::{DropReason, ip_protocol, ipv4};
@@ -152,12 +152,10 @@ pub(super) fn forward<A: Family, F: Frame>(
     hop: (HopRef, Hop),
     now: u32,
 ) -> Verdict {
-    let received = frame.bytes().len() as u64;
+    let received = frame.bytes().len();
     match send(shared, frame, flow, server, hop, now) {
         Ok(verdict) => {
-            let counters = shared.counters.server(server);
-            counters.forward_packets.add(1);
-            counters.forward_bytes.add(received);
+            shared.counters.server(server).count(Direction::Forward, received);
             verdict
         }
         Err(Refused::TooLong(room)) => icmp::packet_too_big(shared, frame, flow, room, now),

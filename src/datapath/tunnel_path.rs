@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 
 use super::frame::Frame;
-use super::pipeline::{Notice, Shared};
+use super::notice::Notice;
+use super::shared::Shared;
 use crate::wire::{ip_protocol, ipv4, ipv6};
 
 /// How long a path is taken to be as short as learnt, in milliseconds (RFC 1191 6.3: 10 minutes).

@@ -17,13 +17,12 @@
 
 pub mod hash;
 mod lc;
+mod least_load;
 pub mod maglev;
 mod nq;
 mod placement;
 mod rr;
-mod sed;
 pub mod sh;
-mod wlc;
 mod wrr;
 
 use std::fmt;
@@ -31,14 +30,13 @@ use std::str::FromStr;
 
 pub use hash::HashOn;
 use lc::LeastConnections;
+use least_load::{ShortestExpectedDelay, WeightedLeastConnections};
 use maglev::Maglev;
 use nq::NeverQueue;
 use placement::Made;
 pub use placement::{Member, Placement};
 use rr::RoundRobin;
-use sed::ShortestExpectedDelay;
 use sh::SourceHash;
-use wlc::WeightedLeastConnections;
 use wrr::WeightedRoundRobin;
 
 /// The schedulers.

@@ -2,7 +2,7 @@
 //! (`sed`). Among idle servers smooth weighted round robin decides.
 
 use super::Candidate;
-use super::sed::ShortestExpectedDelay;
+use super::least_load::ShortestExpectedDelay;
 use super::wrr::WeightedRoundRobin;
 
 /// The state: whose turn it is among idle servers, and that of `sed`.

@@ -225,6 +225,17 @@ pub struct Entry<A> {
 const _: () = assert!(size_of::<Entry<std::net::Ipv4Addr>>() == 64);
 const _: () = assert!(size_of::<Entry<std::net::Ipv6Addr>>() == 128);
 
+impl<A> Entry<A> {
+    /// The next hop of packets that come in this direction.
+    #[inline(always)]
+    pub fn hop(&self, direction: Direction) -> HopRef {
+        match direction {
+            Direction::Forward => self.forward_hop,
+            Direction::Reply => self.reply_hop,
+        }
+    }
+}
+
 impl<A: Address> Entry<A> {
     /// The key of packets from the client.
     #[inline(always)]
@@ -247,6 +258,15 @@ impl<A: Address> Entry<A> {
             sport: self.server_port,
             dport: self.local_port,
             protocol: self.protocol,
+        }
+    }
+
+    /// The key of packets that come in this direction.
+    #[inline(always)]
+    pub fn key(&self, direction: Direction) -> FlowKey<A> {
+        match direction {
+            Direction::Forward => self.forward_key(),
+            Direction::Reply => self.reply_key(),
         }
     }
 }

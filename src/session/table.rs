@@ -208,9 +208,8 @@ impl<A: Address> Table<A> {
 
         let forward = Ref::new(index, Direction::Forward);
         let (slab, hasher) = (&mut self.slab, &self.hasher);
-        let hash_of = |slab: &[Entry<A>], r: Ref| {
-            hasher.hash(&key_of(&slab[r.index() as usize], r.direction()))
-        };
+        let hash_of =
+            |slab: &[Entry<A>], r: Ref| hasher.hash(&slab[r.index() as usize].key(r.direction()));
         if !self.index.insert(forward_hash, forward, |r| hash_of(slab, r)) {
             return Err(InsertError::IndexFull);
         }
@@ -426,14 +425,6 @@ impl<A: Address> Table<A> {
 #[inline(always)]
 fn has_reply_key<A>(entry: &Entry<A>) -> bool {
     !entry.mode.one_way()
-}
-
-#[inline(always)]
-fn key_of<A: Address>(entry: &Entry<A>, direction: Direction) -> FlowKey<A> {
-    match direction {
-        Direction::Forward => entry.forward_key(),
-        Direction::Reply => entry.reply_key(),
-    }
 }
 
 /// 0 when the keys are equal; without a branch.

@@ -279,6 +279,21 @@ fn rules_can_name_the_first_packet_of_each_port_and_the_kernel_sends_what_it_lik
     dropped(&mut rig, FRONT, &bytes, 0, DropReason::Filtered);
 }
 
+/// A tag that says nothing but a priority does not lead past the filter.
+#[test]
+fn a_priority_tag_does_not_help() {
+    for workers in [1, 2] {
+        for family in Family::BOTH {
+            let mut rig = filtered(workers, vec![rule(Action::Drop)]);
+            let plain = rig.by_client(tcp(client(family, 4000), web(family), SYN)).bytes();
+            let mut tagged = plain.clone();
+            tagged.splice(12..12, [0x81, 0, 0xe0, 0]);
+            let changes = matched(0, &plain).dropped(DropReason::Filtered);
+            rig.step("with a priority", FRONT, &tagged, None, changes, &[]);
+        }
+    }
+}
+
 #[test]
 fn sources_that_are_not_reachable() {
     let mut rig = guarded(1, Guard { bogons: true, ..Guard::default() });

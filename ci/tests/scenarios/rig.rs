@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use shunt::datapath::counters::WorkerCounters;
-use shunt::datapath::pipeline::{Pipeline, Setup};
+use shunt::datapath::pipeline::Pipeline;
+use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{Mac, PortId};
 use shunt::io::memory::{MemoryFrame, MemoryIo};
 use shunt::session::ServerId;

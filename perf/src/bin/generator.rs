@@ -15,22 +15,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Parser, ValueEnum};
+use perf::port::{Device, PORT};
 use perf::traffic::{
     self, CLIENT_MAC, DUT_MAC, Head, Kind, MAX_FLOWS, SERVER_MAC, Way, answer, flow_of,
 };
 use serde::Serialize;
 use shunt::datapath::frame::Frame;
-use shunt::datapath::snapshot::{BUCKETS, PortId, Side};
-use shunt::dpdk::{
-    DpdkIo, Eal, EalOptions, Mbuf, Mempool, PoolOptions, PortConfig, Ports, Steering,
-};
+use shunt::dpdk::{DpdkIo, Mbuf};
 use shunt::io::{BURST, Burst, BurstIo};
-use shunt::wire::toeplitz;
-use shunt::worker::affinity;
 
-const PORT: PortId = PortId(0);
 /// Frames kept for reuse beyond those in a burst.
 const STOCK: usize = 256;
 /// How often the warm-up asks again for flows that did not come back.
@@ -44,24 +39,8 @@ const CLOCK_INTERVAL: u32 = 64;
 #[derive(Parser)]
 #[command(name = "generator")]
 struct Arguments {
-    /// A vdev to make, as DPDK takes it: net_vhost0,iface=/tmp/a.sock
-    #[arg(long, value_name = "VDEV")]
-    vdev: Vec<String>,
-    /// A PCI device to use.
-    #[arg(long, value_name = "PCI")]
-    allow: Vec<String>,
-    /// The device to send on: one of the above.
-    #[arg(long)]
-    device: String,
-    /// The core to run on.
-    #[arg(long, default_value_t = 0)]
-    core: usize,
-    /// Memory for packet buffers, in MiB.
-    #[arg(long, default_value_t = 64)]
-    memory_mb: u32,
-    /// Do without huge pages.
-    #[arg(long)]
-    no_huge: bool,
+    #[command(flatten)]
+    device: Device,
     /// How many flows.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FLOWS)))]
     flows: u32,
@@ -169,40 +148,9 @@ struct Outcome {
 fn main() -> anyhow::Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let arguments = Arguments::parse();
-    let eal = Eal::init(&EalOptions {
-        memory_mb: arguments.memory_mb,
-        hugepages: !arguments.no_huge,
-        allow: arguments.allow.clone(),
-        vdevs: arguments.vdev.clone(),
-        extra_args: Vec::new(),
-    })?;
-    // A small pool stays in the cache.
-    let pool = Mempool::create(&eal, PoolOptions { packets: 4095, cache: 512, mtu: 1500 })?;
-    let config = PortConfig {
-        id: PORT,
-        aliases: Vec::new(),
-        device: arguments.device.clone(),
-        mtu: 1500,
-        tagged: false,
-        side: Side::Both,
-        rx_desc: 1024,
-        tx_desc: 1024,
-    };
-    let steering = Steering { workers: 1, worker_of: &[0; BUCKETS], key: &toeplitz::KEY };
-    let (ports, mut ios) = Ports::start(&pool, &[config], steering)?;
-    let io = ios.pop().context("one worker has one set of queues")?;
-    if !affinity::pin(arguments.core) {
-        bail!("there is no core {} on this machine", arguments.core);
-    }
-    let handle = ports.handle(PORT).context("the port was started")?;
     let deadline = Instant::now() + Duration::from_secs(arguments.patience);
-    while !handle.link().up {
-        if Instant::now() > deadline {
-            bail!("{}: no link for {} s", arguments.device, arguments.patience);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let outcome = Generator::new(io, &arguments).run(deadline)?;
+    let outcome =
+        arguments.device.with(deadline, |io| Generator::new(io, &arguments).run(deadline))?;
     println!("{}", serde_json::to_string_pretty(&outcome)?);
     Ok(())
 }

@@ -11,21 +11,17 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Parser;
+use perf::port::{Device, PORT};
 use perf::traffic::{self, CLIENT_MAC, DUT_MAC, Head, Kind, SERVER_MAC, VIP, VIP_PORT, Way};
 use serde::Serialize;
 use shunt::datapath::frame::Frame;
-use shunt::datapath::snapshot::{BUCKETS, PortId, Side};
-use shunt::dpdk::{
-    DpdkIo, Eal, EalOptions, Mbuf, Mempool, PoolOptions, PortConfig, Ports, Steering,
-};
+use shunt::dpdk::{DpdkIo, Mbuf};
 use shunt::io::{BURST, Burst, BurstIo};
 use shunt::wire::flow::tcp_flags::{ACK, PSH, RST, SYN};
-use shunt::wire::{checksum, ip_protocol, ipv4, tcp, toeplitz};
-use shunt::worker::affinity;
+use shunt::wire::{checksum, ip_protocol, ipv4, tcp};
 
-const PORT: PortId = PortId(0);
 /// Forged sources.
 const FORGED: u32 = 1 << 16;
 /// Good client n is 100.127.0.0 + n, in no network of the forged ones.
@@ -49,15 +45,8 @@ const SERVER_ISN: u32 = 0x2000_0000;
 #[derive(Parser)]
 #[command(name = "syn_flood")]
 struct Arguments {
-    /// A vdev to make, as DPDK takes it: net_vhost0,iface=/tmp/a.sock
-    #[arg(long, value_name = "VDEV")]
-    vdev: String,
-    /// The device to send on.
-    #[arg(long)]
-    device: String,
-    /// The core to run on.
-    #[arg(long, default_value_t = 0)]
-    core: usize,
+    #[command(flatten)]
+    device: Device,
     /// Forged SYNs per second; above what the core can send, as many as that.
     #[arg(long, default_value_t = 0)]
     flood_pps: u64,
@@ -130,39 +119,8 @@ struct Flood<'a> {
 fn main() -> anyhow::Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let arguments = Arguments::parse();
-    let eal = Eal::init(&EalOptions {
-        memory_mb: 64,
-        hugepages: true,
-        allow: Vec::new(),
-        vdevs: vec![arguments.vdev.clone()],
-        extra_args: Vec::new(),
-    })?;
-    let pool = Mempool::create(&eal, PoolOptions { packets: 4095, cache: 512, mtu: 1500 })?;
-    let config = PortConfig {
-        id: PORT,
-        aliases: Vec::new(),
-        device: arguments.device.clone(),
-        mtu: 1500,
-        tagged: false,
-        side: Side::Both,
-        rx_desc: 1024,
-        tx_desc: 1024,
-    };
-    let steering = Steering { workers: 1, worker_of: &[0; BUCKETS], key: &toeplitz::KEY };
-    let (ports, mut ios) = Ports::start(&pool, &[config], steering)?;
-    let io = ios.pop().context("one worker has one set of queues")?;
-    if !affinity::pin(arguments.core) {
-        bail!("there is no core {} on this machine", arguments.core);
-    }
-    let handle = ports.handle(PORT).context("the port was started")?;
     let deadline = Instant::now() + Duration::from_secs_f64(arguments.patience);
-    while !handle.link().up {
-        if Instant::now() > deadline {
-            bail!("{}: no link for {} s", arguments.device, arguments.patience);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let outcome = Flood::new(io, &arguments).run(deadline)?;
+    let outcome = arguments.device.with(deadline, |io| Flood::new(io, &arguments).run(deadline))?;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
 }

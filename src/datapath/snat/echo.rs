@@ -5,15 +5,16 @@
 //! An echo request from outside is for the pool's address itself, which Shunt answers.
 
 use super::open;
-use crate::datapath::established::{hold, next_hop};
+use crate::datapath::established::next_hop;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::icmp;
+use crate::datapath::lane::{Item, Lane};
 use crate::datapath::note::Note;
-use crate::datapath::pipeline::{Item, Lane, Shared};
+use crate::datapath::onward;
+use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{LocalAddress, PortRole, Side};
 use crate::datapath::verdict::Verdict;
-use crate::rewrite::ethernet;
 use crate::rewrite::icmp_error::IcmpError;
 use crate::session::Direction;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
@@ -101,27 +102,14 @@ pub(in crate::datapath) fn handle<A: Family + IcmpError, F: Frame>(
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return Some(icmp::packet_too_big(shared, frame, &flow, mtu, now));
     }
-    let server = shared.counters.server(entry.server_id);
-    let length = frame.bytes().len() as u64;
-    match direction {
-        Direction::Forward => {
-            let to = entry.reply_key().reversed();
-            translate(frame.bytes_mut(), to.src, to.dst, to.sport);
-            server.forward_packets.add(1);
-            server.forward_bytes.add(length);
-        }
-        Direction::Reply => {
-            let to = entry.forward_key().reversed();
-            translate(frame.bytes_mut(), to.src, to.dst, to.dport);
-            server.reply_packets.add(1);
-            server.reply_bytes.add(length);
-        }
-    }
-    if !hop.ready {
-        return Some(hold(shared, hop_ref, now));
-    }
-    ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
-    Some(Verdict::Forward(hop.port))
+    let (to, _) = onward::translation(entry, direction);
+    let identifier = match direction {
+        Direction::Forward => to.sport,
+        Direction::Reply => to.dport,
+    };
+    shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
+    translate(frame.bytes_mut(), to.src, to.dst, identifier);
+    Some(onward::send(shared, frame, hop_ref, now))
 }
 
 /// Whether a request comes from inside and goes out, or a reply comes to a pool.

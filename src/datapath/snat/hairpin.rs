@@ -6,10 +6,11 @@
 use super::state::Ends;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
+use crate::datapath::lane::Item;
 use crate::datapath::note::Note;
-use crate::datapath::pipeline::{Item, Shared};
+use crate::datapath::onward;
+use crate::datapath::shared::Shared;
 use crate::datapath::verdict::Verdict;
-use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{Direction, Entry, SessionId, Table};
 use crate::wire::flow::FlowKey;
@@ -28,21 +29,8 @@ pub(in crate::datapath) fn apply<A: Family, F: Frame>(
 ) -> Option<Verdict> {
     let entry = table.get(id);
     let to = leaves_by(entry, direction)?;
-    let deltas = Deltas { ip: entry.delta_ip, transport: entry.delta_transport };
-    let server = shared.counters.server(entry.server_id);
-    let bytes = frame.bytes().len() as u64;
-    match direction {
-        Direction::Forward => {
-            server.forward_packets.add(1);
-            server.forward_bytes.add(bytes);
-            A::translate(frame.bytes_mut(), &to, deltas);
-        }
-        Direction::Reply => {
-            server.reply_packets.add(1);
-            server.reply_bytes.add(bytes);
-            A::translate(frame.bytes_mut(), &to, deltas.reversed());
-        }
-    }
+    shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
+    onward::translate(entry, frame.bytes_mut(), direction);
     if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
     }

@@ -1,0 +1,26 @@
+//! What a worker's data path is built from, once.
+
+use std::sync::Arc;
+
+use super::counters::WorkerCounters;
+
+/// How to build a pipeline.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This worker's number, from 0.
+    pub worker: u8,
+    /// How many IPv4 sessions it can hold.
+    pub sessions_v4: usize,
+    /// How many IPv6 sessions it can hold.
+    pub sessions_v6: usize,
+    /// Secret of the session hash.
+    pub seed: u64,
+    /// The counters of all workers, this one's included; they are read where connections are
+    /// limited. Empty when this one is alone.
+    pub all_counters: Arc<[Arc<WorkerCounters>]>,
+    /// Called with the address and length of each large block of memory before it is touched: the
+    /// moment to ask for huge pages.
+    pub advise: fn(usize, usize),
+    /// Secret of the SYN cookies, the same for all workers of the node.
+    pub cookie_secret: u128,
+}

@@ -1,0 +1,193 @@
+//! The SYN proxy: Shunt completes the handshake with the client before it asks the server, so that a
+//! flood of SYNs reaches neither the session table nor the servers.
+//!
+//! ```text
+//!  client                           Shunt                            server
+//!    │ SYN, ISN c ───────────────────▶│                                 │
+//!    │◀──── SYN-ACK, ISN = cookie, window 0                             │   nothing is kept
+//!    │ ACK of the cookie ────────────▶│ SYN, ISN c ────────────────────▶│   a session: SynProxied
+//!    │                                │◀──────────────── SYN-ACK, ISN s │
+//!    │◀─ window of the server, ACK c+1│ ACK s+1 ───────────────────────▶│   Established, SHIFTED
+//!    │◀══════════ numbers of the server shifted by cookie − s ═════════▶│
+//! ```
+//!
+//! The window of 0 keeps the client from sending data that nobody can take yet (as nft_synproxy
+//! does): the first data then goes out one round trip to the server after the client's ACK, with
+//! nothing lost and no timer involved.
+//!
+//! What the client offered comes back with its ACK ([`syn_cookie`](crate::session::syn_cookie)) and
+//! stands in the SYN to the server. What the client is promised in the server's place is fixed
+//! ([`WINDOW_SCALE`], the MTU of Shunt's ports, SACK, ECN); where the server decides otherwise, windows
+//! are rescaled and ECN marks taken off in each packet ([`adapt`]).
+//!
+//! In state [`TcpState::SynProxied`] the session keeps
+//!
+//! | field | meaning |
+//! |---|---|
+//! | [`Entry::forward_end`] | the client's ISN + 1 |
+//! | [`Aside::reply_shift`] | the cookie |
+//! | [`Aside::time_shift`] | the timestamp that the client was answered with |
+//! | [`Aside::shift_at`] | when the last SYN went to the server |
+//! | [`Aside::note`] | [`Handshake`] |
+//!
+//! and afterwards, with [`Extras::PROXIED`], an [`Adaptation`] in the note.
+//!
+//! Lost packets: the client's SYN and our SYN-ACK by the client's timer. The client's ACK by its first
+//! data, which it probes the window for (a client that waits for the server to speak first has none:
+//! the price of keeping no state). Our SYN to the server by the client's window probes, and by a timer
+//! of Shunt's ([`RETRY_MS`]) as long as it has room. Our ACK to the server by the server's timer, the
+//! window update to the client by the client's probe, which by then the server answers.
+//!
+//! A server that refuses, or says nothing until `tcp_syn` is over, makes Shunt reset the client.
+
+mod adapt;
+mod client;
+mod notes;
+mod retries;
+mod segments;
+mod server;
+
+pub(super) use self::adapt::adapt;
+use self::client::{challenge, from_client, open, redeem, verify};
+pub(super) use self::retries::{Retries, retry};
+use self::segments::{Made, read};
+use self::server::{acknowledge_again, from_server, originate};
+#[cfg(doc)]
+use self::{
+    notes::{Adaptation, Handshake},
+    retries::RETRY_MS,
+    server::WINDOW_SCALE,
+};
+use super::family::Family;
+use super::frame::Frame;
+use super::lane::{Item, Lane};
+use super::shared::Shared;
+use super::syn_gate::SynGates;
+use super::verdict::Verdict;
+use crate::session::syn_cookie::SynCookies;
+use crate::session::{Aside, Direction, Entry, Extras, ServiceId, SessionId, TcpState, tcp_state};
+use crate::wire::flow::tcp_flags;
+
+/// What a worker needs of the SYN proxy, for both families.
+pub(super) struct SynState {
+    pub(super) cookies: SynCookies,
+    pub(super) gates: SynGates,
+}
+
+impl SynState {
+    /// `secret` is that of the node's cookies.
+    pub(super) fn new(secret: u128) -> Self {
+        SynState { cookies: SynCookies::new(secret), gates: SynGates::default() }
+    }
+}
+
+/// Looks at a TCP segment to a service for which there is no session. The verdict, if the SYN proxy
+/// has one.
+#[cold]
+#[inline(never)]
+pub(super) fn admit<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    service: ServiceId,
+    now: u32,
+) -> Option<Verdict> {
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    let flags = item.flow.tcp_flags;
+    if flags & (SYN | ACK | RST | FIN) == SYN {
+        // A full table refuses at once, and not when the client thinks it is connected.
+        let answers =
+            shared.syn.gates.answers::<A>(service, now) && lane.table.len() < lane.table.capacity();
+        return answers.then(|| challenge(shared, frame, item, service, now));
+    }
+    let may_carry = flags & (SYN | ACK | RST) == ACK;
+    (may_carry && shared.syn.gates.expects_cookies(service, now))
+        .then(|| redeem(shared, lane, frame, item, service, now))
+}
+
+/// Looks at a segment of a session that may change its state. The verdict, if the SYN proxy has one.
+#[cold]
+#[inline(never)]
+pub(super) fn follow<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    item: &Item<A>,
+    id: SessionId,
+    direction: Direction,
+    now: u32,
+) -> Option<Verdict> {
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    let flags = item.flow.tcp_flags;
+    let entry = lane.table.get(id);
+    match (entry.state, direction) {
+        (TcpState::SynProxied, Direction::Forward) => {
+            Some(from_client(shared, lane, frame, item, id, now))
+        }
+        (TcpState::SynProxied, Direction::Reply) => {
+            Some(from_server(shared, lane, frame, item, id, now))
+        }
+        // Our ACK was lost.
+        (TcpState::Established | TcpState::FinClient | TcpState::FinServer, Direction::Reply)
+            if entry.extras.has(Extras::PROXIED) && flags & (SYN | ACK) == SYN | ACK =>
+        {
+            Some(acknowledge_again(shared, lane, frame, item, id))
+        }
+        // The client begins anew: the old session gives way to who returns a cookie, not to a SYN.
+        (TcpState::FinBoth | TcpState::TimeWait | TcpState::Closed, Direction::Forward) => {
+            let service = entry.service;
+            if flags & (SYN | ACK | RST | FIN) == SYN {
+                let answers = shared.syn.gates.answers::<A>(service, now);
+                return answers.then(|| challenge(shared, frame, item, service, now));
+            }
+            if flags & (SYN | ACK | RST | FIN) != ACK
+                || !shared.syn.gates.expects_cookies(service, now)
+            {
+                return None;
+            }
+            let segment = read(frame, item).ok()?;
+            let redeemed = verify(shared, item, &segment, now)?;
+            end(shared, lane, id);
+            Some(open(shared, lane, frame, item, service, &segment, redeemed, now))
+        }
+        _ => None,
+    }
+}
+
+/// A session has ended by timeout: a client whose server never answered is reset.
+#[cold]
+#[inline(never)]
+pub(super) fn expired<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &Entry<A>,
+    aside: &Aside,
+) {
+    let cookie = aside.reply_shift;
+    let flags = tcp_flags::RST | tcp_flags::ACK;
+    let reset = Made::plain(cookie.wrapping_add(1), entry.forward_end, flags);
+    originate(shared, entry, entry.reply_hop, &reset, Direction::Reply);
+}
+
+/// Lets time pass for the gates: a bounded amount of work.
+pub(super) fn pass_gates<F>(shared: &mut Shared<F>, now: u32) {
+    if let Some((service, on)) = shared.syn.gates.pass(now) {
+        shared.counters.service(service).syn_proxy_on.set(u64::from(on));
+    }
+}
+
+/// Marks a session whose handshake has failed as closed.
+fn close<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId, now: u32) {
+    let entry = lane.table.get(id);
+    let configured = shared.snapshot.services.get(usize::from(entry.service.0));
+    let timeout = configured
+        .map_or(entry.timeout, |service| tcp_state::timeout(TcpState::Closed, &service.timeouts));
+    lane.table.set_state(id, TcpState::Closed, timeout, now);
+}
+
+/// Ends a session that another takes the place of.
+fn end<A: Family, F>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId) {
+    let entry = lane.table.remove(id);
+    let Shared { counters, limits, .. } = shared;
+    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
+}
