@@ -27,7 +27,7 @@ const FRAGMENT: u8 = 44;
 pub(super) struct Surroundings<'a> {
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
-    /// Source and destination it is to arrive with.
+    /// Source and destination it is to arrive with, as far as the switch has no choice.
     pub(super) arrives_as: (SocketAddr, SocketAddr),
     /// What its sender received last.
     pub(super) received: &'a [u8],
@@ -54,31 +54,29 @@ pub(super) fn build(body: &Body, around: &Surroundings<'_>) -> Vec<u8> {
         Body::Error { complaint, quoted } => {
             let quote = &around.received[..around.received.len().min(*quoted)];
             let mtu = 1280;
-            match (from.is_ipv4(), complaint) {
-                (true, Complaint::Unreachable) => {
-                    let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Port);
-                    builder.icmpv4(kind).write(&mut packet, quote)
-                }
-                (true, Complaint::TooBig) => {
-                    let why = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
-                    let kind = Icmpv4Type::DestinationUnreachable(why);
-                    builder.icmpv4(kind).write(&mut packet, quote)
-                }
-                (false, Complaint::Unreachable) => {
-                    let kind = Icmpv6Type::DestinationUnreachable(DestUnreachableCode::Port);
-                    builder.icmpv6(kind).write(&mut packet, quote)
-                }
-                (false, Complaint::TooBig) => {
-                    let kind = Icmpv6Type::PacketTooBig { mtu: mtu.into() };
-                    builder.icmpv6(kind).write(&mut packet, quote)
-                }
+            if from.is_ipv4() {
+                let kind = Icmpv4Type::DestinationUnreachable(match complaint {
+                    Complaint::Unreachable => DestUnreachableHeader::Port,
+                    Complaint::TooBig => {
+                        DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu }
+                    }
+                });
+                builder.icmpv4(kind).write(&mut packet, quote)
+            } else {
+                let kind = match complaint {
+                    Complaint::Unreachable => {
+                        Icmpv6Type::DestinationUnreachable(DestUnreachableCode::Port)
+                    }
+                    Complaint::TooBig => Icmpv6Type::PacketTooBig { mtu: mtu.into() },
+                };
+                builder.icmpv6(kind).write(&mut packet, quote)
             }
         }
     };
     written.expect("a Vec takes it");
     if let Body::Udp { checksum: Checksum::Absent, .. } = body {
-        assert!(from.is_ipv4(), "RFC 8200 8.1");
-        packet[20 + 6..][..2].fill(0);
+        let at = transport(&packet) + 6;
+        packet[at..at + 2].fill(0);
     }
     packet
 }

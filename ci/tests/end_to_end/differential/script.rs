@@ -3,6 +3,8 @@
 
 use etherparse::{TcpHeader, TcpOptionElement};
 
+use super::connection::{Connection, any_connection};
+
 /// Who sends a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -10,10 +12,11 @@ pub(super) enum Side {
     Server,
 }
 
+use self::Checksum::Plain;
 use self::Side::{Client, Server};
 
 impl Side {
-    fn other(self) -> Self {
+    pub(super) fn other(self) -> Self {
         if self == Client { Server } else { Client }
     }
 }
@@ -69,76 +72,76 @@ pub(super) struct Step {
 #[derive(Clone, Debug)]
 pub(super) struct Conversation {
     pub(super) name: String,
-    pub(super) ipv4_only: bool,
     pub(super) steps: Vec<Step>,
+}
+
+impl Conversation {
+    /// Whether it cannot be had over IPv6, whose datagrams have a checksum (RFC 8200 8.1).
+    pub(super) fn is_ipv4_only(&self) -> bool {
+        let absent =
+            |step: &Step| matches!(step.body, Body::Udp { checksum: Checksum::Absent, .. });
+        self.steps.iter().any(absent)
+    }
 }
 
 /// Payload of a fragment; what is cut makes three of them.
 pub(super) const PIECE: usize = 1208;
 const THREE_PIECES: usize = 2 * PIECE + 500;
 
+/// What an ICMP error over IPv4 may quote, at most 576 bytes long itself (RFC 1812 4.3.2.3).
+const LONG_QUOTE: usize = 548;
+/// The IPv6 header and the 8 bytes that have the ports.
+const SHORT_QUOTE: usize = 48;
+
 /// All of them.
 pub(super) fn conversations() -> Vec<Conversation> {
     let mut random = Random(0x5eed);
     let mut all = Vec::new();
-    let mut add = |name: &str, steps| {
-        let ipv4_only = name.contains("checksum absent");
-        all.push(Conversation { name: name.to_owned(), ipv4_only, steps });
-    };
-    for n in 0..16 {
-        add(&format!("tcp {n}"), any_connection(&mut random));
-        add(&format!("udp {n}"), any_datagrams(&mut random));
+    let mut add = |name: String, steps| all.push(Conversation { name, steps });
+    for n in 0..6 {
+        add(format!("tcp {n}"), any_connection(&mut random));
+        add(format!("udp {n}"), any_datagrams(&mut random));
     }
-    let connection = |random: &mut Random, script: fn(&mut Connection)| {
-        let mut connection = Connection::new(random);
-        script(&mut connection);
-        connection.steps
-    };
     for (name, script) in CONNECTIONS {
-        add(name, connection(&mut random, script));
+        let mut connection = Connection::new(&mut random);
+        script(&mut connection);
+        add(format!("tcp, {name}"), connection.steps);
     }
-    for (name, checksum) in [
-        ("udp, checksum absent", Checksum::Absent),
-        ("udp, checksum that comes to 0", Checksum::Extreme),
-    ] {
-        let datagram = |from, length| {
-            let body = Body::Udp { data: vec![0x7b; length], checksum };
-            Step { from, body, pieces: &[] }
-        };
-        let steps = [(Client, 0), (Server, 0), (Client, 33), (Server, 34), (Server, 1001)];
-        add(name, steps.map(|(from, length)| datagram(from, length)).into());
+    for checksum in [Checksum::Absent, Checksum::Extreme] {
+        let lengths = [(Client, 0), (Server, 0), (Client, 33), (Server, 34), (Server, 501)];
+        let mut steps =
+            lengths.map(|(from, length)| datagram(from, vec![0x7b; length], checksum)).to_vec();
+        steps.push(complaint(Client, Complaint::Unreachable, LONG_QUOTE));
+        add(format!("udp, checksum {checksum:?}"), steps);
     }
     let orders: [&'static [usize]; 3] = [&[0, 1, 2], &[2, 1, 0], &[1, 0, 2]];
     for pieces in orders {
-        let steps = [Client, Server, Client, Server].map(|from| Step {
-            pieces,
-            ..datagram(from, random.bytes(THREE_PIECES, THREE_PIECES))
-        });
-        add(&format!("udp, fragments in the order {pieces:?}"), steps.into());
+        let mut long = |from| datagram(from, random.bytes(THREE_PIECES, THREE_PIECES), Plain);
+        let steps = [Client, Server, Client, Server].map(|from| Step { pieces, ..long(from) });
+        add(format!("udp, fragments in the order {pieces:?}"), steps.into());
     }
-    for (complaint, quoted) in [
-        (Complaint::Unreachable, 576 - 28),
-        (Complaint::TooBig, 576 - 28),
-        (Complaint::Unreachable, 48),
+    for (what, quoted) in [
+        (Complaint::Unreachable, LONG_QUOTE),
+        (Complaint::TooBig, LONG_QUOTE),
+        (Complaint::Unreachable, SHORT_QUOTE),
     ] {
         let mut steps = Vec::new();
         for from in [Client, Server, Client] {
-            steps.push(datagram(from, random.bytes(20, 900)));
-            let body = Body::Error { complaint, quoted };
-            steps.push(Step { from: from.other(), body, pieces: &[] });
+            steps.push(datagram(from, random.bytes(20, 900), Plain));
+            steps.push(complaint(from.other(), what, quoted));
         }
-        add(&format!("udp, {complaint:?} with {quoted} bytes"), steps);
+        add(format!("udp, {what:?} quoting up to {quoted} bytes"), steps);
     }
     all
 }
 
 /// Connections in which something befalls.
 const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
-    ("tcp, refused", |c| {
+    ("refused", |c| {
         c.send(Client, "S", 0);
         c.send(Server, "RA", 0);
     }),
-    ("tcp, a SYN with another number", |c| {
+    ("a SYN with another number", |c| {
         let number = c.next[0];
         c.send(Client, "S", 0);
         c.next[0] = number.wrapping_add(0x10_0000);
@@ -146,7 +149,7 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
         c.send(Client, "PA", 100);
         c.close(Server);
     }),
-    ("tcp, both open at once", |c| {
+    ("both open at once", |c| {
         let syns = [Client, Server].map(|from| c.make(from, "S", 0));
         c.push_all(syns);
         for from in [Client, Server] {
@@ -158,7 +161,7 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
         c.send(Server, "PA", 200);
         c.close(Client);
     }),
-    ("tcp, the same port again", |c| {
+    ("the same port again", |c| {
         for first in [Client, Server, Client] {
             c.open();
             c.send(Server, "PA", 10);
@@ -167,7 +170,7 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
             c.next = c.next.map(|next| next.wrapping_add(0x10_0000));
         }
     }),
-    ("tcp, data with the SYN's acknowledgement and with the FIN", |c| {
+    ("data with the SYN's acknowledgement and with the FIN", |c| {
         c.send(Client, "S", 0);
         c.send(Server, "SA", 0);
         c.send(Client, "PA", 1400);
@@ -175,7 +178,7 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
         c.send(Client, "FPA", 700);
         c.send(Server, "A", 0);
     }),
-    ("tcp, keep-alives and probes of a closed window", |c| {
+    ("keep-alives and probes of a closed window", |c| {
         c.open();
         for from in [Client, Server] {
             let mut keep_alive = c.make(from, "A", 0);
@@ -190,7 +193,7 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
         }
         c.close(Server);
     }),
-    ("tcp, congestion, urgent data and a selective acknowledgement", |c| {
+    ("congestion, urgent data and a selective acknowledgement", |c| {
         c.open();
         let mut congested = c.make(Client, "PA", 500);
         congested.tcp().cwr = true;
@@ -208,7 +211,7 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
         c.send(Server, "A", 0);
         c.close(Client);
     }),
-    ("tcp, a reset that is not believed", |c| {
+    ("a reset that is not believed", |c| {
         c.open();
         c.send(Client, "PA", 300);
         let mut forged = c.make(Client, "R", 0);
@@ -219,22 +222,27 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
         c.send(Server, "PA", 302);
         c.close(Client);
     }),
-    ("tcp, packets too big", |c| {
+    ("packets too big", |c| {
         c.open();
-        for (from, quoted) in [(Client, 548), (Server, 548), (Client, 48), (Server, 48)] {
+        for (from, quoted) in [
+            (Client, LONG_QUOTE),
+            (Server, LONG_QUOTE),
+            (Client, SHORT_QUOTE),
+            (Server, SHORT_QUOTE),
+        ] {
             let long = c.make(from, "PA", 1400);
             c.push_all([long]);
-            c.complain(from.other(), Complaint::TooBig, quoted);
+            c.push_all([complaint(from.other(), Complaint::TooBig, quoted)]);
             c.send(from, "PA", 1100);
             c.send(from.other(), "A", 0);
         }
         c.close(Server);
     }),
-    ("tcp, unreachable", |c| {
+    ("unreachable", |c| {
         c.send(Client, "S", 0);
-        c.complain(Server, Complaint::Unreachable, 548);
+        c.push_all([complaint(Server, Complaint::Unreachable, LONG_QUOTE)]);
     }),
-    ("tcp, fragments", |c| {
+    ("fragments", |c| {
         c.open();
         for from in [Client, Server] {
             for pieces in [&[0, 1, 2], &[2, 0, 1]] {
@@ -247,150 +255,28 @@ const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
     }),
 ];
 
-/// A connection, as far as a script needs it. Where two have an entry each, the client's is first.
-struct Connection<'a> {
-    random: &'a mut Random,
-    steps: Vec<Step>,
-    /// The sequence number each sends next.
-    next: [u32; 2],
-    /// The sequence number each expects.
-    expected: [u32; 2],
-}
-
-impl<'a> Connection<'a> {
-    fn new(random: &'a mut Random) -> Self {
-        let next = [random.next() as u32, random.next() as u32];
-        Connection { random, steps: Vec::new(), next, expected: [0; 2] }
-    }
-
-    /// A segment that acknowledges what has arrived. `flags` are those of tcpdump.
-    fn make(&mut self, from: Side, flags: &str, length: usize) -> Step {
-        let has = |flag| flags.contains(flag);
-        let me = from as usize;
-        // Windows are not scaled in a SYN.
-        let window = if has('S') { 64_240 } else { 502 };
-        let mut header = TcpHeader::new(0, 0, self.next[me], window);
-        (header.syn, header.fin, header.rst) = (has('S'), has('F'), has('R'));
-        (header.psh, header.ack) = (has('P'), has('A'));
-        if header.ack {
-            header.acknowledgment_number = self.expected[me];
-        }
-        let nop = TcpOptionElement::Noop;
-        let timestamp = TcpOptionElement::Timestamp(self.random.next() as u32, 1);
-        let options = if header.syn {
-            vec![
-                TcpOptionElement::MaximumSegmentSize(1460),
-                TcpOptionElement::SelectiveAcknowledgementPermitted,
-                timestamp,
-                nop,
-                TcpOptionElement::WindowScale(7),
-            ]
-        } else {
-            vec![nop.clone(), nop, timestamp]
-        };
-        header.set_options(&options).expect("they fit");
-        let taken = length as u32 + u32::from(header.syn) + u32::from(header.fin);
-        self.next[me] = self.next[me].wrapping_add(taken);
-        let data = self.random.bytes(length, length);
-        Step { from, body: Body::Tcp { header, data }, pieces: &[] }
-    }
-
-    /// Sends segments one after the other; the ends then know all that was made until now.
-    fn push_all<const N: usize>(&mut self, steps: [Step; N]) {
-        self.steps.extend(steps);
-        self.expected = [self.next[1], self.next[0]];
-    }
-
-    fn send(&mut self, from: Side, flags: &str, length: usize) {
-        let step = self.make(from, flags, length);
-        self.push_all([step]);
-    }
-
-    fn complain(&mut self, from: Side, complaint: Complaint, quoted: usize) {
-        self.push_all([Step { from, body: Body::Error { complaint, quoted }, pieces: &[] }]);
-    }
-
-    fn open(&mut self) {
-        self.send(Client, "S", 0);
-        self.send(Server, "SA", 0);
-        self.send(Client, "A", 0);
-    }
-
-    /// One after the other, with data in between.
-    fn close(&mut self, first: Side) {
-        self.send(first, "FA", 0);
-        self.send(first.other(), "PA", 200);
-        self.send(first, "A", 0);
-        self.send(first.other(), "FA", 0);
-        self.send(first, "A", 0);
-    }
-}
-
-impl Step {
-    fn tcp(&mut self) -> &mut TcpHeader {
-        match &mut self.body {
-            Body::Tcp { header, .. } => header,
-            other => panic!("{other:?} is no segment"),
-        }
-    }
-}
-
-/// Data both ways; some of it is sent twice, some is overtaken. Ends in one of the usual ways.
-fn any_connection(random: &mut Random) -> Vec<Step> {
-    let mut c = Connection::new(random);
-    let syn = c.make(Client, "S", 0);
-    if c.random.below(4) == 0 {
-        c.push_all([syn.clone()]);
-    }
-    c.push_all([syn]);
-    c.send(Server, "SA", 0);
-    c.send(Client, "A", 0);
-    for _ in 0..1 + c.random.below(6) {
-        let from = c.random.side();
-        let length = 1 + c.random.below(1400);
-        let segment = c.make(from, "PA", length);
-        match c.random.below(4) {
-            0 => {
-                let later = c.make(from, "PA", 1 + length / 2);
-                c.push_all([later, segment]);
-            }
-            1 => c.push_all([segment.clone(), segment]),
-            _ => c.push_all([segment]),
-        }
-        c.send(from.other(), "A", 0);
-    }
-    let first = c.random.side();
-    match c.random.below(4) {
-        0 => c.send(first, "RA", 0),
-        1 => {
-            let both = [first, first.other()].map(|from| c.make(from, "FA", 0));
-            c.push_all(both);
-            c.send(first, "A", 0);
-            c.send(first.other(), "A", 0);
-        }
-        _ => c.close(first),
-    }
-    c.steps
-}
-
 fn any_datagrams(random: &mut Random) -> Vec<Step> {
     // The first one opens the session.
-    let mut steps = vec![datagram(Client, random.bytes(0, 1400))];
+    let mut steps = vec![datagram(Client, random.bytes(0, 1400), Plain)];
     for _ in 0..1 + random.below(5) {
-        steps.push(datagram(random.side(), random.bytes(0, 1400)));
+        steps.push(datagram(random.side(), random.bytes(0, 1400), Plain));
     }
     steps
 }
 
-fn datagram(from: Side, data: Vec<u8>) -> Step {
-    Step { from, body: Body::Udp { data, checksum: Checksum::Plain }, pieces: &[] }
+fn complaint(from: Side, complaint: Complaint, quoted: usize) -> Step {
+    Step { from, body: Body::Error { complaint, quoted }, pieces: &[] }
+}
+
+fn datagram(from: Side, data: Vec<u8>, checksum: Checksum) -> Step {
+    Step { from, body: Body::Udp { data, checksum }, pieces: &[] }
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -398,15 +284,15 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    fn side(&mut self) -> Side {
+    pub(super) fn side(&mut self) -> Side {
         if self.below(2) == 0 { Client } else { Server }
     }
 
-    fn bytes(&mut self, least: usize, most: usize) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, least: usize, most: usize) -> Vec<u8> {
         let length = least + self.below(most - least + 1);
         (0..length).map(|_| self.next() as u8).collect()
     }
