@@ -289,7 +289,7 @@ pub(super) fn cut(packet: &[u8], size: usize) -> Vec<Vec<u8>> {
         let offset = (n * size) as u16;
         let mut piece = header.to_vec();
         if is_v4(packet) {
-            let field = offset / 8 | u16::from(more) << 13;
+            let field = (offset / 8) | (u16::from(more) << 13);
             piece[6..8].copy_from_slice(&field.to_be_bytes());
         } else {
             piece[6] = FRAGMENT;

@@ -135,8 +135,10 @@ pub(super) fn conversations() -> Vec<Conversation> {
     all
 }
 
+type Script = fn(&mut Connection<'_>);
+
 /// Connections in which something befalls.
-const CONNECTIONS: [(&str, fn(&mut Connection<'_>)); 11] = [
+const CONNECTIONS: [(&str, Script); 11] = [
     ("refused", |c| {
         c.send(Client, "S", 0);
         c.send(Server, "RA", 0);
