@@ -88,8 +88,8 @@ pub(super) fn forward<A: Family, F: Frame>(
         },
     };
 
-    if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry.mode, flow)
+    if frame.bytes().len() > usize::from(shared.fits_all_ports)
+        && let Some(mtu) = exceeded_mtu(shared, frame, hop_ref, entry.mode, flow)
     {
         return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
@@ -133,14 +133,17 @@ pub(super) fn forward<A: Family, F: Frame>(
     }
 }
 
-/// The MTU of the port if the packet is longer.
+/// The MTU of the port if the packet is longer. Ethernet padding, which may be what makes the frame
+/// long, is cut off.
 #[cold]
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
+    frame: &mut F,
     hop: HopRef,
     mode: Mode,
     flow: &Flow<A>,
 ) -> Option<u16> {
+    frame.set_len(usize::from(flow.frame_len));
     // With its outer headers it is longer still: judged there.
     if mode.tunnels() {
         return None;

@@ -99,6 +99,8 @@ impl<F: Frame> Pipeline<F> {
             let released = self.fragments_v4.release().or_else(|| self.fragments_v6.release());
             if let Some((mut frame, binding)) = released {
                 let verdict = self.follow(&mut frame, binding, now);
+                // The first part of it, where a tunnel has cut it in two.
+                self.shared.flush_ahead(out);
                 self.queue(frame, verdict, now, out);
             } else if self.fragments_v4.expire(now) || self.fragments_v6.expire(now) {
                 self.shared.counters.drops_of(DropReason::FragmentExpired).add(1);
@@ -232,6 +234,8 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
+    // Ethernet padding ends here.
+    frame.set_len(usize::from(frame_len));
     if translates {
         let (to, deltas) = onward::translation(entry, direction);
         A::translate_fragment(frame.bytes_mut(), fragment, &to, deltas, binding.ident);

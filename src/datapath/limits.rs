@@ -137,7 +137,10 @@ impl Limiters {
                 .with(choose(service.mirror.is_some(), Extras::MIRRORED));
         }
         let used = snapshot.services.iter().any(|service| service.limits.has_source());
-        if used && (source_changed || self.sources.is_unused()) {
+        if !used {
+            // What ends from now on is not counted.
+            self.sources = SourceTable::default();
+        } else if source_changed || self.sources.is_unused() {
             self.sources = SourceTable::new(SOURCES);
         }
     }
@@ -239,6 +242,11 @@ impl Limiters {
             }
         }
         counters.half_open.set(counters.half_open.get().saturating_add_signed(i64::from(n)));
+    }
+
+    /// The half-open sessions counted, by service and by source.
+    pub(super) fn half_open(&self) -> (u64, u64) {
+        (self.services.iter().map(|s| u64::from(s.half_open)).sum(), self.sources.half_open())
     }
 
     /// Why a client's packet of a session exceeds the rate of its service or source, if it does.

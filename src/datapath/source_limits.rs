@@ -128,6 +128,11 @@ impl SourceTable {
         self.sets.is_empty()
     }
 
+    /// The half-open sessions of all sources.
+    pub(super) fn half_open(&self) -> u64 {
+        self.sets.iter().flatten().map(|source| u64::from(source.half_open)).sum()
+    }
+
     /// The source, its buckets filled up to `now`; entered if it is new. `None` when it is new and
     /// has no place.
     pub(super) fn enter(

@@ -327,3 +327,29 @@ fn more_sources_than_there_is_room_for() {
     let again = rig.by_client(tcp(client(5), vip, SYN)).bytes();
     assert_eq!(rig.send(FRONT, &again).len(), 1);
 }
+
+/// What was counted by source is forgotten with the limit: sessions that end without one would
+/// otherwise be counted for ever.
+#[test]
+fn a_source_limit_that_goes_and_comes_back_begins_anew() {
+    for family in Family::BOTH {
+        let limits = Limits { source_half_open: 2, source_mask_v6: 128, ..Limits::default() };
+        let mut rig = limited(1, Mode::Nat, limits);
+        for port in 0..2 {
+            Talk::new(family, 1, 1000 + port).opens(&mut rig);
+        }
+        let limit = |rig: &mut Rig, limits| {
+            rig.net.snapshot.services[0].limits = limits;
+            rig.net.snapshot.services[1].limits = limits;
+            rig.reconfigure();
+        };
+        limit(&mut rig, Limits::default());
+        rig.pass(TIMEOUTS.tcp_syn + 1000);
+        assert_eq!(rig.sessions(), 0);
+        limit(&mut rig, limits);
+        assert_eq!(rig.workers[0].pipeline().half_open(), (0, 0));
+        for port in 0..2 {
+            Talk::new(family, 1, 1000 + port).opens(&mut rig);
+        }
+    }
+}
