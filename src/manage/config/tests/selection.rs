@@ -285,3 +285,27 @@ fn quic_without_ids_and_what_else_is_wrong_beside() {
         ],
     );
 }
+
+/// In NAT64 clients of the other family are routed by connection id too.
+#[test]
+fn quic_ids_are_known_to_the_clients_of_a_nat64_service() {
+    use crate::manage::compile::{PortFacts, ServerState, compile};
+    let keys = "hash_on = \"quic_cid\"\nquic = { server_id_length = 2 }";
+    let ids = |listen: &str| {
+        let text = BASE.replacen(DNS, &format!("{DNS}\n{keys}"), 1);
+        let text = text.replacen(LAST, &format!("{LAST}\nquic_server_id = \"0a0b\""), 1);
+        let text = text.replacen("[\"192.0.2.10:53\"]", listen, 1);
+        let config = parse(&text, "f.toml").unwrap();
+        let facts = [PortFacts { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 }; 3];
+        let snapshot = compile(&config, &facts, &[ServerState::UP; 3], 1);
+        snapshot.services[1].selection.quic.clone().unwrap()
+    };
+    let known = |v6: &[bool]| {
+        let mut quic = crate::datapath::quic_route::Quic::new(0, 2, 0);
+        v6.iter().for_each(|v6| quic.add(*v6, &[0x0a, 0x0b], crate::session::ServerId(2)));
+        quic
+    };
+    assert_eq!(*ids("[\"192.0.2.10:53\"]"), known(&[false]));
+    let both = "[\"192.0.2.10:53\", \"[2001:db8::10]:53\"]";
+    assert_eq!(*ids(both), known(&[false, true]));
+}
