@@ -270,7 +270,7 @@ fn add_service(
 }
 
 /// Whether clients of one family meet servers of the other alone.
-fn crossed(service: &config::Service) -> bool {
+pub(super) fn crossed(service: &config::Service) -> bool {
     let only = |v4: bool| service.servers.iter().all(|s| s.address.is_ipv4() == v4);
     let listens = |v4: bool| service.listen.iter().any(|l| l.is_ipv4() == v4);
     service.mode == Mode::FullNat
