@@ -15,6 +15,7 @@
 use super::choose;
 use super::crossed;
 use super::established::next_hop;
+use super::extras;
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
 use super::frame::Frame;
@@ -224,13 +225,16 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         Ok(found) => found,
         Err(reason) => return Verdict::Drop(reason),
     };
+    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+    if !entry.mode.tunnels() && usize::from(frame_len) > ETHERNET + usize::from(mtu) {
+        return icmp::packet_too_big(shared, frame, &flow, mtu, now);
+    }
+    if let Some(reason) = extras::to_any_packet(shared, entry, frame, direction, now) {
+        return Verdict::Drop(reason);
+    }
     if entry.mode.tunnels() {
         shared.counters.fragments.add(1);
         return tunnel::forward(shared, frame, &flow, entry.server_id, (hop_ref, hop), now);
-    }
-    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
-    if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
-        return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
     if translates {
         let (to, deltas) = onward::translation(entry, direction);
