@@ -59,6 +59,13 @@ impl<F: Frame> Pipeline<F> {
         if let Some(dst) = fragment::destination(frame.bytes())
             && local::is_for_kernel(shared, dst)
         {
+            // The kernel puts it together: what hides its ports from the filter is not for it.
+            if shared.guard.on
+                && let Err(hides @ (DropReason::TinyFragment | DropReason::ExtensionHeader)) =
+                    fragment::parse(frame.bytes())
+            {
+                return Verdict::Drop(hides);
+            }
             return local::handle(shared, frame, flow::Parsed::OtherIp { dst }, now);
         }
         match fragment::parse(frame.bytes()) {
