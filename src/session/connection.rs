@@ -28,6 +28,7 @@
 //! | `Contested` | a segment in the window | `Established` |
 //! | `Closed`; `FinBoth`, `TimeWait` | SYN from the client; only with a later number | a new session |
 //! | `FinBoth`, `TimeWait`, `Closed`, `Contested` | SYN-ACK | `SynReceived` |
+//! | `Established`, `FinClient`, `FinServer` | SYN-ACK far from the stream | unchanged, numbers unknown |
 //!
 //! A connection may also begin in mid-stream ([`adopt`]), in `Contested`. In [`Mode::Snat`] a SYN from
 //! the other side opens a new session as well.
@@ -224,7 +225,10 @@ fn reset(connection: &mut Connection, direction: Direction, segment: &Segment) -
 
 fn synchronise(connection: &mut Connection, direction: Direction, segment: &Segment) -> Outcome {
     use Direction::{Forward, Reply};
-    use TcpState::{Closed, Contested, Established, FinBoth, SynReceived, SynSent, TimeWait};
+    use TcpState::{
+        Closed, Contested, Established, FinBoth, FinClient, FinServer, SynReceived, SynSent,
+        TimeWait,
+    };
     let acknowledged = segment.flags & ACK != 0;
     match (connection.state, direction) {
         (SynSent, Forward) if !acknowledged => {
@@ -264,6 +268,13 @@ fn synchronise(connection: &mut Connection, direction: Direction, segment: &Segm
                 connection.forward_end = segment.ack;
                 connection.scales.set(Forward, MAX_SCALE);
             }
+        }
+        // Far from the stream it had: the server has forgotten that and accepts another connection,
+        // whose segments tell the numbers. The state stays, so that a forged one ends nothing.
+        (Established | FinClient | FinServer, Reply)
+            if acknowledged && !connection.in_window(Reply, segment.seq) =>
+        {
+            connection.scales = Scales::UNKNOWN;
         }
         _ => {}
     }

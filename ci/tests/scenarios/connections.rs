@@ -287,3 +287,24 @@ fn a_client_begins_anew_with_another_number() {
         assert_eq!((talk.state(), talk.marks().0), (Some(TcpState::Established), other + 1));
     });
 }
+
+/// The numbers of the old connection say nothing about the new one: the server's SYN-ACK tells.
+#[test]
+fn a_connection_in_the_place_of_one_that_the_server_has_forgotten() {
+    each(Mode::Nat, |mut talk| {
+        talk.establish();
+        talk.passes(Client, PSH_ACK, |p| p.payload(&[7; 100]));
+        // Both have rebooted, or a NAT in front has given the port to another host.
+        let (client, server) = (ISN.wrapping_add(0x5000_0000), ISN.wrapping_add(0xb000_0000));
+        talk.passes(Client, SYN, |p| p.seq(client));
+        talk.passes(Server, SYN_ACK, |p| p.seq(server).ack(client + 1));
+        talk.passes(Client, ACK, |p| p.seq(client + 1).ack(server + 1));
+        talk.passes(Client, PSH_ACK, |p| p.seq(client + 1).ack(server + 1).payload(&[7; 100]));
+        talk.passes(Server, ACK, |p| p.seq(server + 1).ack(client + 101));
+        assert_eq!(talk.state(), Some(TcpState::Established));
+        assert_eq!(talk.marks(), (client + 101, server + 1));
+        talk.passes(Server, RST, |p| p.seq(server + 1));
+        assert_eq!(talk.state(), Some(TcpState::Closed));
+        talk.expires(10_000);
+    });
+}
