@@ -44,6 +44,10 @@ use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
 /// server sends before it only with TCP Fast Open (RFC 7413), and windows are not scaled yet.
 const EARLY_DATA: u32 = 0xffff;
 
+/// The window scale of a server whose SYN-ACK is not seen: its windows count as [`super::sequence::STRIDE`].
+/// With the largest, half of all numbers would be in the client's window.
+const UNSEEN_SCALE: u8 = 8;
+
 /// What a session knows of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
@@ -112,7 +116,7 @@ pub fn resume(connection: &mut Connection, direction: Direction, segment: &Segme
     if connection.mode.one_way() && own && segment.flags & ACK != 0 {
         connection.reply_end = segment.ack;
         if !connection.scales.known(Direction::Reply) {
-            connection.scales.set(Direction::Reply, MAX_SCALE);
+            connection.scales.set(Direction::Reply, UNSEEN_SCALE);
         }
     }
 }
@@ -191,7 +195,8 @@ impl Connection {
         let mark = self.mark(direction);
         *mark = if known { later(*mark, end) } else { end };
         if !known {
-            self.scales.set(direction, MAX_SCALE);
+            let unseen = self.mode.one_way() && direction == Direction::Reply;
+            self.scales.set(direction, if unseen { UNSEEN_SCALE } else { MAX_SCALE });
         }
     }
 }

@@ -204,6 +204,25 @@ fn the_client_tells_how_far_an_unseen_server_has_come() {
     });
 }
 
+/// The window of a server that is not seen is no wider than others: a segment with any number does not
+/// move the marks to where the reset behind it is exact.
+#[test]
+fn a_forged_segment_makes_no_reset_exact_where_the_server_is_not_seen() {
+    each(Mode::Dr, |mut talk| {
+        talk.establish();
+        talk.passes(Client, PSH_ACK, |p| p.payload(&[7; 100]));
+        for far in [WINDOW + 200, 0x3000_0000, 0x8000_0000, 0xc000_0000] {
+            let at = ISN.wrapping_add(far);
+            for ack in [7, 8] {
+                talk.passes(Client, ACK, |p| p.seq(at).ack(ack));
+            }
+            talk.drops(Client, RST, |p| p.seq(at));
+            assert_eq!(talk.state(), Some(TcpState::Established));
+            assert_eq!(talk.marks(), (ISN + 101, ISN + 1));
+        }
+    });
+}
+
 #[test]
 fn a_forged_reset_ends_no_session() {
     for from in [Client, Server] {
