@@ -48,9 +48,11 @@ fn connection_ids(quic: &config::Quic, service: &config::Service, servers: &[Ser
     for (server, id) in service.servers.iter().zip(servers) {
         if let Some(name) = &server.quic_server_id {
             for v6 in [false, true] {
-                // A tunnel takes clients of either family, and so does NAT64.
-                let of_both = service.mode.tunnels() || crossed(service);
-                if of_both || server.address.is_ipv6() == v6 {
+                // A tunnel takes clients of either family. Sessions between families are IPv6 sessions.
+                if service.mode.tunnels()
+                    || server.address.is_ipv6() == v6
+                    || v6 && crossed(service)
+                {
                     ids.add(v6, name, *id);
                 }
             }
