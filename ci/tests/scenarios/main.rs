@@ -6,6 +6,7 @@ mod adversarial;
 mod between_families;
 mod changes;
 mod connections;
+mod doubt;
 mod forwarding;
 mod fragments;
 mod frames;

@@ -830,6 +830,9 @@ fn a_server_has_forgotten_the_connection() {
         let ack = Segment::new(client, vip, ACK, isn + 1, ours.wrapping_add(1));
         let expected = Segment::new(local, server, ACK, isn + 1, theirs.wrapping_add(1)).ttl(63);
         talk.passes("ACK", &ack, &expected);
+        let ack = Segment::new(server, local, ACK, theirs.wrapping_add(1), isn + 1);
+        let expected = Segment::new(vip, client, ACK, ours.wrapping_add(1), isn + 1).ttl(63);
+        talk.passes("ACK", &ack, &expected);
         let reset = Segment::new(client, vip, RST, isn + 1, 0);
         talk.passes("RST", &reset, &Segment { src: local, dst: server, ..reset.clone() }.ttl(63));
         assert_eq!(talk.state(), TcpState::Closed);
