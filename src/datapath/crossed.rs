@@ -5,7 +5,7 @@
 //! IPv6 packets only: an IPv4 packet that has no session of its own, and is for such a service or
 //! comes back to a local address, becomes an IPv6 packet between mapped addresses and goes on there
 //! ([`enter`]). Towards IPv4 a packet is made one when all else has been done to it ([`leave`]).
-//! ICMP errors about packets of these sessions are not passed on, and fragments are dropped.
+//! ICMP errors about packets of these sessions: [`super::crossed_error`]. Fragments are dropped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ use super::snapshot::{LocalAddress, Snapshot};
 use super::verdict::Verdict;
 use crate::rewrite::crossing::{self, DIFFERENCE};
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, Extras, ServerId, ServiceId, SessionId, Table};
+use crate::session::{Direction, Entry, Extras, ServerId, ServiceId, SessionId, Table};
 use crate::wire::DropReason;
 use crate::wire::flow::{Flow, FlowKey};
 
@@ -129,6 +129,16 @@ pub(super) fn leave<A: Family, F: Frame>(
     }
     shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
     onward::send(shared, frame, hop_ref, now)
+}
+
+/// How many bytes shorter a packet of the session leaves than it is in the lane.
+pub(super) fn shortened<A: Family>(entry: &Entry<A>, direction: Direction) -> u16 {
+    let to = match direction {
+        Direction::Forward => entry.server,
+        Direction::Reply => entry.client,
+    };
+    let crossed = entry.extras.has(Extras::CROSSED);
+    if crossed && is_mapped(to) { DIFFERENCE as u16 } else { 0 }
 }
 
 /// Makes an IPv4 frame of an IPv6 frame between mapped addresses; another one stays.

@@ -1,6 +1,7 @@
 //! The established path: the packet of a known session, rewritten as the session says.
 
 use super::connection;
+use super::crossed;
 use super::extras;
 use super::family::{self, Family};
 use super::frame::Frame;
@@ -18,7 +19,7 @@ use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::transport_checksum;
 use crate::session::connection::Outcome;
-use crate::session::{Direction, Entry, HopRef, Mode, SessionId, tcp_state};
+use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, Protocol};
@@ -89,7 +90,7 @@ pub(super) fn forward<A: Family, F: Frame>(
     };
 
     if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry.mode, flow)
+        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry, direction, flow)
     {
         return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
@@ -133,20 +134,22 @@ pub(super) fn forward<A: Family, F: Frame>(
     }
 }
 
-/// The MTU of the port if the packet is longer.
+/// The longest packet that leaves by the port if this one is longer.
 #[cold]
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
     hop: HopRef,
-    mode: Mode,
+    entry: &Entry<A>,
+    direction: Direction,
     flow: &Flow<A>,
 ) -> Option<u16> {
     // With its outer headers it is longer still: judged there.
-    if mode.tunnels() {
+    if entry.mode.tunnels() {
         return None;
     }
     let port = shared.hops.get(hop)?.port;
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
+    let mtu = mtu.saturating_add(crossed::shortened(entry, direction));
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }
 

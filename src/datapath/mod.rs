@@ -11,6 +11,7 @@ mod connection;
 mod connection_limit;
 pub mod counters;
 mod crossed;
+mod crossed_error;
 mod established;
 mod extras;
 pub mod family;

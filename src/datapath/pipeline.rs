@@ -262,11 +262,11 @@ impl<F: Frame> Pipeline<F> {
         let Pipeline { shared, v4, v6, .. } = self;
         let passed_on = match parsed {
             Parsed::Icmpv4 { frame_len, .. } => {
-                icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+                icmp_error::handle(shared, v4, Some(v6), frame, frame_len, steer, now)
                     .or_else(|| snat::echo::handle(shared, v4, frame, frame_len, steer, now))
             }
             Parsed::Icmpv6 { frame_len, .. } => {
-                icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+                icmp_error::handle(shared, v6, None, frame, frame_len, steer, now)
                     .or_else(|| snat::echo::handle(shared, v6, frame, frame_len, steer, now))
             }
             _ => None,

@@ -11,11 +11,11 @@
 //! | type of service | traffic class |
 //! | TTL | hop limit; neither is lowered here |
 //! | protocol | next header |
-//! | identification: the transport checksum; DF: not set | |
+//! | identification: the transport checksum; DF: set in packets longer than 1260 bytes | |
 //! | | flow label: 0 |
 //!
-//! Shunt leaves DF clear where RFC 7915 5.1 sets it for longer packets: a router on the IPv4 side
-//! then fragments and needs no way to tell the IPv6 side.
+//! DF is as RFC 7915 5.1 wants it: an IPv6 host that is told of a short path makes its packets no
+//! shorter than 1280 bytes, so those of 1260 or less are left to be fragmented by routers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,6 +25,9 @@ use crate::wire::{checksum, ip_protocol, ipv4, ipv6};
 
 /// By how many bytes an IPv6 header is longer.
 pub const DIFFERENCE: usize = ipv6::HEADER_LEN - ipv4::HEADER_LEN;
+
+/// The longest IPv4 packet that IPv6 packets of a size every IPv6 path takes become, in bytes.
+const LEAST_V4: u16 = 1280 - DIFFERENCE as u16;
 
 /// Makes an IPv4 packet an IPv6 packet between mapped addresses. `frame` begins with [`DIFFERENCE`]
 /// bytes of room (content undefined), and a frame follows that parsing returned as an IPv4 flow.
@@ -71,7 +74,8 @@ pub fn to_v4(frame: &mut [u8]) -> bool {
     frame.copy_within(..12, DIFFERENCE);
     frame[DIFFERENCE + 12..DIFFERENCE + 14].copy_from_slice(&[0x08, 0x00]);
     let start = DIFFERENCE + ETHERNET;
-    ipv4::Repr { src, dst, protocol, ttl, ident, dont_fragment: false, payload_len }
+    let dont_fragment = payload_len > LEAST_V4 - ipv4::HEADER_LEN as u16;
+    ipv4::Repr { src, dst, protocol, ttl, ident, dont_fragment, payload_len }
         .emit(&mut frame[start..]);
     if class != 0 {
         frame[start + 1] = class;

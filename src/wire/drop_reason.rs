@@ -92,6 +92,7 @@ drop_reasons! {
     BadIcmpQuote, "bad_icmp_quote", "An ICMP error that does not quote enough of the packet it is about, or a later fragment.";
     IcmpNoSession, "icmp_no_session", "An ICMP error about a packet of no known session.";
     IcmpOutOfWindow, "icmp_out_of_window", "An ICMP error about a TCP segment that its sender cannot have in flight (RFC 5927).";
+    IcmpNotTranslatable, "icmp_not_translatable", "An ICMP error between the families that has no counterpart in the other one (RFC 7915).";
     // Sessions and services.
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";

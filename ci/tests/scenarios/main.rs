@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
 
 mod between_families;
+mod between_families_errors;
 mod changes;
 mod connections;
 mod forwarding;
