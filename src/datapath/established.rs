@@ -7,7 +7,7 @@ use super::family::{self, Family};
 use super::frame::Frame;
 use super::hops::{Hop, Hops};
 use super::icmp;
-use super::lane::{Item, Lane};
+use super::lane::{Crossed, Item, Lane};
 use super::new_flow;
 use super::notice::Notice;
 use super::onward;
@@ -22,7 +22,7 @@ use crate::session::connection::Outcome;
 use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::{Flow, Protocol};
+use crate::wire::flow::Protocol;
 
 /// Acts on a packet whose session is known.
 #[inline(never)]
@@ -90,7 +90,7 @@ pub(super) fn forward<A: Family, F: Frame>(
     };
 
     if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry, direction, flow)
+        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry, direction, item)
     {
         return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
@@ -141,12 +141,13 @@ fn exceeded_mtu<A: Family, F: Frame>(
     hop: HopRef,
     entry: &Entry<A>,
     direction: Direction,
-    flow: &Flow<A>,
+    item: &Item<A>,
 ) -> Option<u16> {
-    // With its outer headers it is longer still: judged there.
-    if entry.mode.tunnels() {
+    // With its outer headers it is longer still, or it leaves in fragments: judged there.
+    if entry.mode.tunnels() || item.crossed == Crossed::Divisible {
         return None;
     }
+    let flow = &item.flow;
     let port = shared.hops.get(hop)?.port;
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
     let mtu = mtu.saturating_add(crossed::shortened(entry, direction));

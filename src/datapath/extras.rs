@@ -28,18 +28,8 @@ pub(super) fn apply<A: Family, F: Frame>(
     let entry = table.get(id);
     let extras = entry.extras;
     debug_assert!(extras != Extras::NONE);
-    // First, since the sensor gets what was received.
-    if extras.has(Extras::MIRRORED) {
-        mirror::of_service(shared, entry.service, frame);
-    }
-    if extras.has(Extras::POLICED)
-        && direction == Direction::Forward
-        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
-    {
-        return Some(Verdict::Drop(reason));
-    }
-    if extras.has(Extras::MARKED) {
-        mark(shared, table.get(id), frame);
+    if let Some(verdict) = common(shared, entry, frame, direction, now) {
+        return Some(verdict);
     }
     if extras.has(Extras::INTRODUCED) {
         introduce::apply(shared, table, frame, item, id, direction);
@@ -56,6 +46,32 @@ pub(super) fn apply<A: Family, F: Frame>(
     // The last: it is no packet of this family any more.
     if extras.has(Extras::CROSSED) {
         return Some(crossed::leave(shared, table, frame, item, id, direction, now));
+    }
+    None
+}
+
+/// Does the part that is the same for a fragment.
+#[inline]
+pub(super) fn common<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &Entry<A>,
+    frame: &mut F,
+    direction: Direction,
+    now: u32,
+) -> Option<Verdict> {
+    let extras = entry.extras;
+    // First, since the sensor gets what was received.
+    if extras.has(Extras::MIRRORED) {
+        mirror::of_service(shared, entry.service, frame);
+    }
+    if extras.has(Extras::POLICED)
+        && direction == Direction::Forward
+        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
+    {
+        return Some(Verdict::Drop(reason));
+    }
+    if extras.has(Extras::MARKED) {
+        mark(shared, entry, frame);
     }
     None
 }

@@ -193,16 +193,11 @@ impl Limiters {
         self.services.get(usize::from(service.0)).map_or(Extras::NONE, |state| state.extras)
     }
 
-    /// Takes notice of a session that has begun, and says what its packets need from now on.
-    pub(super) fn opened<A: Address>(
-        &mut self,
-        entry: &Entry<A>,
-        counters: &WorkerCounters,
-    ) -> Extras {
+    /// Takes notice of a session that has begun.
+    pub(super) fn opened<A: Address>(&mut self, entry: &Entry<A>, counters: &WorkerCounters) {
         if is_half_open(entry.state) {
             self.count_half_open(entry, 1, counters);
         }
-        self.extras(entry.service)
     }
 
     /// Takes notice of a session that goes from `state` to the state in its entry.

@@ -12,6 +12,7 @@ mod connection_limit;
 pub mod counters;
 mod crossed;
 mod crossed_error;
+mod crossed_fragment;
 mod established;
 mod extras;
 pub mod family;

@@ -10,7 +10,7 @@ use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
-use super::lane::{Item, Lane};
+use super::lane::{Crossed, Item, Lane};
 use super::one_packet;
 use super::persist;
 use super::policy::MidStream;
@@ -185,7 +185,7 @@ pub(super) fn without_service<A: Family, F: Frame>(
             shared.punt(frame.rx_port(), now)
         }
         // It came back to a local address.
-        None if item.crossed => Verdict::Drop(DropReason::NoSession),
+        None if item.crossed != Crossed::No => Verdict::Drop(DropReason::NoSession),
         None if lane.servers.contains(&(key.src, key.sport)) => {
             stray(shared, lane, frame, &item.flow, now)
         }
@@ -212,10 +212,8 @@ pub(super) fn create_with<A: Family, F: Frame>(
             introduce::begin(service, &mut lane.table, id);
             crossed::begin(&mut lane.table, id);
             let entry = lane.table.get_mut(id);
-            if service.policy.dscp.is_some() {
-                entry.extras = entry.extras.with(Extras::MARKED);
-            }
-            entry.extras = entry.extras.with(shared.limits.opened(entry, &shared.counters));
+            shared.limits.opened(entry, &shared.counters);
+            entry.extras = entry.extras.with(extras(shared, service_id));
             Ok(id)
         }
         Err(error) => {
@@ -227,6 +225,15 @@ pub(super) fn create_with<A: Family, F: Frame>(
                 InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
             })
         }
+    }
+}
+
+/// What the packets of a service's sessions need, whichever sessions they are.
+pub(super) fn extras<F>(shared: &Shared<F>, service_id: ServiceId) -> Extras {
+    let limited = shared.limits.extras(service_id);
+    match shared.snapshot.services[usize::from(service_id.0)].policy.dscp {
+        Some(_) => limited.with(Extras::MARKED),
+        None => limited,
     }
 }
 

@@ -98,9 +98,13 @@ impl<F: Frame> Pipeline<F> {
         self.shared.guard.configure(&old, snapshot);
         self.shared.samplers.configure(snapshot);
         self.shared.limits.configure(snapshot);
-        let workers = snapshot.workers() as usize;
-        self.fragments_v4.idents().share(workers);
-        self.fragments_v6.idents().share(workers);
+        let (workers, worker) = (snapshot.workers() as usize, usize::from(self.shared.worker));
+        self.shared.idents.share(workers, worker);
+        // Between families those of IPv6 become numbers of IPv4.
+        let families = if snapshot.crosses { 2 } else { 1 };
+        let v6 = workers * (families - 1) + worker;
+        self.fragments_v4.idents().share(workers * families, worker);
+        self.fragments_v6.idents().share(workers * families, v6);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -399,7 +403,7 @@ impl<F: Frame> Pipeline<F> {
 
 /// No fragments yet.
 fn fragments<A: Address, F>(bits: u32, setup: &Setup) -> Fragments<A, F> {
-    Fragments::new(Idents::new(bits, setup.worker, setup.seed), setup.seed)
+    Fragments::new(Idents::new(bits, setup.seed), setup.seed)
 }
 
 /// Puts a flow into its family's batch.

@@ -56,7 +56,7 @@ drop_reasons! {
     FragmentOverlap, "fragment_overlap", "Fragments of one packet overlap (RFC 5722), or the network has doubled one.";
     FragmentExpired, "fragment_expired", "The first fragment of its packet did not come.";
     FragmentTableFull, "fragment_table_full", "No room to remember another fragmented packet.";
-    FragmentBetweenFamilies, "fragment_between_families", "A fragment for a session whose client and server are of two families.";
+    FragmentBetweenFamilies, "fragment_between_families", "The first fragment of an IPv4 datagram without checksum, for an IPv6 server: one cannot be computed without the others (RFC 7915 4.5).";
     FragmentQueueFull, "fragment_queue_full", "Too many fragments wait for the first one of their packet.";
     Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
     Land, "land", "Source and destination are the same address and port.";

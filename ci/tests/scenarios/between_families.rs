@@ -62,7 +62,7 @@ impl Packet {
         self.bytes(|_| 0, long)[14..].to_vec()
     }
 
-    fn bytes(&self, ident: impl Fn(u16) -> u16, dont_fragment: bool) -> Vec<u8> {
+    pub fn bytes(&self, ident: impl Fn(u16) -> u16, dont_fragment: bool) -> Vec<u8> {
         let start = PacketBuilder::ethernet2(self.macs.0, self.macs.1);
         let headers = match (self.src.ip(), self.dst.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {

@@ -4,6 +4,7 @@
 
 mod between_families;
 mod between_families_errors;
+mod between_families_fragments;
 mod changes;
 mod connections;
 mod forwarding;

@@ -215,7 +215,8 @@ fn create<A: Family, F: Frame>(
     match lane.table.insert(session, now) {
         Ok(id) => {
             let entry = lane.table.get_mut(id);
-            entry.extras = entry.extras.with(limits.opened(entry, counters));
+            limits.opened(entry, counters);
+            entry.extras = entry.extras.with(limits.extras(entry.service));
             if hairpin {
                 entry.extras = entry.extras.with(Extras::HAIRPIN);
             }
