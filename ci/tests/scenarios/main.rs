@@ -9,6 +9,7 @@ mod changes;
 mod connections;
 mod forwarding;
 mod fragments;
+mod fragments_besides;
 mod frames;
 mod full_nat;
 mod guard;

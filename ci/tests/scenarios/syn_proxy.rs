@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::PacketBuilder;
+use shunt::datapath::mirror::MirrorId;
 use shunt::datapath::policy::MidStream;
 use shunt::datapath::snapshot::{Mac, PortId, SynProxy};
 use shunt::session::syn_cookie::{Claim, Offer, SynCookies};
@@ -16,7 +17,8 @@ use shunt::wire::flow::{FlowKey, Protocol};
 use shunt::wire::syn_options::{SynOptions, Timestamps};
 
 use crate::changes::Changes;
-use crate::frames::{ACK, FIN_ACK, PSH_ACK, RST, SYN, SYN_ACK, source_port};
+use crate::frames::{ACK, FIN_ACK, PSH_ACK, RST, SYN, SYN_ACK, source_port, with_class};
+use crate::mirror::{SENSOR, with_sensor};
 use crate::net::{FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::{COOKIE_SECRET, Rig};
 
@@ -155,6 +157,10 @@ struct Talk {
     cookie: u32,
     /// Our timestamp in the SYN-ACK.
     own_time: u32,
+    /// Type of service or traffic class of what the switch sends.
+    class: u8,
+    /// Whether a sensor gets copies of what comes in.
+    watched: bool,
 }
 
 fn net(workers: usize, mode: Mode, policy: SynProxy) -> Net {
@@ -180,6 +186,8 @@ impl Talk {
             local: client,
             cookie: 0,
             own_time: 0,
+            class: 0,
+            watched: false,
         }
     }
 
@@ -200,10 +208,28 @@ impl Talk {
         segment.bytes(server_mac(11), self.rig.net.server_side_mac())
     }
     fn to_client(&self, segment: &Segment) -> Vec<u8> {
-        segment.bytes(FRONT_MAC, ROUTER_MAC)
+        with_class(segment.bytes(FRONT_MAC, ROUTER_MAC), self.class | segment.ecn)
     }
     fn to_server(&self, segment: &Segment) -> Vec<u8> {
-        segment.bytes(self.rig.net.server_side_mac(), server_mac(11))
+        let bytes = segment.bytes(self.rig.net.server_side_mac(), server_mac(11));
+        with_class(bytes, self.class | segment.ecn)
+    }
+    /// As [`Rig::step`]; the sensor gets what came in.
+    fn step(
+        &mut self,
+        what: &str,
+        port: PortId,
+        bytes: &[u8],
+        outer: Option<SocketAddr>,
+        mut changes: Changes,
+        out: &[(PortId, Vec<u8>)],
+    ) {
+        let mut out = out.to_vec();
+        if self.watched {
+            changes = changes.add("mirrored", 1).originated(SENSOR, bytes);
+            out.push((SENSOR, bytes.to_vec()));
+        }
+        self.rig.step(what, port, bytes, outer, changes, &out);
     }
     fn back(&self) -> PortId {
         self.rig.net.server_side()
@@ -264,7 +290,7 @@ impl Talk {
         self.own_time = self.offer().timestamp(self.rig.now);
         let changes =
             Changes::none().consumed().originated(FRONT, &out).add("service0.syn_cookies_sent", 1);
-        self.rig.step("SYN", FRONT, &bytes, Some(self.client), changes, &[(FRONT, out)]);
+        self.step("SYN", FRONT, &bytes, Some(self.client), changes, &[(FRONT, out)]);
     }
 
     /// A segment from the client with the timestamps that it has by now.
@@ -306,7 +332,7 @@ impl Talk {
             let mut twin = Rig::new(self.rig.net.clone());
             (twin.now, twin.turn) = (self.rig.now, self.rig.turn);
             let sent = twin.send(FRONT, &self.by_client(&self.ack()));
-            assert_eq!(sent.len(), 1);
+            assert_eq!(sent.len(), 1 + usize::from(self.watched));
             self.local = SocketAddr::new(self.family.lip(), source_port(&sent[0].1));
         }
     }
@@ -322,7 +348,7 @@ impl Talk {
             .forward(self.id, &out)
             .tx(back, &out)
             .add("service0.syn_cookies_accepted", 1);
-        self.rig.step("ACK", FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
+        self.step("ACK", FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
     }
 
     /// The server's SYN-ACK.
@@ -385,7 +411,7 @@ impl Talk {
             // The server hears of the handshake's end before the client may send.
             out.sort_by_key(|(_, bytes)| bytes[..6] == ROUTER_MAC);
         }
-        self.rig.step("SYN-ACK", back, &bytes, Some(self.local), changes, &out);
+        self.step("SYN-ACK", back, &bytes, Some(self.local), changes, &out);
     }
 
     fn connect(&mut self) {
@@ -411,18 +437,18 @@ impl Talk {
         if segment.src == self.client {
             let (bytes, out) = (self.by_client(segment), self.to_server(expected));
             let changes = Changes::none().forward(self.id, &bytes).tx(back, &out);
-            self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
+            self.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
         } else {
             let (bytes, out) = (self.by_server(segment), self.to_client(expected));
             let changes = Changes::none().reply(self.id, &bytes).tx(FRONT, &out);
-            self.rig.step(what, back, &bytes, Some(self.local), changes, &[(FRONT, out)]);
+            self.step(what, back, &bytes, Some(self.local), changes, &[(FRONT, out)]);
         }
     }
 
     /// A packet from the client is dropped.
     fn dropped(&mut self, what: &str, segment: &Segment, changes: Changes) {
         let bytes = self.by_client(segment);
-        self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[]);
+        self.step(what, FRONT, &bytes, Some(self.client), changes, &[]);
     }
 
     /// The server gets the SYN again after the client's `segment`.
@@ -431,7 +457,7 @@ impl Talk {
         let out = self.to_server(&self.server_syn(CLIENT_TIME + 1));
         let changes = Changes::none().forward(self.id, &out).tx(self.back(), &out);
         let back = self.back();
-        self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
+        self.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
     }
 }
 
@@ -535,6 +561,70 @@ fn handshake_and_data_in_every_mode_and_family() {
                 }
             }
         }
+    }
+}
+
+/// The sensor gets every packet of the handshake as it came, and what the switch sends is marked.
+#[test]
+fn a_handshake_that_is_watched_and_marked() {
+    for workers in [1, 2] {
+        for mode in [Mode::Nat, Mode::FullNat] {
+            for family in Family::BOTH {
+                let mut net = with_sensor(net(workers, mode, SynProxy::On), 1, None);
+                net.snapshot.services[0].mirror = Some(MirrorId(0));
+                net.snapshot.services[0].policy.dscp = Some(46);
+                let mut talk = Talk::new(net, family, LINUX);
+                (talk.class, talk.watched) = (46 << 2, true);
+                talk.knock();
+                // Before the server has answered: the SYN comes again, and data too early.
+                talk.enter();
+                let early = Changes::none().dropped(SynProxyWaiting);
+                let ack = talk.ack();
+                talk.dropped("the ACK again", &ack, early);
+                talk.complete();
+                let (client, server) = (CLIENT_ISN.wrapping_add(1), SERVER_ISN.wrapping_add(1));
+                let request = talk.client_segment(PSH_ACK, client, talk.cookie.wrapping_add(1));
+                let request = request.payload(b"GET / HTTP/1.1\r\n\r\n");
+                let expected = Segment {
+                    src: talk.local,
+                    dst: talk.server,
+                    ack: server,
+                    ttl: 63,
+                    ..request.clone()
+                }
+                .options(&timestamps(CLIENT_TIME + 1, SERVER_TIME));
+                talk.passes("request", &request, &expected);
+                // Our ACK was lost: the server has answered again.
+                let bytes = talk.by_server(&talk.accept());
+                let ack = talk.to_server(&talk.acknowledgment());
+                let (back, local) = (talk.back(), talk.local);
+                let changes = Changes::none().consumed().originated(back, &ack);
+                talk.step("SYN-ACK again", back, &bytes, Some(local), changes, &[(back, ack)]);
+            }
+        }
+    }
+}
+
+/// The server is asked again by a timer, and the client told when it does not answer.
+#[test]
+fn what_timers_send_is_marked() {
+    for family in Family::BOTH {
+        let mut net = net(1, Mode::Nat, SynProxy::On);
+        net.snapshot.services[0].policy.dscp = Some(46);
+        let mut talk = Talk::new(net, family, LINUX);
+        talk.class = 46 << 2;
+        talk.knock();
+        talk.enter();
+        let again = talk.to_server(&talk.server_syn(CLIENT_TIME + 1));
+        talk.rig.sent();
+        talk.rig.pass(1100);
+        assert_eq!(talk.rig.sent(), [(talk.back(), again.clone())]);
+        talk.rig.pass(2000);
+        assert_eq!(talk.rig.sent(), [(talk.back(), again)]);
+        talk.rig.pass(3000);
+        let sent = talk.rig.sent();
+        assert_eq!(sent.len(), 1);
+        assert_eq!(with_class(sent[0].1.clone(), 46 << 2), sent[0].1);
     }
 }
 
