@@ -20,6 +20,8 @@ use ipnet::IpNet;
 
 /// Address bits that one node looks at.
 const STRIDE: u8 = 6;
+/// Prefixes of one family: nodes take less than 16 words for each, and are numbered by words.
+const MAX_LEAVES: usize = 1 << 27;
 /// Children of a node.
 const FAN_OUT: usize = 1 << STRIDE;
 
@@ -34,7 +36,7 @@ impl PrefixSet {
     /// The set of these prefixes; bits behind a prefix do not matter.
     ///
     /// # Panics
-    /// With 2^31 prefixes of a family or more.
+    /// With 2^27 prefixes of a family or more.
     pub fn new(prefixes: impl IntoIterator<Item = IpNet>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for prefix in prefixes {
@@ -130,35 +132,31 @@ impl Child {
     const LEAF: u32 = 1 << 31;
 }
 
-#[derive(Clone, PartialEq)]
-struct Node {
-    /// Bit i: child i begins a run of equal children.
-    starts: u64,
-    /// Where the runs of this node begin in [`Trie::runs`].
-    base: u32,
-    /// Where the six bits are that tell the children apart.
-    at: u8,
+/// A prefix. Packed, since leaves are looked at one at a time, in no order: what counts is that they
+/// are few cache lines, and that one leaf is one of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C, packed)]
+struct Leaf<B> {
+    bits: B,
+    length: u8,
 }
 
+/// A node is [`HEADER`] words and then its runs, so that most steps on the way down touch one cache
+/// line: where the six bits are that tell the children apart, and a bitmap, lower half first, whose
+/// bit i says that child i begins a run of equal children. A node's number is where it begins.
 #[derive(Clone, PartialEq)]
-struct Trie<B> {
+struct Trie<B: Copy> {
     root: Child,
-    nodes: Vec<Node>,
-    runs: Vec<Child>,
+    nodes: Vec<u32>,
     /// Sorted; none covers another.
-    leaves: Vec<B>,
-    lengths: Vec<u8>,
+    leaves: Vec<Leaf<B>>,
 }
 
-impl<B> Default for Trie<B> {
+const HEADER: usize = 3;
+
+impl<B: Copy> Default for Trie<B> {
     fn default() -> Self {
-        Trie {
-            root: Child::NONE,
-            nodes: Vec::new(),
-            runs: Vec::new(),
-            leaves: Vec::new(),
-            lengths: Vec::new(),
-        }
+        Trie { root: Child::NONE, nodes: Vec::new(), leaves: Vec::new() }
     }
 }
 
@@ -167,16 +165,12 @@ impl<B: Bits> Trie<B> {
         // A prefix comes right before what it covers.
         prefixes.sort_unstable();
         prefixes.dedup_by(|next, kept| next.0.common(kept.0) >= kept.1);
-        assert!(prefixes.len() < Child::LEAF as usize, "more prefixes than a set can number");
-        let mut trie = Trie {
-            leaves: prefixes.iter().map(|p| p.0).collect(),
-            lengths: prefixes.iter().map(|p| p.1).collect(),
-            ..Trie::default()
-        };
+        assert!(prefixes.len() < MAX_LEAVES, "more prefixes than a set can number");
+        let leaves = prefixes.iter().map(|&(bits, length)| Leaf { bits, length }).collect();
         drop(prefixes);
+        let mut trie = Trie { leaves, ..Trie::default() };
         trie.root = trie.build(0, trie.leaves.len());
         trie.nodes.shrink_to_fit();
-        trie.runs.shrink_to_fit();
         trie
     }
 
@@ -187,25 +181,26 @@ impl<B: Bits> Trie<B> {
             1 => return Child(from as u32 | Child::LEAF),
             _ => {}
         }
+        let bits = |leaf: Leaf<B>| leaf.bits;
         // None covers another, so each is longer than what the first and the last have in common.
-        let at = self.leaves[from].common(self.leaves[to - 1]);
-        let mut node = Node { starts: 0, base: 0, at };
+        let at = bits(self.leaves[from]).common(bits(self.leaves[to - 1]));
+        let mut starts = 0u64;
         let mut runs = ArrayVec::<Child, FAN_OUT>::new();
         let mut run = |slot: usize, child| {
-            node.starts |= 1 << slot;
+            starts |= 1 << slot;
             runs.push(child);
         };
         let (mut leaf, mut free) = (from, 0);
         while leaf < to {
-            let slot = self.leaves[leaf].slot(at);
+            let slot = bits(self.leaves[leaf]).slot(at);
             if slot > free {
                 run(free, Child::NONE);
             }
-            let (first, length) = (leaf, self.lengths[leaf]);
+            let (first, length) = (leaf, self.leaves[leaf].length);
             leaf += 1;
             // A short prefix takes several slots.
             free = slot + (1 << (at + STRIDE).saturating_sub(length));
-            while leaf < to && self.leaves[leaf].slot(at) < free {
+            while leaf < to && bits(self.leaves[leaf]).slot(at) < free {
                 leaf += 1;
             }
             run(slot, self.build(first, leaf));
@@ -213,33 +208,31 @@ impl<B: Bits> Trie<B> {
         if free < FAN_OUT {
             run(free, Child::NONE);
         }
-        node.base = self.runs.len() as u32;
-        self.runs.extend(runs);
-        self.nodes.push(node);
-        Child(self.nodes.len() as u32 - 1)
+        let node = self.nodes.len() as u32;
+        self.nodes.extend([u32::from(at), starts as u32, (starts >> 32) as u32]);
+        self.nodes.extend(runs.iter().map(|child| child.0));
+        Child(node)
     }
 
     #[inline]
     fn contains(&self, address: B) -> bool {
         let mut child = self.root;
         while child.0 & Child::LEAF == 0 {
-            let node = &self.nodes[child.0 as usize];
-            let up_to_slot = u64::MAX >> (FAN_OUT - 1 - address.slot(node.at));
-            let run = (node.starts & up_to_slot).count_ones() - 1;
-            child = self.runs[(node.base + run) as usize];
+            let node = &self.nodes[child.0 as usize..];
+            let starts = u64::from(node[1]) | u64::from(node[2]) << 32;
+            let up_to_slot = u64::MAX >> (FAN_OUT - 1 - address.slot(node[0] as u8));
+            let run = (starts & up_to_slot).count_ones() as usize - 1;
+            child = Child(node[HEADER + run]);
         }
         if child == Child::NONE {
             return false;
         }
-        let leaf = (child.0 & !Child::LEAF) as usize;
-        self.leaves[leaf].common(address) >= self.lengths[leaf]
+        let Leaf { bits, length } = self.leaves[(child.0 & !Child::LEAF) as usize];
+        bits.common(address) >= length
     }
 
     fn memory_bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>()
-            + self.runs.capacity() * size_of::<Child>()
-            + self.leaves.capacity() * size_of::<B>()
-            + self.lengths.capacity()
+        self.nodes.capacity() * size_of::<u32>() + self.leaves.capacity() * size_of::<Leaf<B>>()
     }
 }
 

@@ -13,6 +13,7 @@ mod bulk;
 mod commands;
 mod connections;
 mod decapsulate;
+mod differential;
 mod failure;
 mod guard;
 mod http;

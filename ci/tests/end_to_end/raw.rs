@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 /// What a program reads from and writes to an interface of its own (linux/if_tun.h).
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +73,13 @@ pub(crate) fn take<'a>(from: &impl AsRawFd, buffer: &'a mut [u8]) -> Option<&'a 
     // SAFETY: `buffer` is writable for its length over the call, the descriptor is open.
     let n = unsafe { libc::read(from.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
     Some(&buffer[..usize::try_from(n).ok()?])
+}
+
+/// Waits until there is something to take, at most so long.
+pub(crate) fn wait(from: &impl AsRawFd, at_most: Duration) {
+    let mut poll = libc::pollfd { fd: from.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: `poll` is the one pollfd that is told, writable over the call.
+    unsafe { libc::poll(&raw mut poll, 1, at_most.as_millis() as libc::c_int) };
 }
 
 /// Gives a packet or frame. One that is not taken is lost, as on any wire.

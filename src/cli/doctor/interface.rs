@@ -17,6 +17,10 @@ const CHECKSUMMING: [&str; 3] = ["tx-checksum-ip-generic", "tx-checksum-ipv4", "
 const SEGMENTING: [&str; 3] =
     ["tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-generic-segmentation"];
 
+/// The driver asks the kernel for it (`PACKET_FANOUT_FLAG_DEFRAG`).
+const READY_AF_PACKET: &str = "ready; IPv4 fragments arrive put together by the kernel, and are lost \
+    when that makes them longer than the port's mtu: net_af_xdp leaves them as they are";
+
 pub(super) fn findings(machine: &Machine, config: &Config, features: Features<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for vdev in &config.dpdk.vdevs {
@@ -25,7 +29,12 @@ pub(super) fn findings(machine: &Machine, config: &Config, features: Features<'_
         // Of several VLANs the one that asks the most of it.
         let of_device = config.ports.iter().filter(|p| p.device == device);
         let port = of_device.max_by_key(|p| (p.mtu, p.exception.is_some()));
-        found.extend(interface_findings(machine, interface, (config, port), features));
+        let mut of_interface = interface_findings(machine, interface, (config, port), features);
+        if of_interface.is_empty() {
+            let text = if vdev.starts_with("net_af_packet") { READY_AF_PACKET } else { "ready" };
+            of_interface.push(Finding::ok(&format!("interface {interface}"), text));
+        }
+        found.extend(of_interface);
     }
     found
 }
@@ -92,9 +101,6 @@ fn interface_findings(
         bad(text, format!("ethtool -K {name} gro off lro off"));
     }
     found.extend(peer_findings(machine, name, port, features));
-    if found.is_empty() {
-        found.push(Finding::ok(&subject, "ready"));
-    }
     found
 }
 
@@ -198,7 +204,7 @@ mod tests {
         let files = [&ETH0[..], &PEER[..]].concat();
         assert_eq!(
             found(&files, &config(), &[("eth0", "tx-checksum-ip-generic")]),
-            ["Ok interface eth0: ready"]
+            [format!("Ok interface eth0: {READY_AF_PACKET}")]
         );
     }
 
@@ -237,7 +243,7 @@ mod tests {
         let mut config = config();
         config.ports[0].exception = Some("sl-front".into());
         // What `shunt run` sets itself is no finding.
-        assert_eq!(found(&files, &config, &[]), ["Ok interface eth0: ready"]);
+        assert_eq!(found(&files, &config, &[]), [format!("Ok interface eth0: {READY_AF_PACKET}")]);
         let files = [&files[..], &[("proc/sys/net/ipv4/conf/all/rp_filter", "2\n")]].concat();
         assert_eq!(
             found(&files, &config, &[]),
@@ -274,7 +280,10 @@ mod tests {
             ]
         );
         config.ports[0].full_checksums = true;
-        assert_eq!(found(&files, &config, &checksums), ["Ok interface eth0: ready"]);
+        assert_eq!(
+            found(&files, &config, &checksums),
+            [format!("Ok interface eth0: {READY_AF_PACKET}")]
+        );
         assert_eq!(
             found(&files, &config, &[("peer", "tx-tcp-segmentation")]),
             [

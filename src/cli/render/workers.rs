@@ -77,6 +77,14 @@ fn besides(answer: &Workers) -> String {
     if untracked > 0 {
         out += &format!("{} packets of sources without a place of their own\n", count(untracked));
     }
+    let (no_room, forgotten) = (sum(|w| w.toa_no_room), sum(|w| w.persistence_full));
+    if no_room > 0 {
+        out += &format!("{} packets had no room for the TOA option\n", count(no_room));
+    }
+    if forgotten > 0 {
+        out +=
+            &format!("{} connections of clients that could not be remembered\n", count(forgotten));
+    }
     out
 }
 
@@ -105,13 +113,13 @@ mod tests {
             sessions_v6: 2,
             sessions_expired: 6,
             persistent_clients: 12,
-            persistence_full: 0,
+            persistence_full: 4,
             busy_percent: 12.34,
             icmp_errors: 9,
             fragments: 11,
             fragments_held: 1,
             events_lost: 0,
-            toa_no_room: 0,
+            toa_no_room: 3,
             commands_waiting: 0,
             resets_sent: 14,
             sessions_ended_with_server: 5,
@@ -128,6 +136,8 @@ WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUME
 2 sessions are half-open
 1500 copies for mirrors made, 1 missed
 9 packets of sources without a place of their own
+3 packets had no room for the TOA option
+4 connections of clients that could not be remembered
 "
         );
     }
