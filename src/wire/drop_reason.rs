@@ -81,7 +81,7 @@ drop_reasons! {
     IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
     // Packet filter and limits.
     Filtered, "filtered", "A rule of the packet filter drops it; shunt filters tells which.";
-    FilterRejected, "filter_rejected", "A rule of the packet filter rejects it; the sender of TCP or UDP was told.";
+    FilterRejected, "filter_rejected", "A rule of the packet filter rejects it; the sender was told.";
     FilterLimited, "filter_limited", "Above the rate that a rule of the packet filter allows.";
     ConnectionRate, "connection_rate", "More new connections per second than the service allows.";
     PacketRate, "packet_rate", "More packets per second than the service allows.";
