@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::PacketBuilder;
 use shunt::datapath::mirror::MirrorId;
 use shunt::datapath::policy::MidStream;
+use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::{Mac, PortId, SynProxy};
 use shunt::session::syn_cookie::{Claim, Offer, SynCookies};
 use shunt::session::{Mode, ServerId, TcpState};
@@ -1168,4 +1169,91 @@ fn a_configuration_without_proxy_lets_its_sessions_live() {
     other.enter();
     other.complete();
     exchange(&mut other);
+}
+
+/// A service with persistence: whoever is known by the other of two workers is asked for there.
+fn asked(policy: SynProxy) -> Net {
+    let mut net = with_sensor(net(2, Mode::Nat, policy), 1, None);
+    let service = &mut net.snapshot.services[0];
+    service.selection.persistence =
+        Some(Persistence { life_ms: 60_000, mask_v4: 32, mask_v6: 128, scope: 0 });
+    service.mirror = Some(MirrorId(0));
+    net
+}
+
+/// Ports of the client whose sessions belong to another worker than the one that knows it.
+fn ports_of_the_other(talk: &Talk) -> impl Iterator<Item = u16> {
+    let address = talk.client.ip();
+    let net = talk.rig.net.clone();
+    let owner = move |port| net.owner(SocketAddr::new(address, port));
+    let knows = owner(0);
+    (40_000..60_000).filter(move |port| owner(*port) != knows)
+}
+
+/// A SYN that goes to another worker with a question, and comes back, is counted once.
+#[test]
+fn a_syn_that_comes_back_counts_once() {
+    for family in Family::BOTH {
+        // Five on each of two workers.
+        let net = asked(SynProxy::Auto { above: 10 });
+        let mut talk = Talk::new(net, family, LINUX);
+        let ports: Vec<u16> = ports_of_the_other(&talk).take(6).collect();
+        for (n, port) in ports.into_iter().enumerate() {
+            talk.client.set_port(port);
+            let bytes = talk.by_client(&talk.syn());
+            talk.rig.changes();
+            // The worker that the session belongs to receives it: all hops are for the question.
+            talk.rig.turn = talk.rig.net.owner(talk.client);
+            let sent = talk.rig.send(FRONT, &bytes);
+            let changes = Changes::none().rx(FRONT, &bytes);
+            let changes = changes.add("mirrored", 1).originated(SENSOR, &bytes);
+            let changes = if n < 4 {
+                let persistent = i64::from(n == 0);
+                changes
+                    .tx(talk.back(), &sent[0].1)
+                    .session(talk.id, talk.v6(), 1)
+                    .forward(talk.id, &bytes)
+                    .add("handed_off", 2)
+                    .add("handed_in", 2)
+                    .add("persistent_clients", persistent)
+            } else {
+                changes.consumed().originated(FRONT, &sent[0].1).add("service0.syn_cookies_sent", 1)
+            };
+            assert_eq!(talk.rig.changes(), changes, "{n}");
+            let copy = sent.iter().find(|(port, _)| *port == SENSOR).expect("a copy");
+            assert_eq!((sent.len(), &copy.1), (2, &bytes));
+        }
+    }
+}
+
+/// The same of the ACK that returns a cookie.
+#[test]
+fn an_ack_that_comes_back_counts_once() {
+    for family in Family::BOTH {
+        let mut talk = Talk::new(asked(SynProxy::On), family, LINUX);
+        talk.watched = true;
+        let port = ports_of_the_other(&talk).next().expect("a port");
+        talk.client.set_port(port);
+        talk.local = talk.client;
+        talk.knock();
+        talk.rig.changes();
+        talk.rig.turn = talk.rig.net.owner(talk.client);
+        let bytes = talk.by_client(&talk.ack());
+        let out = talk.to_server(&talk.server_syn(CLIENT_TIME + 1));
+        let sent = talk.rig.send(FRONT, &bytes);
+        assert_eq!(sent, [(talk.back(), out.clone()), (SENSOR, bytes.clone())]);
+        let changes = Changes::none()
+            .rx(FRONT, &bytes)
+            .session(talk.id, talk.v6(), 1)
+            .forward(talk.id, &out)
+            .tx(talk.back(), &out)
+            .add("mirrored", 1)
+            .originated(SENSOR, &bytes)
+            .add("persistent_clients", 1)
+            .add("handed_off", 2)
+            .add("handed_in", 2)
+            .add("service0.syn_cookies_accepted", 1);
+        assert_eq!(talk.rig.changes(), changes);
+        talk.complete();
+    }
 }
