@@ -166,7 +166,7 @@ pub fn set_fragment(frame: &mut [u8], offset: u16, more: bool) {
     let Some(payload_len) = frame.len().checked_sub(Ipv6Addr::TRANSPORT) else { return };
     set_u16(frame, ETHERNET + ipv6::field::PAYLOAD_LEN, payload_len as u16);
     let at = Ipv6Addr::TRANSPORT + 2;
-    let place = get_u16(frame, at) + offset | u16::from(more);
+    let place = (get_u16(frame, at) + offset) | u16::from(more);
     set_u16(frame, at, place);
 }
 

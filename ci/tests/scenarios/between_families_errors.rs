@@ -3,12 +3,14 @@
 
 use std::net::IpAddr;
 
+use proptest::prelude::*;
 use shunt::datapath::snapshot::PortId;
 use shunt::wire::DropReason;
 use shunt::wire::flow::Protocol;
 
 use crate::between_families::{Packet, Talk, talks};
 use crate::changes::Changes;
+use crate::fragments::part;
 use crate::frames::{icmp_error, mend_ipv4_checksum, packet_too_big, with_class};
 use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, ROUTER_MAC, ip, server_mac};
 
@@ -350,7 +352,7 @@ fn extensions_go_along() {
         let (sent, known) = (as_sent(talk, to, &packet), as_known(&packet));
         // 128 bytes with the padding, and with 20 more a multiple of eight; with 20 less the least.
         let (length, becomes) = if family == Family::V4 { (128, 152) } else { (128, 128) };
-        let unit = |v4, length: u32| if v4 { length / 4 << 16 } else { length / 8 << 24 };
+        let unit = |v4, length: u32| if v4 { (length / 4) << 16 } else { (length / 8) << 24 };
         let rest = unit(from.is_ipv4(), length as u32);
         let kinds = PORT_UNREACHABLE;
         let kind = (kinds[usize::from(family == Family::V6)].0, 3, rest);
@@ -475,5 +477,65 @@ fn the_mtu_of_our_own_ports() {
         let changes = Changes::none().dropped(why).originated(FRONT, &error);
         let client = Some(talk.client);
         talk.rig.step("long", FRONT, &long.sent(), client, changes, &[(FRONT, error)]);
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Packets, fragments and errors of both sides, some bytes of them changed: nothing is lost, and
+    /// nothing is left when all timeouts have passed.
+    #[test]
+    fn whatever_comes(
+        workers in 1usize..3,
+        v6: bool,
+        udp: bool,
+        ops in prop::collection::vec(
+            (0u8..6, any::<bool>(), 0usize..200, any::<u8>(), 0usize..4, any::<u16>()), 1..120,
+        ),
+    ) {
+        let clients = if v6 { Family::V6 } else { Family::V4 };
+        let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+        let mut talk = Talk::new(workers, clients, protocol, 40_000, false);
+        talk.rig.send(FRONT, &talk.by_client(true).sent());
+        for (what, to_client, at, value, changes, ident) in ops {
+            let to = if to_client { To::Client } else { To::Server };
+            let data = vec![7; 1000 + usize::from(ident % 460)];
+            let packet = packet(&talk, to, &data);
+            // Errors to the client come from the other side than its packets.
+            let own = if to_client { FRONT } else { BACK };
+            let family = family_of(&talk, to);
+            let kinds: &[Kind] = if family == Family::V4 {
+                &[(3, 4, 1300), (3, 3, 0), (12, 0, 8 << 24), (3, 3, 32 << 16)]
+            } else {
+                &[(2, 0, 1300), (1, 4, 0), (4, 0, 7), (1, 4, 16 << 24)]
+            };
+            let (port, mut bytes) = match what {
+                0 => (own, packet.sent()),
+                1 => (own, packet.bytes(|_| ident, false)),
+                2 => (own, part(&packet.sent(), ident.into(), 0..640)),
+                3 => (own, part(&packet.sent(), ident.into(), 640..packet.sent().len() - 60)),
+                _ => {
+                    let kind = kinds[usize::from(ident % 4)];
+                    let quote = as_sent(&talk, to, &packet);
+                    let error = Error { to, from: router(family), kind, quote };
+                    (error.port(), error.bytes(&talk))
+                }
+            };
+            // Not the way to us.
+            for n in 0..changes.saturating_sub(1) {
+                let at = (14 + at + n * 7) % bytes.len();
+                if at >= 14 {
+                    bytes[at] ^= value;
+                }
+            }
+            if bytes[12] == 8 {
+                mend_ipv4_checksum(&mut bytes);
+            }
+            talk.rig.send(port, &bytes);
+        }
+        talk.rig.pass(1_200_000);
+        prop_assert_eq!(talk.rig.sessions(), 0);
+        prop_assert!(talk.rig.counters.iter().all(|counters| counters.held.get() == 0));
     }
 }

@@ -332,16 +332,17 @@ fn more_sources_than_there_is_room_for() {
 #[test]
 fn what_comes_back_from_another_worker_is_counted_once() {
     use shunt::datapath::selection::Persistence;
-    let cases: [(fn(&mut Limits), DropReason); 3] = [
-        (|limits| limits.connections_per_second = 8, DropReason::ConnectionRate),
-        (|limits| limits.source_connections_per_second = 8, DropReason::SourceConnectionRate),
-        (|limits| limits.packets_per_second = 8, DropReason::PacketRate),
+    let none = Limits::default();
+    let cases = [
+        (Limits { connections_per_second: 8, ..none }, DropReason::ConnectionRate),
+        (Limits { source_connections_per_second: 8, ..none }, DropReason::SourceConnectionRate),
+        (Limits { packets_per_second: 8, ..none }, DropReason::PacketRate),
     ];
-    for (set, why) in cases {
+    for (limits, why) in cases {
         for family in Family::BOTH {
             let mut net = Net::two_armed(2).usual(Mode::Nat);
             let service = &mut net.snapshot.services[1];
-            set(&mut service.limits);
+            service.limits = limits;
             service.selection.persistence =
                 Some(Persistence { life_ms: 60_000, mask_v4: 32, mask_v6: 128, scope: 0 });
             let mut rig = Rig::new(net);
