@@ -89,8 +89,8 @@ pub(super) fn forward<A: Family, F: Frame>(
         },
     };
 
-    if flow.frame_len > shared.fits_all_ports
-        && let Some(mtu) = exceeded_mtu(shared, hop_ref, entry, direction, item)
+    if frame.bytes().len() > usize::from(shared.fits_all_ports)
+        && let Some(mtu) = exceeded_mtu(shared, frame, hop_ref, entry, direction, item)
     {
         return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
@@ -134,20 +134,23 @@ pub(super) fn forward<A: Family, F: Frame>(
     }
 }
 
-/// The longest packet that leaves by the port if this one is longer.
+/// The longest packet that leaves by the port if this one is longer. Ethernet padding, which may be
+/// what makes the frame long, is cut off.
 #[cold]
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
+    frame: &mut F,
     hop: HopRef,
     entry: &Entry<A>,
     direction: Direction,
     item: &Item<A>,
 ) -> Option<u16> {
+    let flow = &item.flow;
+    frame.set_len(usize::from(flow.frame_len));
     // With its outer headers it is longer still, or it leaves in fragments: judged there.
     if entry.mode.tunnels() || item.crossed == Crossed::Divisible {
         return None;
     }
-    let flow = &item.flow;
     let port = shared.hops.get(hop)?.port;
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
     let mtu = mtu.saturating_add(crossed::shortened(entry, direction));

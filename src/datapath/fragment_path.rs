@@ -65,6 +65,13 @@ impl<F: Frame> Pipeline<F> {
         if let Some(dst) = fragment::destination(frame.bytes())
             && local::is_for_kernel(shared, dst)
         {
+            // The kernel puts it together: what hides its ports from the filter is not for it.
+            if shared.guard.on
+                && let Err(hides @ (DropReason::TinyFragment | DropReason::ExtensionHeader)) =
+                    fragment::parse(frame.bytes())
+            {
+                return Verdict::Drop(hides);
+            }
             return local::handle(shared, frame, flow::Parsed::OtherIp { dst }, now);
         }
         match fragment::parse(frame.bytes()) {
@@ -106,6 +113,7 @@ impl<F: Frame> Pipeline<F> {
             let released = self.fragments_v4.release().or_else(|| self.fragments_v6.release());
             if let Some((mut frame, binding)) = released {
                 let verdict = self.follow(&mut frame, binding, now);
+                // The first part of it, where a tunnel has cut it in two.
                 self.shared.flush_ahead(out);
                 self.queue(frame, verdict, now, out);
             } else if self.fragments_v4.expire(now) || self.fragments_v6.expire(now) {
@@ -114,6 +122,8 @@ impl<F: Frame> Pipeline<F> {
                 break;
             }
         }
+        // Copies of them for sensors. All that is made between two bursts has come out of as many
+        // spare frames as a burst has, so there is room.
         self.shared.flush(out);
         self.count_held();
     }
@@ -305,15 +315,15 @@ pub(super) fn act<A: Family + TranslateFragment, F: Frame>(
     if let Some(mtu) = exceeded_mtu(shared, entry, hop, direction, flow.frame_len) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
-    if !entry.extras.is_empty()
-        && let Some(verdict) = extras::common(shared, entry, frame, direction, now)
-    {
-        return verdict;
+    if let Some(reason) = extras::to_any_packet(shared, entry, frame, direction, now) {
+        return Verdict::Drop(reason);
     }
     if entry.mode.tunnels() {
         shared.counters.fragments.add(1);
         return tunnel::forward(shared, frame, &flow, entry.server_id, (hop_ref, hop), now);
     }
+    // Ethernet padding ends here.
+    frame.set_len(usize::from(flow.frame_len));
     if translates {
         let (to, deltas) = onward::translation(entry, direction);
         A::translate_fragment(frame.bytes_mut(), fragment, &to, deltas, binding.ident);

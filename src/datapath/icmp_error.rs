@@ -156,6 +156,8 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
     if end > ETHERNET + usize::from(shared.snapshot.ports[usize::from(hop.port.0)].mtu) {
         return Verdict::Drop(DropReason::PacketTooBig);
     }
+    // Ethernet padding ends here.
+    frame.set_len(end);
     if translates {
         let to = translation(entry, aside, direction, A::endpoints(frame.bytes()).0, quoted);
         A::translate_error(frame.bytes_mut(), end, quoted, &to);

@@ -134,10 +134,14 @@ impl Limiters {
             let policed = limits.packets_per_second != 0 || limits.source_packets_per_second != 0;
             let choose = |on, extras| if on { extras } else { Extras::NONE };
             self.services[index].extras = choose(policed, Extras::POLICED)
-                .with(choose(service.mirror.is_some(), Extras::MIRRORED));
+                .with(choose(service.mirror.is_some(), Extras::MIRRORED))
+                .with(choose(service.policy.dscp.is_some(), Extras::MARKED));
         }
         let used = snapshot.services.iter().any(|service| service.limits.has_source());
-        if used && (source_changed || self.sources.is_unused()) {
+        if !used {
+            // What ends from now on is not counted.
+            self.sources = SourceTable::default();
+        } else if source_changed || self.sources.is_unused() {
             self.sources = SourceTable::new(SOURCES);
         }
     }
@@ -188,16 +192,21 @@ impl Limiters {
         Ok(())
     }
 
-    /// What packets of the service's sessions need: to be counted, to be copied.
+    /// What packets of the service's sessions need: to be counted, copied, marked.
     pub(super) fn extras(&self, service: ServiceId) -> Extras {
         self.services.get(usize::from(service.0)).map_or(Extras::NONE, |state| state.extras)
     }
 
-    /// Takes notice of a session that has begun.
-    pub(super) fn opened<A: Address>(&mut self, entry: &Entry<A>, counters: &WorkerCounters) {
+    /// Takes notice of a session that has begun, and says what its packets need from now on.
+    pub(super) fn opened<A: Address>(
+        &mut self,
+        entry: &Entry<A>,
+        counters: &WorkerCounters,
+    ) -> Extras {
         if is_half_open(entry.state) {
             self.count_half_open(entry, 1, counters);
         }
+        self.extras(entry.service)
     }
 
     /// Takes notice of a session that goes from `state` to the state in its entry.
@@ -234,6 +243,11 @@ impl Limiters {
             }
         }
         counters.half_open.set(counters.half_open.get().saturating_add_signed(i64::from(n)));
+    }
+
+    /// The half-open sessions counted, by service and by source.
+    pub(super) fn half_open(&self) -> (u64, u64) {
+        (self.services.iter().map(|s| u64::from(s.half_open)).sum(), self.sources.half_open())
     }
 
     /// Why a client's packet of a session exceeds the rate of its service or source, if it does.

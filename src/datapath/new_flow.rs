@@ -23,8 +23,7 @@ use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, Extras, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState,
-    tcp_state,
+    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
 };
 use crate::wire::DropReason;
 use crate::wire::flow::{Flow, FlowKey, Protocol, tcp_flags};
@@ -212,8 +211,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
             introduce::begin(service, &mut lane.table, id);
             crossed::begin(&mut lane.table, id);
             let entry = lane.table.get_mut(id);
-            shared.limits.opened(entry, &shared.counters);
-            entry.extras = entry.extras.with(extras(shared, service_id));
+            entry.extras = entry.extras.with(shared.limits.opened(entry, &shared.counters));
             Ok(id)
         }
         Err(error) => {
@@ -225,15 +223,6 @@ pub(super) fn create_with<A: Family, F: Frame>(
                 InsertError::ForwardInUse | InsertError::ReplyInUse => DropReason::ReplyTupleInUse,
             })
         }
-    }
-}
-
-/// What the packets of a service's sessions need, whichever sessions they are.
-pub(super) fn extras<F>(shared: &Shared<F>, service_id: ServiceId) -> Extras {
-    let limited = shared.limits.extras(service_id);
-    match shared.snapshot.services[usize::from(service_id.0)].policy.dscp {
-        Some(_) => limited.with(Extras::MARKED),
-        None => limited,
     }
 }
 

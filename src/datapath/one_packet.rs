@@ -201,7 +201,7 @@ fn borrow<A: Family, F: Frame>(
     match new_flow::new_session(shared, lane, key, service_id, server_id) {
         Ok(session) => {
             let id = lane.table.borrow_spare(session, now);
-            lane.table.get_mut(id).extras = new_flow::extras(shared, service_id);
+            lane.table.get_mut(id).extras = shared.limits.extras(service_id);
             let verdict = act(shared, lane, id);
             lane.table.return_spare();
             verdict

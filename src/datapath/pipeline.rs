@@ -155,6 +155,11 @@ impl<F: Frame> Pipeline<F> {
         self.v4.local_ports.snat.is_empty() && self.v6.local_ports.snat.is_empty()
     }
 
+    /// Half-open sessions as the limits know them: by service, and by source where that is limited.
+    pub fn half_open(&self) -> (u64, u64) {
+        self.shared.limits.half_open()
+    }
+
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
     /// from another worker that found them to be ours. `now` is in milliseconds and wraps. The
     /// queues of `out` must be empty.

@@ -15,7 +15,7 @@ use crate::wire::{DropReason, tcp};
 /// Drops the packet for `reason` and tells its sender, as often as the limit for errors allows.
 ///
 /// The reset has numbers that the sender accepts: those of the segment it answers (RFC 9293
-/// 3.10.7.1). A reset is not answered.
+/// 3.10.7.1). A reset is not answered, and neither is a fragment, which has no flags in its flow.
 #[cold]
 #[inline(never)]
 pub(super) fn refuse<A: Family, F: Frame>(
@@ -42,11 +42,12 @@ fn reset<A: Family, F: Frame>(
 ) -> Verdict {
     use tcp_flags::{ACK, RST};
     let port = frame.rx_port();
-    let segment =
-        tcp::Packet::new_unchecked(&frame.bytes()[A::TRANSPORT..usize::from(flow.frame_len)]);
-    if flow.tcp_flags & RST != 0 || !shared.icmp_errors.take(now) {
+    let is_whole = flow.tcp_flags != 0;
+    if !is_whole || flow.tcp_flags & RST != 0 || !shared.icmp_errors.take(now) {
         return Verdict::Drop(reason);
     }
+    let segment =
+        tcp::Packet::new_unchecked(&frame.bytes()[A::TRANSPORT..usize::from(flow.frame_len)]);
     let (seq, ack, flags) = if flow.tcp_flags & ACK != 0 {
         (segment.ack(), 0, RST)
     } else {

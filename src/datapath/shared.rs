@@ -138,7 +138,7 @@ impl<F: Frame> Shared<F> {
         let _ = self.made.try_insert(at, (port, frame));
     }
 
-    /// Queues what goes ahead of the burst.
+    /// Queues what goes ahead of the burst, or of the packet.
     #[inline(always)]
     pub(super) fn flush_ahead(&mut self, out: &mut Outbox<F>) {
         if self.ahead != 0 {

@@ -31,7 +31,8 @@ impl SourceKey {
         mask: u8,
         mask_v6: u8,
     ) -> Self {
-        let hash = match source {
+        // A client of a session between families counts as what it is.
+        let hash = match source.to_canonical() {
             IpAddr::V4(a) => {
                 let kept = u32::MAX.checked_shl(u32::from(32 - mask.min(32))).unwrap_or(0);
                 hash(hasher, service, std::net::Ipv4Addr::from_bits(a.to_bits() & kept))
@@ -126,6 +127,11 @@ impl SourceTable {
     /// Whether there is no room at all.
     pub(super) fn is_unused(&self) -> bool {
         self.sets.is_empty()
+    }
+
+    /// The half-open sessions of all sources.
+    pub(super) fn half_open(&self) -> u64 {
+        self.sets.iter().flatten().map(|source| u64::from(source.half_open)).sum()
     }
 
     /// The source, its buckets filled up to `now`; entered if it is new. `None` when it is new and

@@ -83,6 +83,7 @@ impl Trunks {
     /// The port of a frame, which then has no tag.
     fn port_of<F: Frame>(&self, trunk: PortId, frame: &mut F) -> Result<PortId, DropReason> {
         let vlan = match tag(frame.bytes()) {
+            Some(_) if has_two_tags(frame.bytes()) => return Err(DropReason::VlanTagged),
             Some(tag) => {
                 strip(frame);
                 tag & VLAN_MASK
@@ -102,15 +103,17 @@ impl Trunks {
 /// it has none, or another tag behind it.
 #[cold]
 pub(super) fn strip_priority<F: Frame>(frame: &mut F) -> bool {
-    if tag(frame.bytes()).is_none_or(|tag| tag & VLAN_MASK != 0) {
-        return false;
-    }
-    let inner = EtherType(be16(frame.bytes(), ADDRESSES + TAG_LEN));
-    if matches!(inner, EtherType::VLAN | EtherType::SERVICE_VLAN) {
+    if tag(frame.bytes()).is_none_or(|tag| tag & VLAN_MASK != 0) || has_two_tags(frame.bytes()) {
         return false;
     }
     strip(frame);
     true
+}
+
+/// Whether a frame that has a tag has another one behind it.
+fn has_two_tags(bytes: &[u8]) -> bool {
+    let inner = EtherType(be16(bytes, ADDRESSES + TAG_LEN));
+    matches!(inner, EtherType::VLAN | EtherType::SERVICE_VLAN)
 }
 
 /// The tag of a frame that has one, and an EtherType behind it.

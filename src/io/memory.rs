@@ -1,6 +1,7 @@
 //! Frames and ports in memory: the test rig of the data path, and the network of the simulation.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -23,6 +24,8 @@ pub struct MemoryFrame {
     note: u64,
     checksum: RxChecksum,
     segmented: bool,
+    /// Shared with the [`MemoryIo`] that gave the frame away: how many of those live.
+    tally: Option<Arc<()>>,
 }
 
 impl MemoryFrame {
@@ -38,6 +41,7 @@ impl MemoryFrame {
             note: 0,
             checksum: RxChecksum::default(),
             segmented: false,
+            tally: None,
         }
     }
 
@@ -125,6 +129,9 @@ pub struct MemoryIo {
     pub tx_room: Vec<Option<usize>>,
     /// Empty frames to give away before new ones are made.
     pub pool: Vec<MemoryFrame>,
+    /// How many of the new ones may live at a time; `None` for any number.
+    pub most: Option<usize>,
+    tally: Arc<()>,
 }
 
 impl MemoryIo {
@@ -135,7 +142,14 @@ impl MemoryIo {
             tx: vec![Vec::new(); ports],
             tx_room: vec![None; ports],
             pool: Vec::new(),
+            most: None,
+            tally: Arc::default(),
         }
+    }
+
+    /// How many of the frames live that were made to give away.
+    pub fn given_away(&self) -> usize {
+        Arc::strong_count(&self.tally) - 1
     }
 
     /// Puts a frame on the wire towards `port`.
@@ -174,7 +188,13 @@ impl BurstIo for MemoryIo {
     }
 
     fn allocate(&mut self) -> Option<MemoryFrame> {
-        self.pool.pop().or_else(|| Some(MemoryFrame::new(PortId(0), &[])))
+        self.pool.pop().or_else(|| {
+            let one_more = self.most.is_none_or(|most| self.given_away() < most);
+            one_more.then(|| MemoryFrame {
+                tally: Some(self.tally.clone()),
+                ..MemoryFrame::new(PortId(0), &[])
+            })
+        })
     }
 }
 
@@ -193,6 +213,18 @@ mod tests {
         assert_eq!(io.sent(PortId(0)), [b"one"]);
         assert_eq!(burst.len(), 1);
         assert_eq!(burst[0].bytes(), b"two");
+    }
+
+    #[test]
+    fn frames_given_away_are_counted_until_they_are_gone() {
+        let mut io = MemoryIo::new(1);
+        io.most = Some(2);
+        let (first, second) = (io.allocate(), io.allocate());
+        assert!(first.is_some() && second.is_some() && io.allocate().is_none());
+        assert_eq!(io.given_away(), 2);
+        drop(first);
+        assert_eq!(io.given_away(), 1);
+        assert!(io.allocate().is_some());
     }
 
     #[test]

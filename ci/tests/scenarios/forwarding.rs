@@ -350,3 +350,23 @@ fn padding_is_not_part_of_the_packet() {
     let changes = Changes::none().forward(talk.id, &bytes).tx(port, &out);
     rig.step("padded", FRONT, &bytes, Some(talk.client), changes, &[(port, out)]);
 }
+
+/// A frame that only padding makes longer than the way out leaves without it.
+#[test]
+fn padding_beyond_the_mtu_is_cut_off() {
+    for mode in [Mode::Nat, Mode::FullNat, Mode::Dr] {
+        for family in Family::BOTH {
+            let mut rig = Rig::new(Net::two_armed(1).usual(mode));
+            let mut talk = Talk::new(family, Protocol::Udp, mode, 50_000);
+            talk.forward(&mut rig, 0, b"x", true);
+            let packet = rig.by_client(talk.packet(talk.client, talk.vip, 0, b"x"));
+            let (mut bytes, out) = (packet.bytes(), talk.forwarded(&rig, &packet).bytes());
+            bytes.resize(1515, 0xee);
+            let port = rig.net.server_side();
+            let changes = Changes::none().rx(FRONT, &bytes).forward(talk.id, &out).tx(port, &out);
+            rig.changes();
+            assert_eq!(rig.send(FRONT, &bytes), [(port, out)]);
+            assert_eq!(rig.changes(), changes);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use shunt::datapath::policy::MidStream;
 use shunt::datapath::snapshot::PortId;
 use shunt::io::memory::MemoryFrame;
 use shunt::session::{Mode, ServerId};
@@ -308,6 +309,26 @@ fn fragments_of_tcp_segments() {
             let out = rig.to_server(11, tcp(client, server, ACK).payload(&[5; 2000]).ttl(63));
             let out = split(&out.bytes(), ident(&sent[0].1), 1448);
             assert_eq!(sent, [(BACK, out[0].clone()), (BACK, out[1].clone())]);
+        }
+    }
+}
+
+/// A whole one is answered with a reset; of a fragment, the numbers for that are not known.
+#[test]
+fn stray_fragments_of_servers_are_not_answered() {
+    for mode in [Mode::Nat, Mode::FullNat] {
+        for family in Family::BOTH {
+            let mut net = Net::two_armed(1).usual(mode);
+            net.snapshot.services[0].policy.mid_stream = MidStream::Reset;
+            let mut rig = Rig::new(net);
+            let to = if mode == Mode::Nat { family.client() } else { family.lip() };
+            let server = SocketAddr::new(family.server(11), 8080);
+            let segment = tcp(server, SocketAddr::new(to, 40_000), ACK).payload(&[5; 28]);
+            let segment = rig.by_server(11, segment).bytes();
+            for piece in split(&segment, 1, 40) {
+                refused(&mut rig, "stray fragment", BACK, &piece, DropReason::NoSession);
+            }
+            assert_eq!(rig.send(BACK, &segment).len(), 1);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! out, exactly these counters changed.
 #![allow(unreachable_pub, reason = "modules of a test binary have no outside")]
 
+mod adversarial;
 mod between_families;
 mod between_families_errors;
 mod between_families_fragments;

@@ -81,6 +81,12 @@ impl Rig {
     }
 
     pub fn warmed(mut self) -> Self {
+        self.warm();
+        self
+    }
+
+    /// Resolves the router and the servers 11 to 19.
+    pub fn warm(&mut self) {
         let back = self.net.server_side();
         for family in Family::BOTH {
             self.resolve(PortId(0), family.router(), ROUTER_MAC);
@@ -88,7 +94,6 @@ impl Rig {
                 self.resolve(back, family.server(n), server_mac(n));
             }
         }
-        self
     }
 
     /// Tells every worker a neighbor.

@@ -17,6 +17,8 @@ use crate::frames::{
 };
 use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::{Rig, Sent};
+use shunt::datapath::snapshot::PortId;
+use shunt::io::memory::MemoryFrame;
 use shunt::worker::control::{Command, Event, SessionQuery};
 
 const MODES: [Mode; 4] = [Mode::Ipip, Mode::Gre, Mode::Gue, Mode::Vxlan];
@@ -352,6 +354,35 @@ fn ipv4_that_may_be_fragmented_goes_in_two() {
         let outs = outs.map(|out| (BACK, out));
         rig.step("one more", FRONT, &frame, outer, changes, &outs);
     }
+}
+
+/// A fragment that has waited for its first is as long as any other: it goes in two as well, first
+/// part first, in the same turn.
+#[test]
+fn a_fragment_that_has_waited_goes_in_two() {
+    let talk = Talk::new(Mode::Ipip, Family::V4, Family::V4, Protocol::Udp);
+    let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+    rig.settle();
+    let datagram = fragmentable(talk.packet(&rig, 0, &vec![7; 2 * 1480 - 8]));
+    let pieces = split(&datagram, 9, 1480);
+    assert_eq!(rig.send(FRONT, &pieces[1]), []);
+    rig.arrive(MemoryFrame::new(FRONT, &pieces[0]));
+    rig.workers[0].poll(rig.now);
+    let inner = |(port, frame): (PortId, Vec<u8>)| (port, frame[34..].to_vec());
+    let sent: Vec<_> = rig.sent().into_iter().map(inner).collect();
+    let cut = |piece: &[u8], at: usize, more: bool| {
+        let parts = [(0, 1456, true), (1456, 1480, more)];
+        parts.map(|(from, to, more)| {
+            let part = fragment(piece, at + from, &piece[34 + from..34 + to], more);
+            (BACK, part[14..].to_vec())
+        })
+    };
+    let expected = [cut(&pieces[0], 0, true), cut(&pieces[1], 1480, false)].concat();
+    assert!(sent == expected, "{:?}", sent.iter().map(|s| s.1.len()).collect::<Vec<_>>());
+    // Nothing is left of it when the next one comes.
+    let next = talk.packet(&rig, 0, b"next");
+    assert_eq!(rig.send(FRONT, &next).len(), 1);
+    rig.assert_balanced();
 }
 
 /// Two fragments are the most.

@@ -134,6 +134,7 @@ fn frames_that_belong_to_no_port() {
         ("untagged", bytes.clone(), VlanMissing),
         ("a priority alone", tagged(&bytes, 0xe000), VlanMissing),
         ("two tags", tagged(&tagged(&bytes, BACK_VLAN), FRONT_VLAN), VlanTagged),
+        ("a priority in a VLAN", tagged(&tagged(&bytes, 0xe000), FRONT_VLAN), VlanTagged),
         ("an end after the tag", tagged(&bytes, FRONT_VLAN)[..17].to_vec(), VlanMissing),
     ] {
         let mut changes = Changes::none().dropped(reason);

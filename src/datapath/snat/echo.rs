@@ -102,6 +102,8 @@ pub(in crate::datapath) fn handle<A: Family + IcmpError, F: Frame>(
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return Some(icmp::packet_too_big(shared, frame, &flow, mtu, now));
     }
+    // Ethernet padding ends here.
+    frame.set_len(usize::from(frame_len));
     let (to, _) = onward::translation(entry, direction);
     let identifier = match direction {
         Direction::Forward => to.sport,

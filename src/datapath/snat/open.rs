@@ -215,8 +215,7 @@ fn create<A: Family, F: Frame>(
     match lane.table.insert(session, now) {
         Ok(id) => {
             let entry = lane.table.get_mut(id);
-            limits.opened(entry, counters);
-            entry.extras = entry.extras.with(limits.extras(entry.service));
+            entry.extras = entry.extras.with(limits.opened(entry, counters));
             if hairpin {
                 entry.extras = entry.extras.with(Extras::HAIRPIN);
             }
