@@ -13,9 +13,9 @@
 # systempaths   /proc/sys can be written: Shunt keeps the kernel quiet on the interfaces below its
 #               ports, which would otherwise reset the connections of health checks
 #
-# /proc/sys is read-only in a container, so `shunt run` cannot keep the kernel quiet on the interfaces
-# of its ports itself: its warnings and `shunt doctor` name the settings, which the host (or --sysctl
-# without --network host) makes.
+# Without systempaths=unconfined /proc/sys is read-only, and `shunt run` cannot keep the kernel quiet
+# itself: its warnings and `shunt doctor` name the settings, which the host (or --sysctl without
+# --network host) makes.
 #
 # Hugepages are optional: dpdk.hugepages = true needs `-v /dev/hugepages:/dev/hugepages` too.
 # Interfaces with offloads (veth, most bridges) need `ethtool -K IF tx off tso off gso off gro off`

@@ -13,6 +13,7 @@ use super::syn_proxy;
 use super::verdict::Verdict;
 use crate::rewrite::{dscp, sequence};
 use crate::session::{Direction, Entry, Extras, SessionId, Table};
+use crate::wire::DropReason;
 
 /// Does what the session's extras say. The verdict, if the packet ends here.
 #[inline(never)]
@@ -28,18 +29,8 @@ pub(super) fn apply<A: Family, F: Frame>(
     let entry = table.get(id);
     let extras = entry.extras;
     debug_assert!(extras != Extras::NONE);
-    // First, since the sensor gets what was received.
-    if extras.has(Extras::MIRRORED) {
-        mirror::of_service(shared, entry.service, frame);
-    }
-    if extras.has(Extras::POLICED)
-        && direction == Direction::Forward
-        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
-    {
+    if let Some(reason) = to_any_packet(shared, entry, frame, direction, now) {
         return Some(Verdict::Drop(reason));
-    }
-    if extras.has(Extras::MARKED) {
-        mark(shared, table.get(id), frame);
     }
     if extras.has(Extras::INTRODUCED) {
         introduce::apply(shared, table, frame, item, id, direction);
@@ -56,6 +47,31 @@ pub(super) fn apply<A: Family, F: Frame>(
     // The last: it is no packet of this family any more.
     if extras.has(Extras::CROSSED) {
         return Some(crossed::leave(shared, table, frame, item, id, direction, now));
+    }
+    None
+}
+
+/// The part that fragments have in common with whole packets. The reason, if the packet is dropped.
+pub(super) fn to_any_packet<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &Entry<A>,
+    frame: &mut F,
+    direction: Direction,
+    now: u32,
+) -> Option<DropReason> {
+    let extras = entry.extras;
+    // First, since the sensor gets what was received.
+    if extras.has(Extras::MIRRORED) {
+        mirror::of_service(shared, entry.service, frame);
+    }
+    if extras.has(Extras::POLICED)
+        && direction == Direction::Forward
+        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
+    {
+        return Some(reason);
+    }
+    if extras.has(Extras::MARKED) {
+        mark(shared, entry, frame);
     }
     None
 }

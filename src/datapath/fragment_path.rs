@@ -15,6 +15,7 @@
 use super::choose;
 use super::crossed;
 use super::established::next_hop;
+use super::extras;
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
 use super::frame::Frame;
@@ -58,6 +59,13 @@ impl<F: Frame> Pipeline<F> {
         if let Some(dst) = fragment::destination(frame.bytes())
             && local::is_for_kernel(shared, dst)
         {
+            // The kernel puts it together: what hides its ports from the filter is not for it.
+            if shared.guard.on
+                && let Err(hides @ (DropReason::TinyFragment | DropReason::ExtensionHeader)) =
+                    fragment::parse(frame.bytes())
+            {
+                return Verdict::Drop(hides);
+            }
             return local::handle(shared, frame, flow::Parsed::OtherIp { dst }, now);
         }
         match fragment::parse(frame.bytes()) {
@@ -226,13 +234,16 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         Ok(found) => found,
         Err(reason) => return Verdict::Drop(reason),
     };
+    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+    if !entry.mode.tunnels() && usize::from(frame_len) > ETHERNET + usize::from(mtu) {
+        return icmp::packet_too_big(shared, frame, &flow, mtu, now);
+    }
+    if let Some(reason) = extras::to_any_packet(shared, entry, frame, direction, now) {
+        return Verdict::Drop(reason);
+    }
     if entry.mode.tunnels() {
         shared.counters.fragments.add(1);
         return tunnel::forward(shared, frame, &flow, entry.server_id, (hop_ref, hop), now);
-    }
-    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
-    if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
-        return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
     // Ethernet padding ends here.
     frame.set_len(usize::from(frame_len));

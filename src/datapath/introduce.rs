@@ -31,7 +31,7 @@ use crate::rewrite::ethernet::set_addresses;
 use crate::rewrite::proxy_protocol::{self, Header, Version};
 use crate::rewrite::sequence::{self, Shifts};
 use crate::rewrite::{insert, toa};
-use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table};
+use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table, TcpState};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::tcp_flags::{ACK, FIN, PSH, RST, SYN};
 use crate::wire::tcp;
@@ -112,7 +112,11 @@ fn proxy_forward<A: Family, F: Frame>(
         // Data on a SYN (RFC 7413) would come before the header: the server is not given it, and
         // the client sends it again once the handshake says that it did not arrive.
         cut_data::<A, F>(frame);
-        table.aside_mut(id).shift_at = seq.wrapping_add(1);
+        // Once the client has acknowledged the server's SYN-ACK its number is fixed: another SYN is
+        // forged, or the server has to judge.
+        if matches!(table.get(id).state, TcpState::SynSent | TcpState::SynReceived) {
+            table.aside_mut(id).shift_at = seq.wrapping_add(1);
+        }
         return;
     }
     let aside = table.aside(id);

@@ -134,7 +134,8 @@ impl Limiters {
             let policed = limits.packets_per_second != 0 || limits.source_packets_per_second != 0;
             let choose = |on, extras| if on { extras } else { Extras::NONE };
             self.services[index].extras = choose(policed, Extras::POLICED)
-                .with(choose(service.mirror.is_some(), Extras::MIRRORED));
+                .with(choose(service.mirror.is_some(), Extras::MIRRORED))
+                .with(choose(service.policy.dscp.is_some(), Extras::MARKED));
         }
         let used = snapshot.services.iter().any(|service| service.limits.has_source());
         if !used {
@@ -191,7 +192,7 @@ impl Limiters {
         Ok(())
     }
 
-    /// What packets of the service's sessions need: to be counted, to be copied.
+    /// What packets of the service's sessions need: to be counted, copied, marked.
     pub(super) fn extras(&self, service: ServiceId) -> Extras {
         self.services.get(usize::from(service.0)).map_or(Extras::NONE, |state| state.extras)
     }

@@ -23,8 +23,7 @@ use super::verdict::Verdict;
 use crate::rewrite::nat::Deltas;
 use crate::rewrite::transport_checksum;
 use crate::session::{
-    Direction, Extras, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState,
-    tcp_state,
+    Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
 };
 use crate::wire::DropReason;
 use crate::wire::flow::{Flow, FlowKey, Protocol, tcp_flags};
@@ -212,9 +211,6 @@ pub(super) fn create_with<A: Family, F: Frame>(
             introduce::begin(service, &mut lane.table, id);
             crossed::begin(&mut lane.table, id);
             let entry = lane.table.get_mut(id);
-            if service.policy.dscp.is_some() {
-                entry.extras = entry.extras.with(Extras::MARKED);
-            }
             entry.extras = entry.extras.with(shared.limits.opened(entry, &shared.counters));
             Ok(id)
         }

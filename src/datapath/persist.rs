@@ -20,6 +20,7 @@ use std::net::IpAddr;
 
 use super::choose;
 use super::connection_limit;
+use super::crossed;
 use super::family::Family;
 use super::frame::Frame;
 use super::lane::Lane;
@@ -149,7 +150,12 @@ fn same_server(snapshot: &Snapshot, service_id: ServiceId, placed: Placed) -> Op
 }
 
 fn client<A: Family>(persistence: &Persistence, flow: &Flow<A>) -> Client<A> {
-    let length = if A::V6 { persistence.mask_v6 } else { persistence.mask_v4 };
+    let length = match A::V6 {
+        // An IPv4 client of servers of the other family.
+        true if crossed::is_mapped(flow.key.src) => 96 + persistence.mask_v4,
+        true => persistence.mask_v6,
+        false => persistence.mask_v4,
+    };
     Client { address: masked(flow.key.src, length), scope: persistence.scope }
 }
 

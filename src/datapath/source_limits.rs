@@ -31,7 +31,8 @@ impl SourceKey {
         mask: u8,
         mask_v6: u8,
     ) -> Self {
-        let hash = match source {
+        // A client of a session between families counts as what it is.
+        let hash = match source.to_canonical() {
             IpAddr::V4(a) => {
                 let kept = u32::MAX.checked_shl(u32::from(32 - mask.min(32))).unwrap_or(0);
                 hash(hasher, service, std::net::Ipv4Addr::from_bits(a.to_bits() & kept))

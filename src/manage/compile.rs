@@ -270,7 +270,7 @@ fn add_service(
 }
 
 /// Whether clients of one family meet servers of the other alone.
-fn crossed(service: &config::Service) -> bool {
+pub(super) fn crossed(service: &config::Service) -> bool {
     let only = |v4: bool| service.servers.iter().all(|s| s.address.is_ipv4() == v4);
     let listens = |v4: bool| service.listen.iter().any(|l| l.is_ipv4() == v4);
     service.mode == Mode::FullNat
@@ -317,6 +317,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::datapath::quic_route::Quic;
     use crate::datapath::snapshot::{Side, Timeouts};
     use crate::sched::SchedulerKind;
     use crate::wire::flow::Protocol;
@@ -400,6 +401,32 @@ weight = 7
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    /// All sessions between families are IPv6 sessions, also those that lead to IPv4 servers.
+    #[test]
+    fn connection_ids_name_servers_of_the_other_family() {
+        for (listen, server, families) in [
+            ("[2001:db8::10]:443", "10.0.0.11:443", &[false, true][..]),
+            ("192.0.2.11:443", "[2001:db8:1::11]:443", &[true]),
+            ("192.0.2.11:443", "10.0.0.11:443", &[false]),
+        ] {
+            let text = format!(
+                "{CONFIG}[[service]]\nname = \"quic\"\nprotocol = \"udp\"\nlisten = [\"{listen}\"]\n\
+                 mode = \"fullnat\"\nscheduler = \"maglev\"\nhash_on = \"quic_cid\"\n\
+                 [service.quic]\nserver_id_length = 2\n\
+                 [[service.server]]\naddress = \"{server}\"\nquic_server_id = \"0a0b\"\n"
+            );
+            let config = config::parse(&text, "test").unwrap();
+            let facts = [facts(0, 1500), facts(1, 1500), facts(2, 1500), facts(3, 1500)];
+            let snapshot = compile(&config, &facts, &[ServerState::UP; 5], 1);
+            let mut ids = Quic::new(0, 2, 0);
+            for v6 in families {
+                ids.add(*v6, &[0x0a, 0x0b], ServerId(4));
+            }
+            let quic = snapshot.services[2].selection.quic.as_deref();
+            assert_eq!(quic, Some(&ids), "{listen} {server}");
+        }
     }
 
     #[test]

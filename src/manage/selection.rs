@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::compile::crossed;
 use super::config::{self, Config};
 use crate::datapath::quic_route::Quic;
 use crate::datapath::selection::{Persistence, Selection};
@@ -47,8 +48,11 @@ fn connection_ids(quic: &config::Quic, service: &config::Service, servers: &[Ser
     for (server, id) in service.servers.iter().zip(servers) {
         if let Some(name) = &server.quic_server_id {
             for v6 in [false, true] {
-                // A tunnel takes clients of either family.
-                if service.mode.tunnels() || server.address.is_ipv6() == v6 {
+                // A tunnel takes clients of either family. Sessions between families are IPv6 sessions.
+                if service.mode.tunnels()
+                    || server.address.is_ipv6() == v6
+                    || v6 && crossed(service)
+                {
                     ids.add(v6, name, *id);
                 }
             }

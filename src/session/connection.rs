@@ -28,6 +28,7 @@
 //! | `Contested` | a segment in the window | `Established` |
 //! | `Closed`; `FinBoth`, `TimeWait` | SYN from the client; only with a later number | a new session |
 //! | `FinBoth`, `TimeWait`, `Closed`, `Contested` | SYN-ACK | `SynReceived` |
+//! | `Established`, `FinClient`, `FinServer` | SYN-ACK far from the stream | unchanged, numbers unknown |
 //!
 //! A connection may also begin in mid-stream ([`adopt`]), in `Contested`. In [`Mode::Snat`] a SYN from
 //! the other side opens a new session as well.
@@ -42,6 +43,10 @@ use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
 /// How far a client's acknowledgement of the SYN-ACK may be behind what the server has sent: a
 /// server sends before it only with TCP Fast Open (RFC 7413), and windows are not scaled yet.
 const EARLY_DATA: u32 = 0xffff;
+
+/// The window scale of a server whose SYN-ACK is not seen: its windows count as [`super::sequence::STRIDE`].
+/// With the largest, half of all numbers would be in the client's window.
+const UNSEEN_SCALE: u8 = 8;
 
 /// What a session knows of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +116,7 @@ pub fn resume(connection: &mut Connection, direction: Direction, segment: &Segme
     if connection.mode.one_way() && own && segment.flags & ACK != 0 {
         connection.reply_end = segment.ack;
         if !connection.scales.known(Direction::Reply) {
-            connection.scales.set(Direction::Reply, MAX_SCALE);
+            connection.scales.set(Direction::Reply, UNSEEN_SCALE);
         }
     }
 }
@@ -190,7 +195,8 @@ impl Connection {
         let mark = self.mark(direction);
         *mark = if known { later(*mark, end) } else { end };
         if !known {
-            self.scales.set(direction, MAX_SCALE);
+            let unseen = self.mode.one_way() && direction == Direction::Reply;
+            self.scales.set(direction, if unseen { UNSEEN_SCALE } else { MAX_SCALE });
         }
     }
 }
@@ -224,7 +230,10 @@ fn reset(connection: &mut Connection, direction: Direction, segment: &Segment) -
 
 fn synchronise(connection: &mut Connection, direction: Direction, segment: &Segment) -> Outcome {
     use Direction::{Forward, Reply};
-    use TcpState::{Closed, Contested, Established, FinBoth, SynReceived, SynSent, TimeWait};
+    use TcpState::{
+        Closed, Contested, Established, FinBoth, FinClient, FinServer, SynReceived, SynSent,
+        TimeWait,
+    };
     let acknowledged = segment.flags & ACK != 0;
     match (connection.state, direction) {
         (SynSent, Forward) if !acknowledged => {
@@ -264,6 +273,13 @@ fn synchronise(connection: &mut Connection, direction: Direction, segment: &Segm
                 connection.forward_end = segment.ack;
                 connection.scales.set(Forward, MAX_SCALE);
             }
+        }
+        // Far from the stream it had: the server has forgotten that and accepts another connection,
+        // whose segments tell the numbers. The state stays, so that a forged one ends nothing.
+        (Established | FinClient | FinServer, Reply)
+            if acknowledged && !connection.in_window(Reply, segment.seq) =>
+        {
+            connection.scales = Scales::UNKNOWN;
         }
         _ => {}
     }

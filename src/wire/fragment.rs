@@ -179,7 +179,8 @@ impl Piece<'_> {
         let (protocol, header_len) = match self.protocol {
             ip_protocol::TCP => (Protocol::Tcp, tcp::HEADER_LEN),
             ip_protocol::UDP => (Protocol::Udp, udp::HEADER_LEN),
-            other if ip_protocol::is_extension_header(other) => {
+            // What is behind ESP is none of ours, as in packets that are no fragments.
+            other if ip_protocol::is_extension_header(other) && other != ip_protocol::ESP => {
                 return Err(DropReason::ExtensionHeader);
             }
             _ => return Err(DropReason::Fragment),

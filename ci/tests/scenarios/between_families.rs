@@ -3,8 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
+use shunt::datapath::limits::Limits;
+use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::Mac;
-use shunt::session::{Mode, ServerId};
+use shunt::sched::SchedulerKind;
+use shunt::session::{Mode, ServerId, ServiceId};
 use shunt::wire::DropReason;
 use shunt::wire::flow::Protocol;
 
@@ -380,5 +383,52 @@ fn what_is_of_no_session_is_dropped_by_name() {
         let forged = Packet { src, dst, ..talk.by_client(true) }.sent();
         let changes = Changes::none().dropped(DropReason::Martian);
         talk.rig.step("mapped", FRONT, &forged, Some(src), changes, &[]);
+    }
+}
+
+/// A query of an IPv4 client to a service with IPv6 servers, and how many packets that makes.
+fn asks(rig: &mut Rig, client: &str) -> Vec<(shunt::datapath::snapshot::PortId, Vec<u8>)> {
+    let query = Packet {
+        macs: (ROUTER_MAC, FRONT_MAC),
+        src: client.parse().unwrap(),
+        dst: SocketAddr::new(Family::V4.vip(), 53),
+        protocol: Protocol::Udp,
+        class: 0,
+        ttl: 64,
+        syn: false,
+        data: b"query".to_vec(),
+    };
+    rig.send(FRONT, &query.sent())
+}
+
+/// Mapped addresses have their first 96 bits in common: the masks are those of IPv4.
+#[test]
+fn ipv4_clients_of_ipv6_servers_are_limited_one_by_one() {
+    let mut net = net(1, Family::V6, false);
+    for service in &mut net.snapshot.services {
+        service.limits = Limits { source_connections_per_second: 1, ..Limits::default() };
+    }
+    let mut rig = Rig::new(net);
+    assert_eq!(asks(&mut rig, "198.51.100.7:1000").len(), 1);
+    assert_eq!(asks(&mut rig, "198.51.100.7:1001").len(), 0);
+    assert_eq!(rig.changes().0["drop.source_connection_rate"], 1);
+    assert_eq!(asks(&mut rig, "198.51.100.8:1000").len(), 1);
+}
+
+#[test]
+fn ipv4_clients_of_ipv6_servers_are_remembered_one_by_one() {
+    for workers in [1, 2] {
+        let mut net = net(workers, Family::V6, false);
+        net.server(ServiceId(1), Family::V6.server(12), 5353);
+        net.snapshot.services[1].scheduler = SchedulerKind::Rr;
+        net.snapshot.services[1].selection.persistence =
+            Some(Persistence { life_ms: 60_000, mask_v4: 24, mask_v6: 64, scope: 1 });
+        let mut rig = Rig::new(net);
+        let mut server_of = |client: &str| asks(&mut rig, client)[0].1[53];
+        let servers: Vec<u8> = (0..8).map(|n| server_of(&format!("198.51.{n}.7:1000"))).collect();
+        assert!(servers.iter().any(|s| *s != servers[0]), "{servers:?}");
+        for (n, server) in servers.iter().enumerate() {
+            assert_eq!(server_of(&format!("198.51.{n}.8:1001")), *server);
+        }
     }
 }

@@ -204,6 +204,25 @@ fn the_client_tells_how_far_an_unseen_server_has_come() {
     });
 }
 
+/// The window of a server that is not seen is no wider than others: a segment with any number does not
+/// move the marks to where the reset behind it is exact.
+#[test]
+fn a_forged_segment_makes_no_reset_exact_where_the_server_is_not_seen() {
+    each(Mode::Dr, |mut talk| {
+        talk.establish();
+        talk.passes(Client, PSH_ACK, |p| p.payload(&[7; 100]));
+        for far in [WINDOW + 200, 0x3000_0000, 0x8000_0000, 0xc000_0000] {
+            let at = ISN.wrapping_add(far);
+            for ack in [7, 8] {
+                talk.passes(Client, ACK, |p| p.seq(at).ack(ack));
+            }
+            talk.drops(Client, RST, |p| p.seq(at));
+            assert_eq!(talk.state(), Some(TcpState::Established));
+            assert_eq!(talk.marks(), (ISN + 101, ISN + 1));
+        }
+    });
+}
+
 #[test]
 fn a_forged_reset_ends_no_session() {
     for from in [Client, Server] {
@@ -285,5 +304,26 @@ fn a_client_begins_anew_with_another_number() {
         talk.passes(Server, SYN_ACK, |p| p.ack(other + 1));
         talk.passes(Client, ACK, |p| p.seq(other + 1));
         assert_eq!((talk.state(), talk.marks().0), (Some(TcpState::Established), other + 1));
+    });
+}
+
+/// The numbers of the old connection say nothing about the new one: the server's SYN-ACK tells.
+#[test]
+fn a_connection_in_the_place_of_one_that_the_server_has_forgotten() {
+    each(Mode::Nat, |mut talk| {
+        talk.establish();
+        talk.passes(Client, PSH_ACK, |p| p.payload(&[7; 100]));
+        // Both have rebooted, or a NAT in front has given the port to another host.
+        let (client, server) = (ISN.wrapping_add(0x5000_0000), ISN.wrapping_add(0xb000_0000));
+        talk.passes(Client, SYN, |p| p.seq(client));
+        talk.passes(Server, SYN_ACK, |p| p.seq(server).ack(client + 1));
+        talk.passes(Client, ACK, |p| p.seq(client + 1).ack(server + 1));
+        talk.passes(Client, PSH_ACK, |p| p.seq(client + 1).ack(server + 1).payload(&[7; 100]));
+        talk.passes(Server, ACK, |p| p.seq(server + 1).ack(client + 101));
+        assert_eq!(talk.state(), Some(TcpState::Established));
+        assert_eq!(talk.marks(), (client + 101, server + 1));
+        talk.passes(Server, RST, |p| p.seq(server + 1));
+        assert_eq!(talk.state(), Some(TcpState::Closed));
+        talk.expires(10_000);
     });
 }

@@ -11,8 +11,9 @@ use shunt::session::{Mode, ServerId};
 use shunt::wire::DropReason;
 
 use crate::changes::Changes;
+use crate::fragments::split;
 use crate::frames::{ACK, Packet, RST, SYN, SYN_ACK, echo, ndp, tcp, udp};
-use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, endpoint, server_mac};
+use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, TAP, endpoint, server_mac};
 use crate::rig::Rig;
 
 fn set(prefixes: &[&str]) -> PrefixSet {
@@ -408,5 +409,41 @@ fn fragments_are_filtered_by_what_they_show() {
         let mut rig = filtered(1, vec![Rule { protocol: Some(17), ..rule(Action::Drop) }]);
         let later = fragment(&rig, family, false);
         dropped(&mut rig, FRONT, &later, 0, DropReason::Filtered);
+    }
+}
+
+/// The kernel puts fragments together, so what hides a port from the filter does not reach it.
+#[test]
+fn fragments_for_the_kernel_show_their_ports() {
+    for family in Family::BOTH {
+        let ssh =
+            Rule { protocol: Some(6), destination_ports: vec![(22, 22)], ..rule(Action::Drop) };
+        let mut net = Net::two_armed(1).with_tap().usual(Mode::Nat);
+        let filters = Filters::new(vec![ssh]);
+        net.snapshot.guard = Arc::new(Guard { filters, ..Guard::default() });
+        let mut rig = Rig::new(net);
+        let shell = SocketAddr::new(family.front(), 22);
+        let syn = rig.by_client(tcp(client(family, 5), shell, SYN)).bytes();
+        dropped(&mut rig, FRONT, &syn, 0, DropReason::Filtered);
+        // The flags are in the second fragment.
+        let tiny = &split(&syn, 7, 8)[0];
+        let changes = Changes::none().dropped(DropReason::TinyFragment);
+        rig.step("tiny", FRONT, tiny, None, changes, &[]);
+        if family == Family::V6 {
+            // The only fragment, with destination options before the TCP header.
+            let mut hidden = split(&syn, 7, 64).remove(0);
+            hidden[54] = 60;
+            hidden.splice(62..62, [6, 0, 1, 4, 0, 0, 0, 0]);
+            hidden[19] += 8;
+            let changes = Changes::none().dropped(DropReason::ExtensionHeader);
+            rig.step("hidden", FRONT, &hidden, None, changes, &[]);
+        }
+        // Others pass, whole or not.
+        let query = udp(client(family, 5), SocketAddr::new(family.front(), 68)).payload(&[7; 40]);
+        let query = rig.by_client(query).bytes();
+        for piece in split(&query, 8, 24) {
+            let changes = Changes::none().punted(TAP, &piece);
+            rig.step("a fragment", FRONT, &piece, None, changes, &[(TAP, piece.clone())]);
+        }
     }
 }

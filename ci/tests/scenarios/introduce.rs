@@ -288,6 +288,25 @@ fn a_header_comes_before_the_clients_first_byte() {
     }
 }
 
+/// A SYN on the open connection is not its beginning, whoever sends it: the header stays where it is.
+#[test]
+fn a_forged_syn_does_not_move_the_header() {
+    for mut talk in proxied() {
+        talk.handshake();
+        let ack = talk.by_client(ACK, START, SERVER);
+        let with_header = talk.to_server(PSH | ACK, START, SERVER).data(&talk.header.clone());
+        talk.forward("ACK", &ack, &[], &with_header);
+        for other in [0x4000_0000, 0xc000_0000] {
+            let syn = talk.by_client(SYN, other, 0);
+            talk.forward("a forged SYN", &syn, &[], &talk.to_server(SYN, other, 0));
+            let whole = [talk.header.as_slice(), b"GET"].concat();
+            let data = talk.by_client(PSH | ACK, START, SERVER).data(b"GET");
+            let out = talk.to_server(PSH | ACK, START, SERVER).data(&whole);
+            talk.forward("first data", &data, &[], &out);
+        }
+    }
+}
+
 #[test]
 fn data_that_does_not_fit_behind_the_header_follows_it() {
     for mut talk in proxied() {

@@ -8,6 +8,7 @@ use shunt::session::{Mode, ServerId};
 use shunt::wire::DropReason;
 
 use crate::changes::Changes;
+use crate::fragments::split;
 use crate::frames::{ACK, FIN_ACK, Packet, RST, SYN, SYN_ACK, tcp, udp};
 use crate::net::{BACK, FRONT, Family, Net, TIMEOUTS};
 use crate::rig::Rig;
@@ -351,5 +352,26 @@ fn a_source_limit_that_goes_and_comes_back_begins_anew() {
         for port in 0..2 {
             Talk::new(family, 1, 1000 + port).opens(&mut rig);
         }
+    }
+}
+
+/// The ports of a first fragment are those of its session: it counts, and carries what it has to.
+#[test]
+fn fragments_count_as_packets() {
+    for family in Family::BOTH {
+        let limits = Limits { packets_per_second: 3, ..Limits::default() };
+        let mut rig = limited(1, Mode::Nat, limits);
+        let talk = Talk::new(family, 1, 5).udp();
+        talk.opens(&mut rig);
+        let query = rig.by_client(talk.packet(0).payload(&[7; 40])).bytes();
+        let passed: usize = (0..4)
+            .map(|ident| {
+                let pieces = split(&query, ident, 24);
+                pieces.iter().map(|piece| rig.send(FRONT, piece).len()).sum::<usize>()
+            })
+            .sum();
+        assert_eq!(passed, 2);
+        assert_eq!(rig.changes().0["drop.packet_rate"], 6);
+        rig.assert_balanced();
     }
 }

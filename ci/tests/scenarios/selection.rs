@@ -583,6 +583,30 @@ mod one_packet {
         }
     }
 
+    /// Towards the server and back, as in other services.
+    #[test]
+    fn datagrams_are_marked() {
+        for family in Family::BOTH {
+            let mut net = net(1, Mode::Nat, 1);
+            net.snapshot.services[0].policy.dscp = Some(46);
+            let mut rig = Rig::new(net);
+            let client = from(family, 52_050);
+            let (vip, server) = (family.vip(), family.server(11));
+            let (vip, server) = (SocketAddr::new(vip, DNS), SocketAddr::new(server, 5353));
+            let dscp = |frame: &[u8]| match family {
+                Family::V4 => frame[15] >> 2,
+                Family::V6 => (frame[14] << 2 | frame[15] >> 6) & 0x3f,
+            };
+            let question = rig.by_client(udp(client, vip)).bytes();
+            let answer = rig.by_server(11, udp(server, client)).bytes();
+            for (port, packet) in [(FRONT, question), (BACK, answer)] {
+                assert_eq!(dscp(&packet), 0);
+                let sent = rig.send(port, &packet);
+                assert_eq!(sent.iter().map(|(_, frame)| dscp(frame)).collect::<Vec<_>>(), [46]);
+            }
+        }
+    }
+
     #[test]
     fn no_server_and_no_hops_left() {
         let mut rig = Rig::new(net(1, Mode::Nat, 1));

@@ -811,6 +811,31 @@ fn a_port_is_used_again() {
     }
 }
 
+/// A client begins anew where server and client have forgotten a connection that the session has not:
+/// the handshake is theirs.
+#[test]
+fn a_server_has_forgotten_the_connection() {
+    for family in Family::BOTH {
+        let mut talk = Talk::on(family);
+        talk.connect();
+        let (isn, theirs) = (0x7777_0000, SERVER_ISN.wrapping_add(0x4000_0000));
+        let ours = theirs.wrapping_add(talk.cookie).wrapping_sub(SERVER_ISN);
+        let (client, vip, local, server) = (talk.client, talk.vip, talk.local, talk.server);
+        let syn = Segment::new(client, vip, SYN, isn, 0);
+        talk.passes("SYN", &syn, &Segment { src: local, dst: server, ..syn.clone() }.ttl(63));
+        let answer = Segment::new(server, local, SYN_ACK, theirs, isn + 1);
+        let expected = Segment::new(vip, client, SYN_ACK, ours, isn + 1).ttl(63);
+        talk.passes("SYN-ACK", &answer, &expected);
+        talk.passes("SYN-ACK again", &answer, &expected);
+        let ack = Segment::new(client, vip, ACK, isn + 1, ours.wrapping_add(1));
+        let expected = Segment::new(local, server, ACK, isn + 1, theirs.wrapping_add(1)).ttl(63);
+        talk.passes("ACK", &ack, &expected);
+        let reset = Segment::new(client, vip, RST, isn + 1, 0);
+        talk.passes("RST", &reset, &Segment { src: local, dst: server, ..reset.clone() }.ttl(63));
+        assert_eq!(talk.state(), TcpState::Closed);
+    }
+}
+
 /// The client gives up and begins anew while the server is being asked.
 #[test]
 fn a_client_begins_anew_before_the_server_has_answered() {

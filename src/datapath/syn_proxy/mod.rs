@@ -58,12 +58,14 @@ use self::{
     retries::RETRY_MS,
     server::WINDOW_SCALE,
 };
+use super::connection;
 use super::family::Family;
 use super::frame::Frame;
 use super::lane::{Item, Lane};
 use super::shared::Shared;
 use super::syn_gate::SynGates;
 use super::verdict::Verdict;
+use crate::session::sequence::near;
 use crate::session::syn_cookie::SynCookies;
 use crate::session::{Aside, Direction, Entry, Extras, ServiceId, SessionId, TcpState, tcp_state};
 use crate::wire::flow::tcp_flags;
@@ -130,7 +132,9 @@ pub(super) fn follow<A: Family, F: Frame>(
         }
         // Our ACK was lost.
         (TcpState::Established | TcpState::FinClient | TcpState::FinServer, Direction::Reply)
-            if entry.extras.has(Extras::PROXIED) && flags & (SYN | ACK) == SYN | ACK =>
+            if entry.extras.has(Extras::PROXIED)
+                && flags & (SYN | ACK) == SYN | ACK
+                && is_of_this_connection(entry, frame, item) =>
         {
             Some(acknowledge_again(shared, lane, frame, item, id))
         }
@@ -153,6 +157,14 @@ pub(super) fn follow<A: Family, F: Frame>(
         }
         _ => None,
     }
+}
+
+/// Whether a server's SYN-ACK is one of the connection that the session knows, sent again. Far from its
+/// stream it answers a SYN of the client's to a server that has forgotten the connection.
+fn is_of_this_connection<A: Family, F: Frame>(entry: &Entry<A>, frame: &F, item: &Item<A>) -> bool {
+    let seq = connection::first(frame.bytes(), &item.flow).seq;
+    let window = entry.scales.window(Direction::Forward);
+    entry.scales.known(Direction::Reply) && near(seq, entry.reply_end, window)
 }
 
 /// A session has ended by timeout: a client whose server never answered is reset.

@@ -178,7 +178,7 @@ pub struct Service {
     pub protocol: String,
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
-    /// `nat`, `fullnat` or `dr`.
+    /// As in the configuration: `nat`, `fullnat`, `dr`, `ipip`, `gre`, `gue` or `vxlan`.
     pub mode: String,
     /// Its scheduler.
     pub scheduler: String,
@@ -329,7 +329,7 @@ pub struct Session {
     pub worker: usize,
     /// The name of the service, or of the rule of egress SNAT.
     pub service: String,
-    /// `tcp` or `udp`.
+    /// `tcp` or `udp`; `icmp` in `snat`, for ping.
     pub protocol: String,
     /// The client; in `snat` whoever opened the session.
     pub client: SocketAddr,
@@ -343,7 +343,7 @@ pub struct Session {
     /// `udp`, `syn_sent`, `syn_received`, `established`, `fin_client`, `fin_server`, `fin_both`,
     /// `time_wait`, `closed`, `contested` (a reset was seen that may be forged) or `syn_proxied`.
     pub state: String,
-    /// `nat`, `fullnat`, `dr` or `snat`.
+    /// The mode of its service, or `snat`.
     pub mode: String,
     /// Since it was created.
     pub age_ms: u64,

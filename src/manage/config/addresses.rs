@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::draft::{Draft, PortDraft};
 use super::reader::Report;
 
@@ -37,6 +39,7 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) -> Ours {
     super::snat::add_pools(draft, &mut ours, report);
     virtual_addresses(draft, &mut ours, report);
     other_hosts(draft, &ours, report);
+    no_hosts(draft, report);
     ours
 }
 
@@ -116,10 +119,48 @@ fn other_hosts(draft: &Draft, ours: &Ours, report: &Report<'_>) {
         let at = r.via.as_ref()?;
         Some(("[[route]]", "via", at.value, at.line, "a gateway"))
     });
-    for (section, key, ip, line, what) in servers.chain(neighbors).chain(gateways) {
+    let inside = super::snat::inside_hosts(draft)
+        .map(|(ip, line)| ("[[snat.forward]]", "internal", ip, line, "a host inside"));
+    for (section, key, ip, line, what) in servers.chain(neighbors).chain(gateways).chain(inside) {
         if let Some(owner) = ours.owner(ip) {
             let message = format!("{ip} is {owner}; {what} is another host");
             report.error(line, section, key, message);
+        }
+    }
+}
+
+/// The first and the last address of a port's IPv4 network are nobody's: hosts there take them for
+/// all of the network and do not ask who has them.
+fn no_hosts(draft: &Draft, report: &Report<'_>) {
+    let lips = draft.ports.iter().flat_map(|p| &p.local_addresses.items);
+    let lips = lips.map(|at| ("[[port]]", "local_addresses", at.value, at.line));
+    let listens = draft.services.iter().flat_map(|s| &s.listen.items);
+    let listens = listens.map(|at| ("[[service]]", "listen", at.value.ip(), at.line));
+    let servers = draft.services.iter().flat_map(|s| &s.servers).filter_map(|s| {
+        let at = s.address.as_ref()?;
+        Some(("[[service.server]]", "address", at.value.ip(), at.line))
+    });
+    let gateways = draft.routes.iter().filter_map(|r| r.via.as_ref());
+    let gateways = gateways.map(|at| ("[[route]]", "via", at.value, at.line));
+    let neighbors = draft.neighbors.iter().filter_map(|n| n.address.as_ref());
+    let neighbors = neighbors.map(|at| ("[[neighbor]]", "address", at.value, at.line));
+    let pools = super::snat::pool_addresses(draft).map(|(ip, line)| ("[[snat]]", "pool", ip, line));
+    let all = lips.chain(listens).chain(servers).chain(gateways).chain(neighbors).chain(pools);
+    for (section, key, ip, line) in all {
+        for (port, address) in
+            draft.ports.iter().flat_map(|p| p.addresses.items.iter().map(move |a| (p, a)))
+        {
+            let IpNet::V4(net) = address.value.trunc() else { continue };
+            let what = match ip {
+                _ if net.prefix_len() > 30 => continue,
+                IpAddr::V4(ip) if ip == net.network() => "network",
+                IpAddr::V4(ip) if ip == net.broadcast() => "broadcast",
+                _ => continue,
+            };
+            let message =
+                format!("{ip} is the {what} address of {net}, the network of {}", called(port));
+            report.error(line, section, key, message + "; give another address");
+            break;
         }
     }
 }

@@ -28,8 +28,8 @@ pub(super) struct GuardDraft {
     pub(super) mirrors: Vec<MirrorDraft>,
     /// Whether every `[[list]]` and every `[[mirror]]` is a table.
     pub(super) whole: bool,
-    bogons: Option<bool>,
-    reverse_path: Option<bool>,
+    pub(super) bogons: Option<At<bool>>,
+    pub(super) reverse_path: Option<At<bool>>,
 }
 
 /// `[[filter]]`
@@ -92,8 +92,8 @@ impl GuardDraft {
                 .into_iter()
                 .map(MirrorDraft::into_mirror)
                 .collect::<Option<_>>()?,
-            bogons: self.bogons?,
-            reverse_path: self.reverse_path?,
+            bogons: self.bogons?.value,
+            reverse_path: self.reverse_path?.value,
         })
     }
 }
@@ -149,8 +149,8 @@ pub(super) fn read(file: &mut Section<'_>) -> GuardDraft {
     let (mirrors, mirrors_whole) = file.tables("mirror", "[[mirror]]");
     let mirrors = mirrors.into_iter().map(read_mirror).collect();
     let protection = file.table("protection", "[protection]").map(|mut s| {
-        let bogons = value(s.optional("bogons", boolean, false));
-        let reverse_path = value(s.optional("reverse_path", boolean, false));
+        let bogons = s.optional("bogons", boolean, false);
+        let reverse_path = s.optional("reverse_path", boolean, false);
         s.finish();
         (bogons, reverse_path)
     });

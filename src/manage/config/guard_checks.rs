@@ -1,11 +1,14 @@
 //! Checks of filters, lists, mirrors and limits against the rest of the file.
 
-use super::draft::Draft;
+use ipnet::IpNet;
+
+use super::draft::{Draft, PortDraft};
 use super::guard::{FilterDraft, MirrorDraft};
-use super::reader::{At, Report};
+use super::reader::{At, List, Report};
 use super::validate::Once;
 use crate::datapath::filter::MAX_FILTERS;
 use crate::datapath::mirror::MAX_MIRRORS;
+use crate::datapath::snapshot::Side;
 use crate::wire::flow::Protocol;
 use crate::wire::ip_protocol;
 
@@ -23,8 +26,10 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
         let message = format!("is one too many; at most {MAX_MIRRORS} mirrors are possible");
         report.error(mirror.line, "[[mirror]]", "", message);
     }
+    protection(draft, report);
     for filter in &guard.filters {
         transport(filter, report);
+        families(filter, report);
         if guard.whole {
             let lists: Vec<_> = guard.lists.iter().map(|l| &l.name).collect();
             known(filter.list.as_ref(), &lists, ("[[filter]]", "list"), report);
@@ -93,6 +98,41 @@ fn transport(filter: &FilterDraft, report: &Report<'_>) {
     {
         let message = "only for protocol = \"tcp\"; add that";
         report.error(line, "[[filter]]", "tcp_flags", message);
+    }
+}
+
+/// Some packet can match: its addresses and its protocol are of one family.
+fn families(filter: &FilterDraft, report: &Report<'_>) {
+    let Some(protocol) = &filter.protocol else { return };
+    let can_be = |v4: bool| {
+        let has = |list: &List<IpNet>| {
+            let of_family = |at: &At<IpNet>| at.value.addr().is_ipv4() == v4;
+            !list.whole || list.items.is_empty() || list.items.iter().any(of_family)
+        };
+        let other = if v4 { ip_protocol::ICMPV6 } else { ip_protocol::ICMP };
+        has(&filter.sources) && has(&filter.destinations) && protocol.value != Some(other)
+    };
+    if !can_be(true) && !can_be(false) {
+        let message = "matches no packet: source, destination and protocol are not of one family; \
+                       make them IPv4 or IPv6";
+        report.error(filter.line, "[[filter]]", "", message);
+    }
+}
+
+/// It looks at ports towards clients alone, so there must be one.
+fn protection(draft: &Draft, report: &Report<'_>) {
+    let towards_clients =
+        |p: &PortDraft| p.side.as_ref().is_none_or(|side| side.value == Side::Client);
+    if draft.ports.iter().any(towards_clients) {
+        return;
+    }
+    for (key, on) in [("bogons", &draft.guard.bogons), ("reverse_path", &draft.guard.reverse_path)]
+    {
+        if let Some(At { value: true, line }) = on {
+            let message =
+                "looks only at ports whose side is \"client\", and there is none; leave it out";
+            report.error(*line, "[protection]", key, message);
+        }
     }
 }
 

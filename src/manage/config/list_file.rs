@@ -1,5 +1,6 @@
 //! The file of a `[[list]]`: one prefix on each line.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -8,6 +9,8 @@ use super::guard::prefix;
 
 /// Errors that are reported of one file.
 const MOST_ERRORS: usize = 10;
+/// What an error shows of a bad line, in characters; no prefix is as long.
+const SHOWN: usize = 64;
 
 /// Reads a file of prefixes, ADDRESS or ADDRESS/LENGTH, one on a line. What follows `#` or `;` is a
 /// comment; empty lines do not matter.
@@ -17,12 +20,18 @@ const MOST_ERRORS: usize = 10;
 pub(super) fn read(path: &Path) -> Result<Vec<IpNet>, Vec<String>> {
     let text =
         std::fs::read(path).map_err(|e| vec![format!("{} cannot be read: {e}", path.display())])?;
+    // Some editors begin a file with the byte order mark.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     let mut prefixes = Vec::with_capacity(text.len() / 16);
     let mut errors = Vec::new();
     let mut bad = 0;
     for (line, number) in text.split(|&byte| byte == b'\n').zip(1..) {
         let line = line.split(|byte| b"#;".contains(byte)).next().unwrap_or_default();
         let text = String::from_utf8_lossy(line.trim_ascii());
+        let text: Cow<'_, str> = match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", &text[..end]).into(),
+            None => text,
+        };
         if text.is_empty() {
             continue;
         }
@@ -79,6 +88,22 @@ mod tests {
         let errors = read_text(&b"x\n".repeat(25)).unwrap_err();
         assert_eq!(errors.len(), 11);
         assert_eq!(errors[10], "list: 15 more bad lines");
+    }
+
+    /// A file of something else does not fill the screen.
+    #[test]
+    fn long_lines_are_cut_and_the_byte_order_mark_is_not_text() {
+        let long = [b'x'; 100_000];
+        let shown = "x".repeat(64);
+        assert_eq!(
+            read_text(&long).unwrap_err(),
+            [format!(
+                "list:1: \"{shown}…\" is not ADDRESS/LENGTH; expected one like 192.0.2.2/24 or 2001:db8::2/64"
+            )]
+        );
+        let longest = "abcd:abcd:abcd:abcd:abcd:abcd:255.255.255.255/128";
+        assert_eq!(read_text(longest.as_bytes()).unwrap().len(), 1);
+        assert_eq!(read_text(b"\xef\xbb\xbf10.0.0.0/8\n").unwrap(), ["10.0.0.0/8"]);
     }
 
     #[test]

@@ -363,8 +363,15 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     let (table, syntax_errors) = DeTable::parse_recoverable(text);
     if !syntax_errors.is_empty() {
         for error in syntax_errors {
-            let line = report.line_of(error.span().map_or(0, |span| span.start));
-            report.error(line, "", "", format!("not TOML: {}", error.message()));
+            let span = error.span().unwrap_or_default();
+            let line = report.line_of(span.start);
+            let mut message = format!("not TOML: {}", error.message());
+            if error.message() == "duplicate key"
+                && let Some(key) = text.get(span)
+            {
+                message += &format!(" {key:?}; keep one");
+            }
+            report.error(line, "", "", message);
         }
         return Err(ConfigErrors::new(report.into_errors()));
     }

@@ -1,7 +1,7 @@
 //! The keys of `[[service]]` that say how it selects its servers, and the checks of them.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::draft::{Draft, ServerDraft, ServiceDraft};
 use super::reader::{At, Report, Section};
@@ -112,14 +112,8 @@ fn read_persistence(mut s: Section<'_>) -> Option<Option<At<Persistence>>> {
     let seconds = s.required("seconds", integer(0..=1_000_000), "seconds, like 300; 0 for none");
     let mask = s.optional("mask", integer(1..=32), 32);
     let mask_v6 = s.optional("mask_v6", integer(1..=128), 128);
-    let group = s.optional("group", string(any), String::new());
-    if let Some(At { value: text, .. }) = &group
-        && !text.is_empty()
-        && let Err(message) = name(text)
-    {
-        s.error("group", message);
-        return None;
-    }
+    let group_or_none = |text: &str| if text.is_empty() { any(text) } else { name(text) };
+    let group = s.optional("group", string(group_or_none), String::new());
     s.finish();
     let (seconds, mask, mask_v6) = (seconds?.value, mask?.value, mask_v6?.value);
     let group = Some(group?.value).filter(|text| !text.is_empty());
@@ -133,15 +127,16 @@ fn read_quic(mut s: Section<'_>) -> Option<At<Quic>> {
     let server_id_length = s.required("server_id_length", integer(ids), "octets, like 2");
     let cid_length = s.optional("cid_length", integer(0..=MAX_CONNECTION_ID as u8), 0);
     let config_rotation = s.optional("config_rotation", integer(0..=MAX_ROTATION), 0);
+    let mut has_room = true;
     if let (Some(id), Some(cid)) = (&server_id_length, &cid_length)
         && cid.value != 0
         && cid.value <= id.value
     {
+        has_room = false;
         let least = id.value + 1;
         let message =
             format!("{} has no room for the server id; expected {least} to 20", cid.value);
         s.error("cid_length", message);
-        return None;
     }
     s.finish();
     let value = Quic {
@@ -149,7 +144,7 @@ fn read_quic(mut s: Section<'_>) -> Option<At<Quic>> {
         cid_length: cid_length?.value,
         config_rotation: config_rotation?.value,
     };
-    Some(At { value, line })
+    has_room.then_some(At { value, line })
 }
 
 /// A server id: an even number of hexadecimal digits.
@@ -213,7 +208,12 @@ fn hash_key(service: &ServiceDraft, report: &Report<'_>) {
     match hash_on.value {
         HashOn::Source => {}
         HashOn::QuicCid if !is_udp(service) => {
-            error(report, hash_on.line, "hash_on", "\"quic_cid\" is for protocol = \"udp\"");
+            error(
+                report,
+                hash_on.line,
+                "hash_on",
+                "\"quic_cid\" is for protocol = \"udp\"; leave it out",
+            );
         }
         HashOn::QuicCid if hashes || matches!(service.selection.quic, Some(Some(_)) | None) => {}
         HashOn::QuicCid => {
@@ -247,6 +247,17 @@ fn quic_servers(service: &ServiceDraft, report: &Report<'_>) {
         && service.selection.hash_on.is_some()
     {
         let message = "only with hash_on = \"quic_cid\" of the service";
+        report.error(quic.line, "[service.quic]", "", message);
+    }
+    let nameless = |server: &ServerDraft| matches!(server.quic_server_id, Some(None));
+    if let Some(quic) = quic
+        && service.selection.is_on_cid()
+        && !service.scheduler.is_none_or(SchedulerKind::hashes)
+        && service.servers_whole
+        && service.servers.iter().all(nameless)
+    {
+        let message =
+            "no server has a quic_server_id, so no packet is routed by it; give each its own";
         report.error(quic.line, "[service.quic]", "", message);
     }
     let length = quic.as_ref().map(|q| usize::from(q.value.server_id_length));
@@ -309,6 +320,27 @@ fn one_packet(service: &ServiceDraft, report: &Report<'_>) {
     if service_limited || service.servers.iter().any(limited) {
         wrong("there are no connections to limit; leave max_connections or one_packet out");
     }
+    if let Some(limits) = &service.limits
+        && (limits.value.connections_per_second, limits.value.source_connections_per_second)
+            != (0, 0)
+    {
+        wrong(
+            "there are no connections to limit; expected packets_per_second and \
+             source_packets_per_second in [service.limits]",
+        );
+    }
+    if let Some(kind) = service.scheduler
+        && matches!(
+            kind,
+            SchedulerKind::Lc | SchedulerKind::Wlc | SchedulerKind::Sed | SchedulerKind::Nq
+        )
+    {
+        wrong(&format!(
+            "{:?} counts connections, of which there are none; expected scheduler = \"rr\", \"wrr\", \
+             \"sh\" or \"maglev\"",
+            kind.name()
+        ));
+    }
 }
 
 /// In `nat` the answer of a server says by its address and port alone which service it is of.
@@ -331,12 +363,26 @@ fn one_packet_servers(draft: &Draft, report: &Report<'_>) {
     }
 }
 
-/// Services of a group mean the same clients.
+/// Services of a group mean the same clients and have servers in common.
 fn groups(draft: &Draft, report: &Report<'_>) {
     let mut masks: HashMap<&str, (u8, u8, usize)> = HashMap::new();
+    let mut hosts: HashMap<&str, Vec<IpAddr>> = HashMap::new();
     for service in &draft.services {
         let Some(Some(At { value, line })) = &service.selection.persistence else { continue };
         let Some(group) = &value.group else { continue };
+        let own: Option<Vec<IpAddr>> =
+            service.servers.iter().map(|s| Some(s.address.as_ref()?.value.ip())).collect();
+        if let Some(own) = own.filter(|own| service.servers_whole && !own.is_empty()) {
+            let known = hosts.entry(group).or_insert_with(|| own.clone());
+            if !own.iter().any(|host| known.contains(host)) {
+                let message = format!(
+                    "no server has an address of those of another service of group {group:?}, so they \
+                     would forget each other's clients; leave group out, or give it such servers"
+                );
+                report.error(*line, "[service.persistence]", "group", message);
+            }
+            known.extend(own);
+        }
         let (mask, mask_v6, first) =
             *masks.entry(group).or_insert((value.mask, value.mask_v6, *line));
         if (mask, mask_v6) != (value.mask, value.mask_v6) {

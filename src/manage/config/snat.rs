@@ -204,6 +204,18 @@ pub(super) fn add_pools(draft: &Draft, ours: &mut Ours, report: &Report<'_>) {
     }
 }
 
+/// The addresses of all pools with their lines.
+pub(super) fn pool_addresses(draft: &Draft) -> impl Iterator<Item = (IpAddr, usize)> {
+    let entries = draft.snats.iter().flat_map(|snat| &snat.pool.items);
+    entries.flat_map(|entry| entry.value.iter().map(|address| (*address, entry.line)))
+}
+
+/// The hosts that have forwarded ports, with their lines.
+pub(super) fn inside_hosts(draft: &Draft) -> impl Iterator<Item = (IpAddr, usize)> {
+    let forwards = draft.snats.iter().flat_map(|snat| &snat.forwards);
+    forwards.filter_map(|f| f.internal.as_ref()).map(|at| (at.value.ip(), at.line))
+}
+
 /// Checks what needs no routes.
 pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     let mut names = Once::new();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::reader::{At, Report};
@@ -240,13 +240,15 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             error(*line, message + "; give it a larger weight instead");
         }
         // A tunnel takes either family to either.
-        let family_of =
-            |at: &At<std::net::SocketAddr>| tunnels || at.value.is_ipv4() == server.is_ipv4();
+        let family_of = |at: &At<SocketAddr>| tunnels || at.value.is_ipv4() == server.is_ipv4();
         if service.listen.whole && !between_families && !listens.iter().any(family_of) {
             let family = family(server.ip());
             error(
                 *line,
-                format!("{server} is {family}, but the service has no {family} listen address"),
+                format!(
+                    "{server} is {family}, but the service has no {family} listen address; add one, \
+                     or leave the server out"
+                ),
             );
             all_match = false;
         }
@@ -254,9 +256,15 @@ fn server_list(service: &ServiceDraft, report: &Report<'_>) {
             && let Some(other) =
                 listens.iter().find(|l| family_of(l) && l.value.port() != server.port())
         {
-            let right = std::net::SocketAddr::new(server.ip(), other.value.port());
             let what = if mode == Mode::Dr { "dr" } else { "a tunnel" };
-            error(*line, format!("{server}: {what} does not rewrite the port; expected {right}"));
+            let one = listens.iter().all(|l| !family_of(l) || l.value.port() == other.value.port());
+            let mend = match one {
+                true => {
+                    format!("expected {}", SocketAddr::new(server.ip(), other.value.port()))
+                }
+                false => "give each port of listen a service of its own".to_owned(),
+            };
+            error(*line, format!("{server}: {what} does not rewrite the port; {mend}"));
         }
     }
     if !all_match || tunnels || between_families {

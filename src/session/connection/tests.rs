@@ -343,13 +343,28 @@ fn a_blind_fin_or_syn_does_nothing() {
         (Reply, server(FIN | ACK, STRIDE + 1, 1, 0), Pass, Established),
         (Reply, server(FIN | ACK, 0, 1, STRIDE + 1), Pass, Established),
         (Forward, Segment { seq: 0x7777_7777, ..syn() }, Pass, Established),
-        (Reply, Segment { seq: 0x7777_7777, ..syn_ack() }, Pass, Established),
         (Reply, Segment { flags: SYN, ..syn_ack() }, Pass, Established),
     ];
     let mut c = established(Mode::Nat);
     let before = c;
     conversation(&mut c, &blind);
     assert_eq!(c, before);
+}
+
+#[test]
+fn a_syn_ack_far_from_the_stream_makes_the_numbers_unknown() {
+    let mut c = established(Mode::Nat);
+    let accepts = Segment { seq: SERVER.wrapping_add(0x7777_7777), ack: 0x4444_4445, ..syn_ack() };
+    assert_eq!(follow(&mut c, Reply, &accepts), Pass);
+    let unknown = Connection { scales: Scales::UNKNOWN, ..established(Mode::Nat) };
+    assert_eq!(c, unknown);
+    resume(&mut c, Forward, &segment(ACK, 0x4444_4445, 0, accepts.end()));
+    resume(&mut c, Reply, &segment(ACK, accepts.end(), 10, 0x4444_4445));
+    assert_eq!((c.forward_end, c.reply_end), (0x4444_4445, accepts.end().wrapping_add(10)));
+    // Who knows them is believed again.
+    let reset = segment(RST, c.reply_end, 0, 0);
+    assert_eq!(follow(&mut c, Reply, &reset), Pass);
+    assert_eq!(c.state, Closed);
 }
 
 #[test]

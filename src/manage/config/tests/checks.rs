@@ -237,7 +237,7 @@ fn servers_fit_their_service() {
     one(
         "10.9.0.12:8080",
         "[2001:db8:1::11]:80",
-        "f.toml:42: [[service.server]] address: [2001:db8:1::11]:80 is IPv6, but the service has no IPv6 listen address",
+        "f.toml:42: [[service.server]] address: [2001:db8:1::11]:80 is IPv6, but the service has no IPv6 listen address; add one, or leave the server out",
     );
     one(
         "[\"192.0.2.10:80\"]",
@@ -272,7 +272,7 @@ fn in_fullnat_servers_of_one_family_serve_both() {
     expect(
         &[fullnat, lip, mixed],
         &[
-            "f.toml:43: [[service.server]] address: [2001:db8:1::11]:80 is IPv6, but the service has no IPv6 listen address",
+            "f.toml:43: [[service.server]] address: [2001:db8:1::11]:80 is IPv6, but the service has no IPv6 listen address; add one, or leave the server out",
         ],
     );
     // Local addresses are those of the servers' family.
@@ -517,6 +517,81 @@ fn the_syn_proxy_needs_the_replies() {
         ],
         &[
             "f.toml:34: [[service]] syn_proxy: needs the replies to pass here; expected mode = \"nat\" or \"fullnat\"",
+        ],
+    );
+}
+
+/// Hosts of a network never ask who has its first or last address.
+#[test]
+fn addresses_that_no_host_has() {
+    let network = |ip: &str, what: &str, net: &str, port: &str| {
+        format!(
+            "{ip} is the {what} address of {net}, the network of port {port:?}; give another address"
+        )
+    };
+    let front = |ip: &str, what: &str| network(ip, what, "192.0.2.0/24", "front");
+    let back = |ip: &str, what: &str| network(ip, what, "10.0.0.0/24", "back");
+    one(
+        "10.0.0.100",
+        "10.0.0.255",
+        &format!("f.toml:16: [[port]] local_addresses: {}", back("10.0.0.255", "broadcast")),
+    );
+    one(
+        "[\"192.0.2.10:80\"]",
+        "[\"192.0.2.0:80\"]",
+        &format!("f.toml:32: [[service]] listen: {}", front("192.0.2.0", "network")),
+    );
+    one(
+        "10.0.0.11:8080",
+        "10.0.0.255:8080",
+        &format!("f.toml:39: [[service.server]] address: {}", back("10.0.0.255", "broadcast")),
+    );
+    one(
+        "via = \"10.0.0.1\"",
+        "via = \"10.0.0.0\"",
+        &format!("f.toml:22: [[route]] via: {}", back("10.0.0.0", "network")),
+    );
+    let snat =
+        "[[snat]]\nname = \"e\"\nsources = [\"10.0.0.0/24\"]\npool = [\"192.0.2.252/30\"]\n[api]";
+    one("[api]", snat, &format!("f.toml:53: [[snat]] pool: {}", front("192.0.2.255", "broadcast")));
+    // Behind a gateway the last address may be a host's, and a pair of /31 has no other.
+    expect(&[("10.9.0.12:8080", "10.9.255.255:8080")], &[]);
+    expect(&[("192.0.2.2/24", "192.0.2.0/31")], &[]);
+}
+
+#[test]
+fn a_forwarded_port_leads_to_another_host() {
+    let snat = |internal: &str| {
+        format!(
+            "[[snat]]\nname = \"e\"\nsources = [\"10.0.0.0/24\"]\npool = [\"192.0.2.5\"]\n[[snat.forward]]\nprotocol = \"tcp\"\nexternal = \"192.0.2.5:80\"\ninternal = \"{internal}:80\"\n[api]"
+        )
+    };
+    expect(&[("[api]", &snat("10.0.0.7"))], &[]);
+    one(
+        "[api]",
+        &snat("10.0.0.2"),
+        "f.toml:57: [[snat.forward]] internal: 10.0.0.2 is an address of port \"back\" (line 15); a host inside is another host",
+    );
+    one(
+        "[api]",
+        &snat("10.0.0.100"),
+        "f.toml:57: [[snat.forward]] internal: 10.0.0.100 is a local address of port \"back\" (line 16); a host inside is another host",
+    );
+}
+
+#[test]
+fn a_port_that_is_not_rewritten_is_that_of_all_of_listen() {
+    let dr = ("name = \"web\"", "name = \"web\"\nmode = \"dr\"");
+    expect(
+        &[
+            dr,
+            ("[\"192.0.2.10:80\"]", "[\"192.0.2.10:80\", \"192.0.2.10:443\"]"),
+            ("10.0.0.11:8080", "10.0.0.11:80"),
+            ("10.9.0.12:8080", "10.0.0.12:443"),
+        ],
+        &[
+            "f.toml:40: [[service.server]] address: 10.0.0.11:80: dr does not rewrite the port; give each port of listen a service of its own",
+            "f.toml:43: [[service.server]] address: 10.0.0.12:443: dr does not rewrite the port; give each port of listen a service of its own",
         ],
     );
 }

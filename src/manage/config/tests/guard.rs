@@ -253,3 +253,39 @@ fn limits_that_cannot_be() {
         ],
     );
 }
+
+#[test]
+fn filters_that_match_nothing() {
+    const WRONG: &str = "f.toml:50: [[filter]]: matches no packet: source, destination and protocol are not of one family; make them IPv4 or IPv6";
+    let filter = |keys: &str| format!("[[filter]]\nname = \"a\"\naction = \"drop\"\n{keys}\n");
+    for keys in [
+        "source = [\"10.0.0.0/8\"]\ndestination = [\"2001:db8::/32\"]",
+        "source = [\"2001:db8::1\"]\nprotocol = \"icmp\"",
+        "destination = [\"10.0.0.0/8\"]\nprotocol = \"icmpv6\"",
+    ] {
+        wrong(&filter(keys), &[WRONG]);
+    }
+    for keys in [
+        "source = [\"10.0.0.0/8\", \"2001:db8::/32\"]\ndestination = [\"2001:db8::1\"]",
+        "source = [\"10.0.0.0/8\"]\nprotocol = \"icmp\"",
+        "protocol = \"icmpv6\"",
+    ] {
+        wrong(&filter(keys), &[]);
+    }
+}
+
+#[test]
+fn protection_needs_a_port_towards_clients() {
+    let on = ("[api]", "[protection]\nbogons = true\nreverse_path = true\n[api]");
+    expect(&[on], &[]);
+    let message = "looks only at ports whose side is \"client\", and there is none; leave it out";
+    expect(
+        &[on, ("side = \"client\"", "side = \"both\"")],
+        &[
+            &format!("f.toml:51: [protection] bogons: {message}"),
+            &format!("f.toml:52: [protection] reverse_path: {message}"),
+        ],
+    );
+    let off = ("[api]", "[protection]\nbogons = false\n[api]");
+    expect(&[off, ("side = \"client\"", "side = \"both\"")], &[]);
+}

@@ -236,7 +236,7 @@ fn syntax_errors() {
             "f.toml:5: not TOML: string values must be quoted, expected literal string",
         ]
     );
-    one("udp = 40", "udp = 40\nudp = 50", "f.toml:29: not TOML: duplicate key");
+    one("udp = 40", "udp = 40\nudp = 50", "f.toml:29: not TOML: duplicate key \"udp\"; keep one");
 }
 
 #[test]

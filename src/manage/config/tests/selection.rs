@@ -27,7 +27,7 @@ fn what_is_read() {
         &format!(
             "scheduler = \"maglev\"\nhash_on = \"source_port\"\nmax_connections = 1_000\n{persistence}"
         ),
-        "hash_on = \"quic_cid\"\nquic = { server_id_length = 2, cid_length = 8, config_rotation = 3 }",
+        "hash_on = \"quic_cid\"\nquic = { server_id_length = 2, cid_length = 8, config_rotation = 3 }\nscheduler = \"sh\"",
     );
     let (web, dns) = (&config.services[0], &config.services[1]);
     assert_eq!(web.scheduler, SchedulerKind::Maglev);
@@ -77,7 +77,7 @@ fn hash_keys() {
     );
     web(
         "hash_on = \"quic_cid\"",
-        "f.toml:31: [[service]] hash_on: \"quic_cid\" is for protocol = \"udp\"",
+        "f.toml:31: [[service]] hash_on: \"quic_cid\" is for protocol = \"udp\"; leave it out",
     );
     one(
         DNS,
@@ -228,4 +228,84 @@ fn quic() {
             ),
         );
     }
+}
+
+#[test]
+fn one_packet_services_have_no_connections_to_count() {
+    let dns = |keys: &str| format!("mode = \"nat\"\none_packet = true\n{keys}");
+    for scheduler in ["lc", "wlc", "sed", "nq"] {
+        one(
+            "mode = \"fullnat\"",
+            &dns(&format!("scheduler = {scheduler:?}")),
+            &format!(
+                "f.toml:48: [[service]] one_packet: {scheduler:?} counts connections, of which there are none; expected scheduler = \"rr\", \"wrr\", \"sh\" or \"maglev\""
+            ),
+        );
+    }
+    for limit in ["connections_per_second", "source_connections_per_second"] {
+        one(
+            "mode = \"fullnat\"",
+            &dns(&format!("[service.limits]\n{limit} = 5")),
+            "f.toml:48: [[service]] one_packet: there are no connections to limit; expected packets_per_second and source_packets_per_second in [service.limits]",
+        );
+    }
+    let keys = "[service.limits]\npackets_per_second = 5\nsource_packets_per_second = 5";
+    expect(&[("mode = \"fullnat\"", &dns(keys))], &[]);
+}
+
+#[test]
+fn services_of_a_group_have_servers_in_common() {
+    let group = "persistence = { seconds = 5, group = \"g\" }";
+    let both = [(WEB, &*format!("{WEB}\n{group}")), (DNS, &*format!("{DNS}\n{group}"))];
+    expect(&both, &[]);
+    expect(
+        &[both[0], both[1], (LAST, "address = \"10.0.0.13:53\"")],
+        &[
+            "f.toml:46: [service.persistence] group: no server has an address of those of another service of group \"g\", so they would forget each other's clients; leave group out, or give it such servers",
+        ],
+    );
+}
+
+#[test]
+fn quic_without_ids_and_what_else_is_wrong_beside() {
+    let quic = |keys: &str| format!("{DNS}\nhash_on = \"quic_cid\"\nquic = {{ {keys} }}");
+    one(
+        DNS,
+        &quic("server_id_length = 2"),
+        "f.toml:46: [service.quic]: no server has a quic_server_id, so no packet is routed by it; give each its own",
+    );
+    // A hash of the connection id needs none.
+    let hashed = quic("server_id_length = 2, cid_length = 8") + "\nscheduler = \"sh\"";
+    expect(&[(DNS, &hashed)], &[]);
+    expect(
+        &[(DNS, &quic("server_id_length = 4, cid_length = 4, foo = 1"))],
+        &[
+            "f.toml:46: [service.quic] cid_length: 4 has no room for the server id; expected 5 to 20",
+            "f.toml:46: [service.quic] foo: unknown key; known here: server_id_length, cid_length, config_rotation",
+        ],
+    );
+}
+
+/// In NAT64 clients of the other family are routed by connection id too.
+#[test]
+fn quic_ids_are_known_to_the_clients_of_a_nat64_service() {
+    use crate::manage::compile::{PortFacts, ServerState, compile};
+    let keys = "hash_on = \"quic_cid\"\nquic = { server_id_length = 2 }";
+    let ids = |listen: &str| {
+        let text = BASE.replacen(DNS, &format!("{DNS}\n{keys}"), 1);
+        let text = text.replacen(LAST, &format!("{LAST}\nquic_server_id = \"0a0b\""), 1);
+        let text = text.replacen("[\"192.0.2.10:53\"]", listen, 1);
+        let config = parse(&text, "f.toml").unwrap();
+        let facts = [PortFacts { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 }; 3];
+        let snapshot = compile(&config, &facts, &[ServerState::UP; 3], 1);
+        snapshot.services[1].selection.quic.clone().unwrap()
+    };
+    let known = |v6: &[bool]| {
+        let mut quic = crate::datapath::quic_route::Quic::new(0, 2, 0);
+        v6.iter().for_each(|v6| quic.add(*v6, &[0x0a, 0x0b], crate::session::ServerId(2)));
+        quic
+    };
+    assert_eq!(*ids("[\"192.0.2.10:53\"]"), known(&[false]));
+    let both = "[\"192.0.2.10:53\", \"[2001:db8::10]:53\"]";
+    assert_eq!(*ids(both), known(&[false, true]));
 }
