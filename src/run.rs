@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow, bail};
-use log::info;
+use log::{info, warn};
 use rtrb::RingBuffer;
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::hops::MAX_HELD;
@@ -91,15 +91,22 @@ impl Drop for WorkerThreads {
     }
 }
 
-/// Completes at SIGINT or SIGTERM.
+/// Completes at SIGINT or SIGTERM. SIGHUP, which asks other programs to read their configuration again,
+/// must not take the node down.
 fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return info!("SIGINT: stopping"),
+                _ = terminate.recv() => return info!("SIGTERM: stopping"),
+                _ = hang_up.recv() => {
+                    warn!("SIGHUP: ignored; a changed configuration needs a restart");
+                }
+            }
         }
     })
 }

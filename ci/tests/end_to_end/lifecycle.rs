@@ -11,6 +11,9 @@ fn stops_clean_and_starts_again() {
     let taps = rig.lb.ip("-oneline link show");
     assert!(taps.contains("sl-front") && taps.contains("sl-back"), "{taps}");
     requests(&rig, Family::V4, 10);
+    // What makes other programs read their configuration again must not take the node down.
+    rig.signal_shunt(libc::SIGHUP);
+    requests(&rig, Family::V4, 10);
     rig.assert_balanced();
     rig.stop_shunt();
     rig.assert_no_taps();

@@ -491,14 +491,20 @@ impl Rig {
         });
     }
 
-    /// Ends `shunt run` as an operator would; it must end by itself and say it went well.
-    pub(crate) fn stop_shunt(&mut self) {
-        let mut shunt = self.shunt.take().expect("shunt was started");
+    /// Sends `shunt run` a signal.
+    pub(crate) fn signal_shunt(&self, signal: i32) {
+        let shunt = self.shunt.as_ref().expect("shunt was started");
         let pid = i32::try_from(shunt.0.id()).expect("a process id");
         // SAFETY: kill only sends a signal. The child is ours and not yet waited for, so its id
         // cannot belong to another process.
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
-        assert_eq!(sent, 0, "SIGTERM to shunt");
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "signal {signal} to shunt");
+    }
+
+    /// Ends `shunt run` as an operator would; it must end by itself and say it went well.
+    pub(crate) fn stop_shunt(&mut self) {
+        self.signal_shunt(libc::SIGTERM);
+        let mut shunt = self.shunt.take().expect("shunt was started");
         let mut status = None;
         self.wait_for("shunt ends on SIGTERM", |_| {
             status = shunt.0.try_wait().expect("the state of a child");
