@@ -122,9 +122,6 @@ impl<F: Frame> Pipeline<F> {
                 break;
             }
         }
-        // Copies of them for sensors. All that is made between two bursts has come out of as many
-        // spare frames as a burst has, so there is room.
-        self.shared.flush(out);
         self.count_held();
     }
 

@@ -380,13 +380,13 @@ impl<F: Frame> Pipeline<F> {
         }
         let persistent = self.v4.persistence.len() + self.v6.persistence.len();
         self.shared.counters.persistent_clients.set(persistent as u64);
+        let fragments = self.fragments_held() != 0;
+        if fragments {
+            self.move_fragments(now, out);
+        }
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
-        if self.fragments_held() != 0 {
-            self.move_fragments(now, out);
-            return true;
-        }
-        made
+        fragments || made
     }
 
     /// How many empty frames the pipeline could take: see [`Pipeline::restock`].
