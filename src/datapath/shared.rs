@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::counters::WorkerCounters;
 use super::crossed;
+use super::fragment_idents::{BITS_CUT, Idents};
 use super::frame::Frame;
 use super::guard::GuardState;
 use super::hops::Hops;
@@ -65,6 +66,8 @@ pub(super) struct Shared<F> {
     pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Whether the burst comes from another worker (or from this one, once more): its notes count.
     pub(super) steered: bool,
+    /// Of packets that are cut where their family changes.
+    pub(super) idents: Idents,
 }
 
 impl<F: Frame> Shared<F> {
@@ -97,6 +100,7 @@ impl<F: Frame> Shared<F> {
             crossed: ArrayVec::new(),
             all_counters: setup.all_counters.clone(),
             steered: false,
+            idents: Idents::new(BITS_CUT, !setup.seed),
         }
     }
 
@@ -147,6 +151,7 @@ impl<F: Frame> Shared<F> {
 
     /// Queues what was made.
     pub(super) fn flush(&mut self, out: &mut Outbox<F>) {
+        self.ahead = 0;
         for (port, frame) in self.made.drain(..) {
             out.to_port(port, frame, true);
         }

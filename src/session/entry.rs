@@ -139,6 +139,17 @@ pub enum Direction {
     Reply,
 }
 
+impl Direction {
+    /// The other way.
+    #[must_use]
+    pub const fn turned(self) -> Self {
+        match self {
+            Direction::Forward => Direction::Reply,
+            Direction::Reply => Direction::Forward,
+        }
+    }
+}
+
 /// The state of a session: TCP as seen in the middle, or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -4,10 +4,13 @@
 
 mod adversarial;
 mod between_families;
+mod between_families_errors;
+mod between_families_fragments;
 mod changes;
 mod connections;
 mod forwarding;
 mod fragments;
+mod fragments_besides;
 mod frames;
 mod full_nat;
 mod guard;

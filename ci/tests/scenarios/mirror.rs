@@ -17,10 +17,14 @@ use crate::frames::{ACK, Packet, SYN, SYN_ACK, echo, tcp, udp};
 use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC};
 use crate::rig::Rig;
 
-const SENSOR: PortId = PortId(2);
+pub const SENSOR: PortId = PortId(2);
 
 fn rig(workers: usize, mode: Mode, sample: u32, matching: Option<PrefixSet>) -> Rig {
-    let mut net = Net::two_armed(workers).usual(mode);
+    Rig::new(with_sensor(Net::two_armed(workers).usual(mode), sample, matching))
+}
+
+/// A sensor on a third port, and a mirror (0) to it.
+pub fn with_sensor(mut net: Net, sample: u32, matching: Option<PrefixSet>) -> Net {
     net.snapshot.ports.push(Port {
         name: "sensor".into(),
         mac: [2, 0, 0, 0, 0, 0xc0],
@@ -30,10 +34,10 @@ fn rig(workers: usize, mode: Mode, sample: u32, matching: Option<PrefixSet>) -> 
     net.snapshot.lips.push(LocalAddresses::default());
     let mirror = Mirror { name: "ids".into(), port: SENSOR, sample, matching };
     net.snapshot.guard = Arc::new(Guard { mirrors: vec![mirror], ..Guard::default() });
-    Rig::new(net)
+    net
 }
 
-fn copied(changes: Changes, bytes: &[u8]) -> Changes {
+pub fn copied(changes: Changes, bytes: &[u8]) -> Changes {
     changes.add("mirrored", 1).originated(SENSOR, bytes)
 }
 
