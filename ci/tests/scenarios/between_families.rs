@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
 use shunt::datapath::limits::Limits;
+use shunt::datapath::mirror::MirrorId;
 use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::Mac;
 use shunt::sched::SchedulerKind;
@@ -13,6 +14,7 @@ use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
 use crate::frames::{mend_ipv4_checksum, packet_too_big, source_port, time_exceeded};
+use crate::mirror::{SENSOR, with_sensor};
 use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::Rig;
 
@@ -438,6 +440,35 @@ fn ipv4_clients_of_ipv6_servers_are_remembered_one_by_one() {
         assert!(servers.iter().any(|s| *s != servers[0]), "{servers:?}");
         for (n, server) in servers.iter().enumerate() {
             assert_eq!(server_of(&format!("198.51.{n}.8:1001")), *server);
+        }
+    }
+}
+
+/// A sensor sees both families as they came, but for identification, Don't Fragment and checksum of
+/// IPv4 headers.
+#[test]
+fn a_mirrored_service_between_families() {
+    for clients in Family::BOTH {
+        let mut talk = Talk::new(1, clients, Protocol::Udp, 40_000, false);
+        let mut net = with_sensor(talk.rig.net.clone(), 1, None);
+        for service in &mut net.snapshot.services {
+            service.mirror = Some(MirrorId(0));
+        }
+        talk.rig = Rig::new(net);
+        let (query, answer) = (talk.by_client(true).sent(), talk.by_server().sent());
+        for (port, bytes) in [(FRONT, &query), (BACK, &answer), (FRONT, &query)] {
+            let sent = talk.rig.send(port, bytes);
+            let seen = |bytes: &[u8]| {
+                let mut bytes = bytes.to_vec();
+                if bytes[12..14] == [8, 0] {
+                    bytes[18..22].fill(0);
+                    bytes[24..26].fill(0);
+                }
+                bytes
+            };
+            let copies = sent.iter().filter(|(port, _)| *port == SENSOR);
+            let copies: Vec<_> = copies.map(|(_, copy)| seen(copy)).collect();
+            assert_eq!(copies, [seen(bytes)], "{clients:?}");
         }
     }
 }

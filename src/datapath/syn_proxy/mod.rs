@@ -18,7 +18,7 @@
 //! What the client offered comes back with its ACK ([`syn_cookie`](crate::session::syn_cookie)) and
 //! stands in the SYN to the server. What the client is promised in the server's place is fixed
 //! ([`WINDOW_SCALE`], the MTU of Shunt's ports, SACK, ECN); where the server decides otherwise, windows
-//! are rescaled and ECN marks taken off in each packet ([`adapt`]).
+//! are rescaled and ECN marks taken off in each packet ([`adapt()`]).
 //!
 //! In state [`TcpState::SynProxied`] the session keeps
 //!
