@@ -30,7 +30,7 @@ pub(super) fn advance<A: Family>(
         let end = seq.wrapping_add(u32::from(flow.frame_len).wrapping_sub(header));
         return entry.advance(Direction::Forward, end) & entry.advance(Direction::Reply, ack);
     }
-    entry.advance(direction.opposite(), ack)
+    entry.advance(direction.turned(), ack)
 }
 
 /// The same of a session whose numbers are shifted ([`Extras::SHIFTED`]).
@@ -44,7 +44,7 @@ pub(super) fn advance_shifted<A: Family>(
     flow: &Flow<A>,
 ) -> bool {
     let segment = read(table.get(id), table.aside(id), direction, frame, flow);
-    table.get_mut(id).advance(direction.opposite(), segment.ack)
+    table.get_mut(id).advance(direction.turned(), segment.ack)
 }
 
 /// Takes a mark up again that a segment of an established connection is far from.

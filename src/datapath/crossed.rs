@@ -5,14 +5,16 @@
 //! IPv6 packets only: an IPv4 packet that has no session of its own, and is for such a service or
 //! comes back to a local address, becomes an IPv6 packet between mapped addresses and goes on there
 //! ([`enter`]). Towards IPv4 a packet is made one when all else has been done to it ([`leave`]).
-//! ICMP errors about packets of these sessions are not passed on, and fragments are dropped.
+//! ICMP errors about packets of these sessions: [`super::crossed_error`]; fragments:
+//! [`super::crossed_fragment`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::crossed_fragment;
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
-use super::lane::Item;
+use super::lane::{Crossed, Item};
 use super::note::Note;
 use super::onward;
 use super::shared::Shared;
@@ -20,9 +22,10 @@ use super::snapshot::{LocalAddress, Snapshot};
 use super::verdict::Verdict;
 use crate::rewrite::crossing::{self, DIFFERENCE};
 use crate::rewrite::transport_checksum;
-use crate::session::{Direction, Extras, ServerId, ServiceId, SessionId, Table};
-use crate::wire::DropReason;
+use crate::session::{Direction, Entry, Extras, ServerId, ServiceId, SessionId, Table};
+use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{Flow, FlowKey};
+use crate::wire::{DropReason, ipv4};
 
 /// Whether an address is an IPv4 one in IPv6's clothes.
 pub(super) fn is_mapped<A: Family>(address: A) -> bool {
@@ -55,7 +58,7 @@ pub(super) fn is_forged<A: Family, F: Frame>(
     item: &Item<A>,
 ) -> bool {
     (is_mapped(item.flow.key.src) || is_mapped(item.flow.key.dst))
-        && !item.crossed
+        && item.crossed == Crossed::No
         && !(shared.steered && Note::decode(frame.note()) != Note::None)
 }
 
@@ -86,6 +89,8 @@ pub(super) fn enter<A: Family, F: Frame>(
     else {
         return Verdict::Drop(DropReason::NoSession);
     };
+    let dont_fragment = ipv4::Packet::new_unchecked(&frame.bytes()[ETHERNET..]).dont_fragment();
+    let crossed = if dont_fragment { Crossed::Whole } else { Crossed::Divisible };
     // Without Ethernet padding: the length of the frame is that of the packet.
     frame.set_len(usize::from(item.flow.frame_len));
     if !frame.prepend(DIFFERENCE) {
@@ -98,7 +103,7 @@ pub(super) fn enter<A: Family, F: Frame>(
         hop_limit: item.flow.hop_limit,
         frame_len: item.flow.frame_len.saturating_add(DIFFERENCE as u16),
     };
-    shared.crossed.push(item.crossed(flow));
+    shared.crossed.push(item.in_v6(flow, crossed));
     // Until the IPv6 lane has run.
     Verdict::Drop(DropReason::NoSession)
 }
@@ -127,15 +132,33 @@ pub(super) fn leave<A: Family, F: Frame>(
     if is_mapped(to) {
         make_v4(frame);
     }
-    shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
+    let server = entry.server_id;
+    if item.crossed == Crossed::Divisible
+        && let Some(verdict) =
+            crossed_fragment::divide(shared, frame, (server, direction), hop_ref, now)
+    {
+        return verdict;
+    }
+    shared.counters.server(server).count(direction, frame.bytes().len());
     onward::send(shared, frame, hop_ref, now)
 }
 
-/// Makes an IPv4 frame of an IPv6 frame between mapped addresses; another one stays.
-pub(super) fn make_v4<F: Frame>(frame: &mut F) {
-    if crossing::to_v4(frame.bytes_mut()) {
-        frame.trim_front(DIFFERENCE);
-    }
+/// How many bytes shorter a packet of the session leaves than it is in the lane.
+pub(super) fn shortened<A: Family>(entry: &Entry<A>, direction: Direction) -> u16 {
+    let to = match direction {
+        Direction::Forward => entry.server,
+        Direction::Reply => entry.client,
+    };
+    let crossed = entry.extras.has(Extras::CROSSED);
+    if crossed && is_mapped(to) { DIFFERENCE as u16 } else { 0 }
+}
+
+/// Makes an IPv4 frame of an IPv6 frame between mapped addresses; another one stays. Returns by how
+/// many bytes it is shorter.
+pub(super) fn make_v4<F: Frame>(frame: &mut F) -> usize {
+    let shorter = crossing::to_v4(frame.bytes_mut()).unwrap_or(0);
+    frame.trim_front(shorter);
+    shorter
 }
 
 /// Makes of a packet that came as IPv4 what it was, for the answer to its sender. `None` when it
@@ -153,11 +176,11 @@ pub(super) fn back<A: Family, F: Frame>(frame: &mut F, flow: &Flow<A>) -> Option
         dport: key.dport,
         protocol: key.protocol,
     };
-    make_v4(frame);
+    let shorter = make_v4(frame) as u16;
     Some(Flow {
         key,
         tcp_flags: flow.tcp_flags,
         hop_limit: flow.hop_limit,
-        frame_len: flow.frame_len - DIFFERENCE as u16,
+        frame_len: flow.frame_len - shorter,
     })
 }

@@ -66,12 +66,12 @@ fn ask<A: Family, F: Frame>(shared: &mut Shared<F>, entry: &Entry<A>, aside: &As
     let mut to = entry.doubt.question();
     // Of a hairpin session only the end inside is reached from here.
     if entry.extras.has(Extras::HAIRPIN) && hairpin::leaves_by(entry, to).is_some() {
-        to = to.opposite();
+        to = to.turned();
     }
     let (expected, acked) = reset::numbers(entry, aside, to);
     let back = match entry.doubt.asked() {
         0 => 1,
-        _ => entry.scales.window(to.opposite()) + 1,
+        _ => entry.scales.window(to.turned()) + 1,
     };
     let seq = expected.wrapping_sub(back);
     reset::send(shared, entry, to, (seq, acked), tcp_flags::ACK, WINDOW, now);

@@ -1,12 +1,13 @@
 //! The established path: the packet of a known session, rewritten as the session says.
 
 use super::connection;
+use super::crossed;
 use super::extras;
 use super::family::{self, Family};
 use super::frame::Frame;
 use super::hops::{Hop, Hops};
 use super::icmp;
-use super::lane::{Item, Lane};
+use super::lane::{Crossed, Item, Lane};
 use super::new_flow;
 use super::notice::Notice;
 use super::onward;
@@ -18,10 +19,10 @@ use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::transport_checksum;
 use crate::session::connection::Outcome;
-use crate::session::{Direction, Entry, Extras, HopRef, Mode, SessionId, tcp_state};
+use crate::session::{Direction, Entry, Extras, HopRef, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::{Flow, Protocol};
+use crate::wire::flow::Protocol;
 
 /// Acts on a packet whose session is known.
 #[inline(never)]
@@ -97,7 +98,7 @@ pub(super) fn forward<A: Family, F: Frame>(
     };
 
     if frame.bytes().len() > usize::from(shared.fits_all_ports)
-        && let Some(mtu) = exceeded_mtu(shared, frame, hop_ref, entry.mode, flow)
+        && let Some(mtu) = exceeded_mtu(shared, frame, hop_ref, entry, direction, item)
     {
         return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
@@ -137,23 +138,26 @@ pub(super) fn forward<A: Family, F: Frame>(
     }
 }
 
-/// The MTU of the port if the packet is longer. Ethernet padding, which may be what makes the frame
-/// long, is cut off.
+/// The longest packet that leaves by the port if this one is longer. Ethernet padding, which may be
+/// what makes the frame long, is cut off.
 #[cold]
 fn exceeded_mtu<A: Family, F: Frame>(
     shared: &Shared<F>,
     frame: &mut F,
     hop: HopRef,
-    mode: Mode,
-    flow: &Flow<A>,
+    entry: &Entry<A>,
+    direction: Direction,
+    item: &Item<A>,
 ) -> Option<u16> {
+    let flow = &item.flow;
     frame.set_len(usize::from(flow.frame_len));
-    // With its outer headers it is longer still: judged there.
-    if mode.tunnels() {
+    // With its outer headers it is longer still, or it leaves in fragments: judged there.
+    if entry.mode.tunnels() || item.crossed == Crossed::Divisible {
         return None;
     }
     let port = shared.hops.get(hop)?.port;
     let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
+    let mtu = mtu.saturating_add(crossed::shortened(entry, direction));
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }
 

@@ -24,7 +24,8 @@ pub enum Action {
     Allow,
     /// They are dropped.
     Drop,
-    /// They are dropped and their sender is told: TCP by a reset, UDP by port unreachable.
+    /// They are dropped and their sender is told: TCP by a reset, UDP by port unreachable, all else
+    /// and first fragments by administratively prohibited.
     Reject,
     /// So many pass, the others are dropped. Packets per second and at once, over all workers.
     Limit {

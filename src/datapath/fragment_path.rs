@@ -10,21 +10,27 @@
 //! home and owner may be the same.
 //!
 //! A first fragment opens a session as a whole datagram does; a TCP connection is opened by whole
-//! segments only.
+//! segments only. Where every datagram is decided on by itself, all fragments of one go to the server
+//! of the first, straight from the home ([`super::one_packet`]).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::choose;
 use super::crossed;
+use super::crossed_fragment;
 use super::established::next_hop;
 use super::extras;
 use super::family::Family;
 use super::fragments::{Binding, Fragments, Seen};
 use super::frame::Frame;
 use super::guard;
+use super::hops::Hop;
 use super::icmp;
-use super::lane::{Item, Lane};
+use super::lane::{Crossed, Item, Lane};
 use super::local;
 use super::new_flow;
 use super::note::Note;
+use super::one_packet;
 use super::onward;
 use super::outbox::Outbox;
 use super::pipeline::Pipeline;
@@ -35,7 +41,7 @@ use super::tunnel;
 use super::verdict::Verdict;
 use crate::io::BURST;
 use crate::rewrite::fragment::TranslateFragment;
-use crate::session::{Direction, Extras, SessionId, TcpState};
+use crate::session::{Direction, Entry, Extras, SessionId, TcpState};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, FlowKey, Protocol};
@@ -69,8 +75,8 @@ impl<F: Frame> Pipeline<F> {
             return local::handle(shared, frame, flow::Parsed::OtherIp { dst }, now);
         }
         match fragment::parse(frame.bytes()) {
-            Ok(Parsed::V4(f)) => take(shared, fragments_v4, v4, frame, &f, now),
-            Ok(Parsed::V6(f)) => take(shared, fragments_v6, v6, frame, &f, now),
+            Ok(Parsed::V4(f)) => take(shared, fragments_v4, &mut lanes(v4, v6), frame, &f, now),
+            Ok(Parsed::V6(f)) => take(shared, fragments_v6, &mut alone(v6), frame, &f, now),
             Err(reason) => Verdict::Drop(reason),
         }
     }
@@ -116,9 +122,6 @@ impl<F: Frame> Pipeline<F> {
                 break;
             }
         }
-        // Copies of them for sensors. All that is made between two bursts has come out of as many
-        // spare frames as a burst has, so there is room.
-        self.shared.flush(out);
         self.count_held();
     }
 
@@ -126,26 +129,47 @@ impl<F: Frame> Pipeline<F> {
     fn follow(&mut self, frame: &mut F, binding: Binding, now: u32) -> Verdict {
         let Pipeline { shared, v4, v6, .. } = self;
         match fragment::parse(frame.bytes()) {
-            Ok(Parsed::V4(fragment)) => at_home(shared, v4, frame, &fragment, binding, now),
-            Ok(Parsed::V6(fragment)) => at_home(shared, v6, frame, &fragment, binding, now),
+            Ok(Parsed::V4(f)) => at_home(shared, &mut lanes(v4, v6), frame, &f, binding, now),
+            Ok(Parsed::V6(f)) => at_home(shared, &mut alone(v6), frame, &f, binding, now),
             Err(reason) => Verdict::Drop(reason),
         }
     }
+}
+
+/// Where the session of a fragment may be.
+pub(super) struct Lanes<'a, A: Family> {
+    /// The lane of its own family.
+    pub(super) own: &'a mut Lane<A>,
+    /// That of sessions between families, if it is another one.
+    pub(super) between: Option<&'a mut Lane<Ipv6Addr>>,
+}
+
+fn lanes<'a>(v4: &'a mut Lane<Ipv4Addr>, v6: &'a mut Lane<Ipv6Addr>) -> Lanes<'a, Ipv4Addr> {
+    Lanes { own: v4, between: Some(v6) }
+}
+
+fn alone(v6: &mut Lane<Ipv6Addr>) -> Lanes<'_, Ipv6Addr> {
+    Lanes { own: v6, between: None }
 }
 
 /// A fragment that came in, or was handed over.
 fn take<A: Family + TranslateFragment, F: Frame>(
     shared: &mut Shared<F>,
     fragments: &mut Fragments<A, F>,
-    lane: &mut Lane<A>,
+    lanes: &mut Lanes<'_, A>,
     frame: &mut F,
     fragment: &Fragment<A>,
     now: u32,
 ) -> Verdict {
+    let fragment::Packet { src, dst, .. } = fragment.packet;
+    // As in packets: nothing on a wire has such an address (RFC 4942 2.2).
+    if crossed::is_mapped(src) || crossed::is_mapped(dst) {
+        return Verdict::Drop(DropReason::Martian);
+    }
     if shared.steered
         && let Note::Fragment(binding) = Note::decode(frame.note())
     {
-        return forward(shared, lane, frame, fragment, binding, now);
+        return forward(shared, lanes, frame, fragment, binding, now);
     }
     if shared.several_workers && !shared.steered {
         let home = home(shared, fragment);
@@ -154,7 +178,21 @@ fn take<A: Family + TranslateFragment, F: Frame>(
         }
     }
     match fragments.see(fragment, now) {
-        Seen::Bound(binding) => at_home(shared, lane, frame, fragment, binding, now),
+        Seen::Bound(mut binding) => {
+            if fragment.ports.is_some()
+                && let Some(chosen) =
+                    one_packet::choose(shared, lanes.own, frame, &flow(fragment, binding))
+            {
+                match chosen {
+                    Ok(server) => {
+                        fragments.decide(&fragment.packet, server);
+                        binding.server = Some(server);
+                    }
+                    Err(reason) => return Verdict::Drop(reason),
+                }
+            }
+            at_home(shared, lanes, frame, fragment, binding, now)
+        }
         Seen::Early(place) => Verdict::HoldFragment { v6: A::V6, place },
         Seen::Refused(reason, held) => {
             let counters = &shared.counters;
@@ -176,12 +214,15 @@ fn home<A: Family, F>(shared: &Shared<F>, fragment: &Fragment<A>) -> u8 {
 /// A fragment whose ports are known: it goes to the worker of its session.
 fn at_home<A: Family + TranslateFragment, F: Frame>(
     shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
+    lanes: &mut Lanes<'_, A>,
     frame: &mut F,
     fragment: &Fragment<A>,
     binding: Binding,
     now: u32,
 ) -> Verdict {
+    if let Some(verdict) = one_packet::fragment(shared, lanes.own, frame, fragment, binding, now) {
+        return verdict;
+    }
     if shared.several_workers {
         let role = shared.snapshot.ports[usize::from(frame.rx_port().0)].role;
         let key = key(fragment, binding);
@@ -190,7 +231,7 @@ fn at_home<A: Family + TranslateFragment, F: Frame>(
             return Verdict::HandOff(owner, Note::Fragment(binding));
         }
     }
-    forward(shared, lane, frame, fragment, binding, now)
+    forward(shared, lanes, frame, fragment, binding, now)
 }
 
 fn key<A: Family>(fragment: &Fragment<A>, binding: Binding) -> FlowKey<A> {
@@ -198,32 +239,62 @@ fn key<A: Family>(fragment: &Fragment<A>, binding: Binding) -> FlowKey<A> {
     FlowKey { src, dst, sport: binding.sport, dport: binding.dport, protocol }
 }
 
-/// Forwards a fragment of a session that is ours, as [`super::established::act`] does with whole
-/// packets.
-fn forward<A: Family + TranslateFragment, F: Frame>(
+/// The flow it is of.
+pub(super) fn flow<A: Family>(fragment: &Fragment<A>, binding: Binding) -> Flow<A> {
+    let Fragment { hop_limit, frame_len, .. } = *fragment;
+    Flow { key: key(fragment, binding), tcp_flags: 0, hop_limit, frame_len }
+}
+
+/// Forwards a fragment of a session that is ours, or that it opens.
+pub(super) fn forward<A: Family + TranslateFragment, F: Frame>(
     shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
+    lanes: &mut Lanes<'_, A>,
     frame: &mut F,
     fragment: &Fragment<A>,
     binding: Binding,
     now: u32,
 ) -> Verdict {
-    let Fragment { hop_limit, frame_len, .. } = *fragment;
-    let flow = Flow { key: key(fragment, binding), tcp_flags: 0, hop_limit, frame_len };
+    let flow = flow(fragment, binding);
+    let lane = &mut *lanes.own;
     let hash = lane.table.hash(&flow.key);
     let (id, direction) = match lane.table.find(hash, &flow.key) {
         Some(found) => found,
-        None => match open(shared, lane, frame, fragment, binding, Item::alone(flow, hash), now) {
-            Ok(id) => (id, Direction::Forward),
-            Err(verdict) => return verdict,
-        },
+        None => {
+            if let Some(between) = &mut lanes.between
+                && crossed::takes(shared, &flow.key)
+            {
+                return crossed_fragment::enter(
+                    shared, between, frame, fragment, &flow, binding, now,
+                );
+            }
+            let mut item = Item::alone(flow, hash);
+            if crossed::is_mapped(flow.key.dst) {
+                item.crossed = Crossed::Whole;
+            }
+            match open(shared, lane, frame, fragment, binding, item, now) {
+                Ok(id) => (id, Direction::Forward),
+                Err(verdict) => return verdict,
+            }
+        }
     };
+    act(shared, lane, frame, fragment, binding, (id, direction), now)
+}
+
+/// Forwards a fragment whose session is known, as [`super::established::act`] does with whole
+/// packets.
+pub(super) fn act<A: Family + TranslateFragment, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    frame: &mut F,
+    fragment: &Fragment<A>,
+    binding: Binding,
+    (id, direction): (SessionId, Direction),
+    now: u32,
+) -> Verdict {
+    let flow = flow(fragment, binding);
     let entry = lane.table.get_mut(id);
-    if entry.extras.has(Extras::CROSSED) {
-        return Verdict::Drop(DropReason::FragmentBetweenFamilies);
-    }
     let translates = entry.mode.translates();
-    if translates && hop_limit <= 1 {
+    if translates && flow.hop_limit <= 1 {
         return icmp::time_exceeded(shared, frame, &flow, now);
     }
     // Who shifts sequence numbers needs whole segments.
@@ -237,8 +308,8 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         Ok(found) => found,
         Err(reason) => return Verdict::Drop(reason),
     };
-    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
-    if !entry.mode.tunnels() && usize::from(frame_len) > ETHERNET + usize::from(mtu) {
+    let crosses = entry.extras.has(Extras::CROSSED);
+    if let Some(mtu) = exceeded_mtu(shared, entry, hop, direction, flow.frame_len) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
     if let Some(reason) = extras::police(shared, entry, frame, direction, now) {
@@ -250,10 +321,13 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
         return tunnel::forward(shared, frame, &flow, entry.server_id, (hop_ref, hop), now);
     }
     // Ethernet padding ends here.
-    frame.set_len(usize::from(frame_len));
+    frame.set_len(usize::from(flow.frame_len));
     if translates {
         let (to, deltas) = onward::translation(entry, direction);
         A::translate_fragment(frame.bytes_mut(), fragment, &to, deltas, binding.ident);
+    }
+    if crosses {
+        return crossed_fragment::leave(shared, entry, frame, direction, (hop_ref, hop), now);
     }
     shared.counters.server(entry.server_id).count(direction, frame.bytes().len());
     if entry.extras.has(Extras::HAIRPIN)
@@ -265,6 +339,23 @@ fn forward<A: Family + TranslateFragment, F: Frame>(
     }
     shared.counters.fragments.add(1);
     onward::send(shared, frame, hop_ref, now)
+}
+
+/// The MTU that the sender of a fragment is to be told if it is too long for the port it leaves by.
+fn exceeded_mtu<A: Family, F>(
+    shared: &Shared<F>,
+    entry: &Entry<A>,
+    hop: Hop,
+    direction: Direction,
+    frame_len: u16,
+) -> Option<u16> {
+    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+    if entry.extras.has(Extras::CROSSED) {
+        return crossed_fragment::exceeded_mtu(entry, direction, frame_len, mtu);
+    }
+    // With its outer headers it is longer still: judged there.
+    let judged = entry.mode.tunnels() || usize::from(frame_len) <= ETHERNET + usize::from(mtu);
+    (!judged).then_some(mtu)
 }
 
 /// Opens the session of a datagram whose first fragment this is.
@@ -293,9 +384,6 @@ fn open<A: Family, F: Frame>(
     };
     if fragment.ports.is_none() || key.protocol == Protocol::Tcp {
         return Err(Verdict::Drop(DropReason::NoSession));
-    }
-    if crossed::leads_over::<A>(&shared.snapshot, service) {
-        return Err(Verdict::Drop(DropReason::FragmentBetweenFamilies));
     }
     choose::session_here(shared, lane, frame, &item, service, now)
 }

@@ -14,6 +14,7 @@
 use super::fragment_idents::Idents;
 use super::fragment_ranges::{Added, Ranges};
 use super::fragment_room::{NIL, Room};
+use crate::session::ServerId;
 use crate::session::key::KeyHasher;
 use crate::wire::DropReason;
 use crate::wire::flow::{Address, FlowKey};
@@ -43,6 +44,9 @@ pub struct Binding {
     pub dport: u16,
     /// The new identification: see [`super::fragment_idents`].
     pub ident: u32,
+    /// The real server of the packet, where its service decides on each ([`super::one_packet`]).
+    /// Only known where the fragments meet.
+    pub server: Option<ServerId>,
 }
 
 /// What becomes of a fragment.
@@ -118,7 +122,8 @@ impl<A: Address, F> Fragments<A, F> {
         if let Some((sport, dport)) = fragment.ports
             && !fragment.more
         {
-            return Seen::Bound(Binding { sport, dport, ident: self.idents.take() });
+            let ident = self.idents.take();
+            return Seen::Bound(Binding { sport, dport, ident, server: None });
         }
         let Some(at) = self.place(&fragment.packet, now) else {
             return Seen::Refused(DropReason::FragmentTableFull, 0);
@@ -137,7 +142,7 @@ impl<A: Address, F> Fragments<A, F> {
         if let Some((sport, dport)) = fragment.ports {
             let ident = self.idents.take();
             let entry = &mut self.entries[usize::from(at)];
-            entry.binding = Some(Binding { sport, dport, ident });
+            entry.binding = Some(Binding { sport, dport, ident, server: None });
             let first = std::mem::replace(&mut entry.first, NIL);
             self.room.make_ready(first);
         }
@@ -151,6 +156,16 @@ impl<A: Address, F> Fragments<A, F> {
         }
         entry.waiting += 1;
         Seen::Early(at)
+    }
+
+    /// Remembers the real server of a packet whose first fragment was seen just now.
+    pub fn decide(&mut self, packet: &Packet<A>, server: ServerId) {
+        let start = self.bucket(packet);
+        let places = &mut self.entries[start..start + WAYS];
+        let place = places.iter_mut().find(|entry| entry.packet.as_ref() == Some(packet));
+        if let Some(binding) = place.and_then(|entry| entry.binding.as_mut()) {
+            binding.server = Some(server);
+        }
     }
 
     /// Keeps a fragment that was [`Seen::Early`]. Where there is no room the oldest goes: returns
@@ -203,8 +218,8 @@ impl<A: Address, F> Fragments<A, F> {
         }
     }
 
-    /// The place of a packet, which may be new.
-    fn place(&mut self, packet: &Packet<A>, now: u32) -> Option<u16> {
+    /// The first of the places that a packet can have.
+    fn bucket(&self, packet: &Packet<A>) -> usize {
         let ident = packet.ident;
         let hash = self.hasher.hash(&FlowKey {
             src: packet.src,
@@ -213,7 +228,12 @@ impl<A: Address, F> Fragments<A, F> {
             dport: ident as u16,
             protocol: packet.protocol,
         });
-        let start = hash as usize % (PACKETS / WAYS) * WAYS;
+        hash as usize % (PACKETS / WAYS) * WAYS
+    }
+
+    /// The place of a packet, which may be new.
+    fn place(&mut self, packet: &Packet<A>, now: u32) -> Option<u16> {
+        let start = self.bucket(packet);
         // The place to take if the packet is new: a free one, or that which is given up most easily.
         let mut best = None;
         for (at, entry) in self.entries[start..start + WAYS].iter_mut().enumerate() {
@@ -282,7 +302,7 @@ mod tests {
     type Table = Fragments<Ipv4Addr, u32>;
 
     fn table() -> Table {
-        Fragments::new(Idents::new(BITS_V4, 0, 1), 7)
+        Fragments::new(Idents::new(BITS_V4, 1), 7)
     }
 
     /// A piece of eight bytes, the first with ports.

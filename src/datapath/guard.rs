@@ -12,6 +12,7 @@ use super::bogons::bogons;
 use super::family::Family;
 use super::filter::{Action, Filters, Packet};
 use super::frame::Frame;
+use super::icmp;
 use super::limiter::TokenBucket;
 use super::mirror::{self, Mirror};
 use super::prefix_set::PrefixSet;
@@ -119,7 +120,10 @@ pub(super) fn other<F: Frame>(shared: &mut Shared<F>, frame: &mut F, now: u32) -
     } else {
         None
     };
-    reason.map(Verdict::Drop)
+    Some(match reason? {
+        reason @ DropReason::FilterRejected => icmp::prohibited(shared, frame, reason, now),
+        reason => Verdict::Drop(reason),
+    })
 }
 
 /// The packet in a frame with an IPv4 header.

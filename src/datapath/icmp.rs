@@ -15,8 +15,8 @@ use super::verdict::Verdict;
 use crate::rewrite::crossing::DIFFERENCE;
 use crate::rewrite::ethernet::turn_round;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
-use crate::wire::flow::{Address, Flow};
-use crate::wire::{DropReason, icmpv4, icmpv6, ip_protocol, ipv4, ipv6};
+use crate::wire::flow::{Address, Flow, FlowKey, Protocol};
+use crate::wire::{DropReason, ethernet, icmpv4, icmpv6, ip_protocol, ipv4, ipv6};
 
 /// An error of both families.
 #[derive(Clone, Copy)]
@@ -24,6 +24,7 @@ enum Error {
     TimeExceeded,
     PacketTooBig { mtu: u16 },
     PortUnreachable,
+    Prohibited,
 }
 
 /// Drops a packet whose hop limit has run out and tells its sender, as often as the limit for ICMP
@@ -65,6 +66,57 @@ pub(super) fn port_unreachable<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     refuse(shared, frame, flow, reason, Error::PortUnreachable, now)
+}
+
+/// Drops a packet that is neither TCP nor UDP, or a fragment, and tells its sender that it is
+/// forbidden, unless it is a fragment but the first.
+#[cold]
+pub(super) fn prohibited<F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    reason: DropReason,
+    now: u32,
+) -> Verdict {
+    let packet = &frame.bytes()[ETHERNET..];
+    if ethernet::is_multicast(&ethernet::Packet::new_unchecked(frame.bytes()).dst()) {
+        return Verdict::Drop(reason);
+    }
+    match frame.bytes().get(12..14) {
+        Some(&[0x08, 0x00]) => {
+            let Ok(header) = ipv4::Packet::new_checked(packet) else {
+                return Verdict::Drop(reason);
+            };
+            let flow = bare_flow(header.src(), header.dst(), usize::from(header.total_len()));
+            refuse(shared, frame, &flow, reason, Error::Prohibited, now)
+        }
+        Some(&[0x86, 0xdd]) => {
+            let Ok(header) = ipv6::Packet::new_checked(packet) else {
+                return Verdict::Drop(reason);
+            };
+            let (src, dst) = (header.src(), header.dst());
+            // RFC 4443 2.4 e would have later fragments answered, RFC 1812 4.3.2.7 would not; and
+            // what a fragment of ICMPv6 is of is not known.
+            let quiet = header.next_header() == ip_protocol::FRAGMENT
+                && match header.payload() {
+                    [ip_protocol::ICMPV6, ..] => true,
+                    [_, _, high, low, ..] => u16::from_be_bytes([*high, *low]) >> 3 != 0,
+                    _ => true,
+                };
+            if quiet || crossed::is_mapped(src) {
+                return Verdict::Drop(reason);
+            }
+            let len = ipv6::HEADER_LEN + usize::from(header.payload_len());
+            refuse(shared, frame, &bare_flow(src, dst, len), reason, Error::Prohibited, now)
+        }
+        _ => Verdict::Drop(reason),
+    }
+}
+
+/// As much of a flow as an error needs that is about a packet without one. The length in bytes is
+/// that of the packet; the frame holds it.
+fn bare_flow<A: Family>(src: A, dst: A, len: usize) -> Flow<A> {
+    let key = FlowKey { src, dst, sport: 0, dport: 0, protocol: Protocol::Icmp };
+    Flow { key, tcp_flags: 0, hop_limit: 0, frame_len: (ETHERNET + len).min(0xffff) as u16 }
 }
 
 /// Drops a packet and makes of its frame the error to its sender.
@@ -147,6 +199,7 @@ fn error_v4<F: Frame>(
         Error::TimeExceeded => icmpv4::Error::TimeExceeded,
         Error::PacketTooBig { mtu } => icmpv4::Error::FragmentationNeeded { mtu },
         Error::PortUnreachable => icmpv4::Error::PortUnreachable,
+        Error::Prohibited => icmpv4::Error::AdministrativelyProhibited,
     };
     error.emit(&quote[..quoted], &mut packet[ipv4::HEADER_LEN..]);
     true
@@ -180,6 +233,7 @@ fn error_v6<F: Frame>(
         Error::TimeExceeded => icmpv6::Error::TimeExceeded,
         Error::PacketTooBig { mtu } => icmpv6::Error::PacketTooBig { mtu: u32::from(mtu) },
         Error::PortUnreachable => icmpv6::Error::PortUnreachable,
+        Error::Prohibited => icmpv6::Error::AdministrativelyProhibited,
     };
     error.emit(&quote[..quoted], own, to, &mut packet[ipv6::HEADER_LEN..]);
     true

@@ -12,10 +12,13 @@
 //! server itself comes from the VIP. In direct return and through tunnels only errors about replies
 //! pass, and they go the way of the client's packets, as they are.
 //!
+//! Between families it is translated as RFC 7915 has it ([`super::crossed_error`]).
+//!
 //! The quoted packet steers the error (design §3): turned round it has the key of the session.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use super::crossed_error;
 use super::established::next_hop;
 use super::family::Family;
 use super::frame::Frame;
@@ -38,13 +41,15 @@ use crate::wire::quoted::{Quoted, Unusable};
 use crate::wire::{DropReason, icmpv4};
 
 /// Passes an ICMP error on. `None` when the message is no error, or one that is not about a
-/// session's packet and may be for this node itself. `steer` says that the packet may have to go to
-/// another worker first.
+/// session's packet and may be for this node itself. `between` is the lane of the sessions between
+/// families, when it is another one; `steer` says that the packet may have to go to another worker
+/// first.
 #[cold]
 #[inline(never)]
 pub(super) fn handle<A: Family + IcmpError, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
+    between: Option<&mut Lane<Ipv6Addr>>,
     frame: &mut F,
     frame_len: u16,
     steer: bool,
@@ -85,18 +90,25 @@ pub(super) fn handle<A: Family + IcmpError, F: Frame>(
         }
     }
     let Some((id, direction)) = lane.table.find(lane.table.hash(&key), &key) else {
+        if let Some(between) = between
+            && shared.snapshot.crosses
+            && let Some(verdict) = crossed_error::to_v6(shared, between, frame, end, &quoted, now)
+        {
+            return Some(verdict);
+        }
         return (!for_kernel).then_some(Verdict::Drop(DropReason::IcmpNoSession));
     };
     if !A::is_sound(bytes, end) {
         return Some(Verdict::Drop(DropReason::BadIcmp));
     }
     let (aside, entry) = (*lane.table.aside(id), lane.table.get_mut(id));
-    // The way to the other family is not known here.
-    if entry.extras.has(Extras::CROSSED) {
-        return Some(Verdict::Drop(DropReason::IcmpNotHandled));
-    }
     if !is_plausible(entry, &aside, direction, &quoted) {
         return Some(Verdict::Drop(DropReason::IcmpOutOfWindow));
+    }
+    if entry.extras.has(Extras::CROSSED) {
+        let verdict =
+            crossed_error::to_v4(shared, entry, &aside, direction, frame, end, &quoted, now);
+        return Some(verdict);
     }
     Some(pass_on(shared, entry, &aside, direction, frame, end, &quoted, now))
 }
@@ -147,10 +159,7 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
     // Ethernet padding ends here.
     frame.set_len(end);
     if translates {
-        let mut to = translation(entry, aside, direction, A::endpoints(frame.bytes()).0);
-        if entry.extras.has(Extras::INTRODUCED) && direction == Direction::Reply {
-            to.sequence = introduce::quoted_shift(entry, aside, quoted.sequence);
-        }
+        let to = translation(entry, aside, direction, A::endpoints(frame.bytes()).0, quoted);
         A::translate_error(frame.bytes_mut(), end, quoted, &to);
     }
     if entry.extras.has(Extras::HAIRPIN)
@@ -165,14 +174,15 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
 }
 
 /// What an error from `src` becomes on its way in `direction`.
-fn translation<A: Family>(
+pub(super) fn translation<A: Family>(
     entry: &Entry<A>,
     aside: &Aside,
     direction: Direction,
     src: A,
+    quoted: &Quoted<A>,
 ) -> Translation<A> {
     let (forward, reply) = shifts(entry, aside);
-    match direction {
+    let mut to = match direction {
         Direction::Forward => Translation {
             src: if src == entry.client { entry.local } else { src },
             dst: entry.server,
@@ -187,7 +197,11 @@ fn translation<A: Family>(
             sequence: forward.wrapping_neg(),
             acknowledgement: reply,
         },
+    };
+    if entry.extras.has(Extras::INTRODUCED) && direction == Direction::Reply {
+        to.sequence = introduce::quoted_shift(entry, aside, quoted.sequence);
     }
+    to
 }
 
 /// What is added to the sequence numbers of the client and of the server on their way.
@@ -201,7 +215,7 @@ fn shifts<A>(entry: &Entry<A>, aside: &Aside) -> (u32, u32) {
 
 /// Whether the quoted segment can be one that its sender has in flight: a blind attacker does not
 /// know the sequence numbers (RFC 5927). `direction` is that of the error.
-fn is_plausible<A>(
+pub(super) fn is_plausible<A>(
     entry: &Entry<A>,
     aside: &Aside,
     direction: Direction,

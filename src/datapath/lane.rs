@@ -59,22 +59,32 @@ pub(super) struct Item<A> {
     pub(super) fill_checksum: bool,
     pub(super) hash: u64,
     pub(super) candidate: Option<(SessionId, Direction)>,
-    /// Whether it came as IPv4 and was made IPv6.
-    pub(super) crossed: bool,
+    pub(super) crossed: Crossed,
+}
+
+/// Whether a packet came as IPv4 and was made IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crossed {
+    /// No.
+    No,
+    /// It did, and must not be fragmented.
+    Whole,
+    /// It did, and may be fragmented.
+    Divisible,
 }
 
 impl<A> Item<A> {
     /// The same packet, made IPv6.
-    pub(super) fn crossed(&self, flow: Flow<Ipv6Addr>) -> Item<Ipv6Addr> {
+    pub(super) fn in_v6(&self, flow: Flow<Ipv6Addr>, crossed: Crossed) -> Item<Ipv6Addr> {
         let Item { slot, fill_checksum, .. } = *self;
-        Item { crossed: true, ..Item::new(slot, flow, fill_checksum) }
+        Item { crossed, ..Item::new(slot, flow, fill_checksum) }
     }
 }
 
 impl<A> Item<A> {
     #[inline(always)]
     pub(super) fn new(slot: u8, flow: Flow<A>, fill_checksum: bool) -> Self {
-        Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: false }
+        Item { slot, flow, fill_checksum, hash: 0, candidate: None, crossed: Crossed::No }
     }
 
     /// A packet that is decided on by itself.

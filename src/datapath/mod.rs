@@ -11,6 +11,8 @@ mod connection;
 mod connection_limit;
 pub mod counters;
 mod crossed;
+mod crossed_error;
+mod crossed_fragment;
 mod doubt;
 mod established;
 mod extras;

@@ -10,7 +10,7 @@ use super::established::{self, hop_to, hop_to_server};
 use super::family::Family;
 use super::frame::Frame;
 use super::introduce;
-use super::lane::{Item, Lane};
+use super::lane::{Crossed, Item, Lane};
 use super::one_packet;
 use super::persist;
 use super::policy::MidStream;
@@ -184,7 +184,7 @@ pub(super) fn without_service<A: Family, F: Frame>(
             shared.punt(frame.rx_port(), now)
         }
         // It came back to a local address.
-        None if item.crossed => Verdict::Drop(DropReason::NoSession),
+        None if item.crossed != Crossed::No => Verdict::Drop(DropReason::NoSession),
         None if lane.servers.contains(&(key.src, key.sport)) => {
             stray(shared, lane, frame, &item.flow, now)
         }

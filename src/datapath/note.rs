@@ -49,7 +49,7 @@ impl Note {
         match self {
             Note::None => 0,
             Note::Hairpin => HAIRPIN,
-            Note::Fragment(Binding { sport, dport, ident }) => {
+            Note::Fragment(Binding { sport, dport, ident, .. }) => {
                 FRAGMENT | (sport as u64) << 8 | (dport as u64) << 24 | (ident as u64) << 40
             }
             Note::WhichServer { service_id, asked_by } => {
@@ -67,6 +67,7 @@ impl Note {
                 sport: (word >> 8) as u16,
                 dport: (word >> 24) as u16,
                 ident: (word >> 40) as u32,
+                server: None,
             }),
             HAIRPIN => Note::Hairpin,
             WHICH_SERVER => {
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        let binding = Binding { sport: 0xfedc, dport: 0xba98, ident: 0x76_5432 };
+        let binding = Binding { sport: 0xfedc, dport: 0xba98, ident: 0x76_5432, server: None };
         for note in [
             Note::None,
             Note::Hairpin,

@@ -80,6 +80,11 @@ pub(super) fn tell<A: Family, F: Frame>(
     })
 }
 
+/// Whether the packet was here before, and comes back with the answer of the worker that was asked.
+pub(super) fn is_answered<F: Frame>(shared: &Shared<F>, frame: &F) -> bool {
+    shared.steered && matches!(Note::decode(frame.note()), Note::Server { .. })
+}
+
 /// The server that another worker has said is this client's.
 fn answer<F: Frame>(shared: &Shared<F>, frame: &F, asked: ServiceId) -> Option<ServerId> {
     if !shared.steered {

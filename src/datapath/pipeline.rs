@@ -98,9 +98,13 @@ impl<F: Frame> Pipeline<F> {
         self.shared.guard.configure(&old, snapshot);
         self.shared.samplers.configure(snapshot);
         self.shared.limits.configure(snapshot);
-        let workers = snapshot.workers() as usize;
-        self.fragments_v4.idents().share(workers);
-        self.fragments_v6.idents().share(workers);
+        let (workers, worker) = (snapshot.workers() as usize, usize::from(self.shared.worker));
+        self.shared.idents.share(workers, worker);
+        // Between families those of IPv6 become numbers of IPv4.
+        let families = if snapshot.crosses { 2 } else { 1 };
+        let v6 = workers * (families - 1) + worker;
+        self.fragments_v4.idents().share(workers * families, worker);
+        self.fragments_v6.idents().share(workers * families, v6);
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -267,11 +271,11 @@ impl<F: Frame> Pipeline<F> {
         let Pipeline { shared, v4, v6, .. } = self;
         let passed_on = match parsed {
             Parsed::Icmpv4 { frame_len, .. } => {
-                icmp_error::handle(shared, v4, frame, frame_len, steer, now)
+                icmp_error::handle(shared, v4, Some(v6), frame, frame_len, steer, now)
                     .or_else(|| snat::echo::handle(shared, v4, frame, frame_len, steer, now))
             }
             Parsed::Icmpv6 { frame_len, .. } => {
-                icmp_error::handle(shared, v6, frame, frame_len, steer, now)
+                icmp_error::handle(shared, v6, None, frame, frame_len, steer, now)
                     .or_else(|| snat::echo::handle(shared, v6, frame, frame_len, steer, now))
             }
             _ => None,
@@ -376,13 +380,13 @@ impl<F: Frame> Pipeline<F> {
         }
         let persistent = self.v4.persistence.len() + self.v6.persistence.len();
         self.shared.counters.persistent_clients.set(persistent as u64);
+        let fragments = self.fragments_held() != 0;
+        if fragments {
+            self.move_fragments(now, out);
+        }
         let made = !self.shared.made.is_empty();
         self.shared.flush(out);
-        if self.fragments_held() != 0 {
-            self.move_fragments(now, out);
-            return true;
-        }
-        made
+        fragments || made
     }
 
     /// How many empty frames the pipeline could take: see [`Pipeline::restock`].
@@ -404,7 +408,7 @@ impl<F: Frame> Pipeline<F> {
 
 /// No fragments yet.
 fn fragments<A: Address, F>(bits: u32, setup: &Setup) -> Fragments<A, F> {
-    Fragments::new(Idents::new(bits, setup.worker, setup.seed), setup.seed)
+    Fragments::new(Idents::new(bits, setup.seed), setup.seed)
 }
 
 /// Puts a flow into its family's batch.

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use super::counters::WorkerCounters;
 use super::crossed;
 use super::doubt;
+use super::fragment_idents::{BITS_CUT, Idents};
 use super::frame::Frame;
 use super::guard::GuardState;
 use super::hops::Hops;
@@ -68,6 +69,8 @@ pub(super) struct Shared<F> {
     pub(super) steered: bool,
     /// Questions to ends of sessions in doubt.
     pub(super) questions: TokenBucket,
+    /// Of packets that are cut where their family changes.
+    pub(super) idents: Idents,
 }
 
 impl<F: Frame> Shared<F> {
@@ -101,6 +104,7 @@ impl<F: Frame> Shared<F> {
             all_counters: setup.all_counters.clone(),
             steered: false,
             questions: doubt::QUESTIONS,
+            idents: Idents::new(BITS_CUT, !setup.seed),
         }
     }
 
@@ -151,6 +155,7 @@ impl<F: Frame> Shared<F> {
 
     /// Queues what was made.
     pub(super) fn flush(&mut self, out: &mut Outbox<F>) {
+        self.ahead = 0;
         for (port, frame) in self.made.drain(..) {
             out.to_port(port, frame, true);
         }

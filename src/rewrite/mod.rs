@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod crossing;
+pub mod crossing_error;
 pub mod dscp;
 pub mod ethernet;
 pub mod fragment;

@@ -117,7 +117,7 @@ pub fn follow(connection: &mut Connection, direction: Direction, segment: &Segme
 pub fn resume(connection: &mut Connection, direction: Direction, segment: &Segment) {
     let own = connection.in_window(direction, segment.end());
     if !connection.mode.one_way() {
-        let other = direction.opposite();
+        let other = direction.turned();
         let known = connection.scales.known(other);
         if segment.flags & ACK != 0 && (!known || own) {
             *connection.mark(other) = segment.ack;
@@ -186,7 +186,7 @@ impl Connection {
     /// side has opened.
     fn in_window(&self, direction: Direction, number: u32) -> bool {
         !self.scales.known(direction)
-            || near(number, self.mark_of(direction), self.scales.window(direction.opposite()))
+            || near(number, self.mark_of(direction), self.scales.window(direction.turned()))
     }
 
     /// Whether a connection may begin from the side that sends in `direction`: of SNAT, from either.
@@ -196,7 +196,7 @@ impl Connection {
 
     /// Whether the acknowledgement may be of something the other side has sent lately.
     fn acknowledges(&self, direction: Direction, segment: &Segment) -> bool {
-        segment.flags & ACK != 0 && self.in_window(direction.opposite(), segment.ack)
+        segment.flags & ACK != 0 && self.in_window(direction.turned(), segment.ack)
     }
 
     /// Moves marks on: the other side's to what the segment acknowledges and, where nobody is seen to
@@ -206,7 +206,7 @@ impl Connection {
             self.move_mark(direction, segment.end());
         }
         if segment.flags & ACK != 0 {
-            self.move_mark(direction.opposite(), segment.ack);
+            self.move_mark(direction.turned(), segment.ack);
         }
     }
 
@@ -227,7 +227,7 @@ impl Connection {
             *self.mark(direction) = segment.end();
         }
         if !acknowledges {
-            *self.mark(direction.opposite()) = segment.ack;
+            *self.mark(direction.turned()) = segment.ack;
         }
         self.move_on(direction, segment);
     }
@@ -380,7 +380,7 @@ fn ordinary(connection: &mut Connection, direction: Direction, segment: &Segment
     {
         return;
     }
-    let all = segment.ack == connection.mark_of(direction.opposite());
+    let all = segment.ack == connection.mark_of(direction.turned());
     connection.move_on(direction, segment);
     let finishes = segment.flags & FIN != 0;
     connection.state = match (connection.state, direction) {

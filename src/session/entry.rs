@@ -144,7 +144,7 @@ impl Direction {
     /// The other way.
     #[inline(always)]
     #[must_use]
-    pub const fn opposite(self) -> Self {
+    pub const fn turned(self) -> Self {
         match self {
             Direction::Forward => Direction::Reply,
             Direction::Reply => Direction::Forward,

@@ -56,7 +56,7 @@ drop_reasons! {
     FragmentOverlap, "fragment_overlap", "Fragments of one packet overlap (RFC 5722), or the network has doubled one.";
     FragmentExpired, "fragment_expired", "The first fragment of its packet did not come.";
     FragmentTableFull, "fragment_table_full", "No room to remember another fragmented packet.";
-    FragmentBetweenFamilies, "fragment_between_families", "A fragment for a session whose client and server are of two families.";
+    FragmentBetweenFamilies, "fragment_between_families", "The first fragment of an IPv4 datagram without checksum, for an IPv6 server: one cannot be computed without the others (RFC 7915 4.5).";
     FragmentQueueFull, "fragment_queue_full", "Too many fragments wait for the first one of their packet.";
     Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
     Land, "land", "Source and destination are the same address and port.";
@@ -81,7 +81,7 @@ drop_reasons! {
     IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
     // Packet filter and limits.
     Filtered, "filtered", "A rule of the packet filter drops it; shunt filters tells which.";
-    FilterRejected, "filter_rejected", "A rule of the packet filter rejects it; the sender of TCP or UDP was told.";
+    FilterRejected, "filter_rejected", "A rule of the packet filter rejects it; the sender was told.";
     FilterLimited, "filter_limited", "Above the rate that a rule of the packet filter allows.";
     ConnectionRate, "connection_rate", "More new connections per second than the service allows.";
     PacketRate, "packet_rate", "More packets per second than the service allows.";
@@ -92,6 +92,7 @@ drop_reasons! {
     BadIcmpQuote, "bad_icmp_quote", "An ICMP error that does not quote enough of the packet it is about, or a later fragment.";
     IcmpNoSession, "icmp_no_session", "An ICMP error about a packet of no known session.";
     IcmpOutOfWindow, "icmp_out_of_window", "An ICMP error about a TCP segment that its sender cannot have in flight (RFC 5927).";
+    IcmpNotTranslatable, "icmp_not_translatable", "An ICMP error between the families that has no counterpart in the other one (RFC 7915).";
     // Sessions and services.
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";

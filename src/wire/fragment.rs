@@ -198,8 +198,12 @@ impl Piece<'_> {
         }
         if protocol == Protocol::Tcp {
             self.check_tcp()?;
-        } else if usize::from(get_u16(self.bytes, 4)) < udp::HEADER_LEN {
-            return Err(DropReason::BadUdpHeader);
+        } else {
+            let length = usize::from(get_u16(self.bytes, 4));
+            // A fragment that is all of its packet (RFC 6946) has all of the datagram.
+            if length < udp::HEADER_LEN || (!self.more && length > len) {
+                return Err(DropReason::BadUdpHeader);
+            }
         }
         Ok((protocol, Some((get_u16(self.bytes, 0), get_u16(self.bytes, 2)))))
     }
@@ -309,6 +313,7 @@ mod tests {
                 (frame(v6, 17, last, false, &UDP), BadFragment),
                 (frame(v6, 17, 0, false, &UDP[..7]), TinyFragment),
                 (frame(v6, 17, 0, true, &[0; 8]), BadUdpHeader),
+                (frame(v6, 17, 0, false, &UDP), BadUdpHeader),
                 (frame(v6, 6, 0, true, &tcp(0x10, 5, 16)), TinyFragment),
                 (frame(v6, 6, 0, true, &tcp(0x10, 7, 24)), TinyFragment),
                 (frame(v6, 6, 0, true, &tcp(0x10, 4, 24)), BadTcpHeader),

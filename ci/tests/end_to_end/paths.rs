@@ -25,6 +25,11 @@ use crate::view;
 const COUNT: u16 = 9;
 /// The port of a UDP service on which its server does not listen.
 const CLOSED: u16 = 10;
+/// Ports of services whose server is of the other family: the web server, the one that counts, the
+/// one that echoes datagrams.
+const OTHER_WEB: u16 = 11;
+const OTHER_COUNT: u16 = 12;
+const OTHER_ECHO: u16 = 13;
 const MEGABYTE: usize = 1_000_000;
 /// Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,6 +59,16 @@ impl Paths {
             plan.sections += &service(mode, "tcp", COUNT);
             plan.sections += &service(mode, "udp", CLOSED);
         }
+        if mode == Mode::FullNat {
+            for family in Family::BOTH {
+                // Of the other one.
+                let near = family.pick("2001:db8:2::11", "10.0.0.11");
+                let deep = family.pick("2001:db8:9::2", "10.9.0.2");
+                plan.sections += &other(family, "tcp", OTHER_WEB, SocketAddr::new(near, 8080));
+                plan.sections += &other(family, "tcp", OTHER_COUNT, SocketAddr::new(deep, COUNT));
+                plan.sections += &other(family, "udp", OTHER_ECHO, SocketAddr::new(near, ECHO));
+            }
+        }
         let mut rig = Rig::without_shunt(plan);
         let name = |what: &str| format!("{}-{what}", rig.client.name());
         let far = Namespace::new(name("far"));
@@ -78,10 +93,18 @@ impl Paths {
         workers.iter().map(of).sum()
     }
 
+    /// Makes the ends forget what they have learnt of the paths.
+    fn forget(&self) {
+        for end in [&self.far, &self.rig.servers[0].namespace] {
+            end.ip("route flush cache");
+            end.ip("-6 route flush cache");
+        }
+    }
+
     /// A large answer arrives although its first packets are too long for a router in front.
-    fn download(&self, family: Family) {
+    fn download(&self, family: Family, port: u16) {
         let before = self.sum(|w| w.icmp_errors);
-        let url = format!("http://{}/large", SocketAddr::new(vip(family), WEB));
+        let url = format!("http://{}/large", SocketAddr::new(vip(family), port));
         let mut curl = self.far.command("curl");
         curl.args(["-sSf", "--globoff", "--max-time", "10", "-o", "/dev/null"]);
         let size = run(curl.args(["--write-out", "%{size_download}", &url]));
@@ -90,9 +113,9 @@ impl Paths {
     }
 
     /// A large upload arrives although its first packets are too long for a router behind.
-    fn upload(&self, family: Family) {
+    fn upload(&self, family: Family, port: u16) {
         let before = self.sum(|w| w.icmp_errors);
-        let to = SocketAddr::new(vip(family), COUNT);
+        let to = SocketAddr::new(vip(family), port);
         let counted = self.far.enter(|| {
             let mut stream = TcpStream::connect_timeout(&to, PATIENCE).expect("a connection");
             stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -107,8 +130,9 @@ impl Paths {
         assert!(self.sum(|w| w.icmp_errors) > before, "{family:?}: the client was told");
     }
 
-    /// The hops that a traceroute from the far host sees.
-    fn trace(&self, family: Family, kind: &str, port: u16) {
+    /// The hops that a traceroute from the far host sees; `behind` is how the router behind the
+    /// switch is shown.
+    fn trace(&self, family: Family, kind: &str, port: u16, behind: IpAddr) {
         let mut traceroute = self.far.command("traceroute");
         let version = if family == Family::V4 { "-4" } else { "-6" };
         traceroute.args([version, "-n", "-q", "1", "-w", "3", "-m", "6", kind, "-p"]);
@@ -116,18 +140,14 @@ impl Paths {
         let text = run(&mut traceroute);
         let hops: Vec<_> =
             text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
-        let expected = [
-            family.pick("198.51.100.1", "2001:db8:99::1"),
-            family.pick("192.0.2.2", "2001:db8:1::2"),
-            family.pick("10.0.0.11", "2001:db8:2::11"),
-            vip(family),
-        ];
+        let expected =
+            [family.pick("198.51.100.1", "2001:db8:99::1"), front(family), behind, vip(family)];
         assert_eq!(hops, expected.map(|hop| hop.to_string()), "{kind}:\n{text}");
     }
 
     /// Datagrams that are fragmented on both ways are echoed, from many ports.
-    fn fragments(&self, family: Family) {
-        let to = SocketAddr::new(vip(family), ECHO);
+    fn fragments(&self, family: Family, port: u16) {
+        let to = SocketAddr::new(vip(family), port);
         let from = SocketAddr::new(client(family), 0);
         self.rig.client.enter(|| {
             for n in 0..16u8 {
@@ -142,7 +162,7 @@ impl Paths {
         });
         // And in the opposite order.
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/tests/end_to_end/fragments.py");
-        let (from, to, port) = (from.ip().to_string(), to.ip().to_string(), ECHO.to_string());
+        let (from, to, port) = (from.ip().to_string(), to.ip().to_string(), port.to_string());
         let text = self.rig.on_client("python3", &[script, &from, &to, &port]);
         assert_eq!(text, "8 datagrams\n");
     }
@@ -151,6 +171,20 @@ impl Paths {
 fn route(family: Family, to: IpAddr, via: IpAddr) -> String {
     let length = if family == Family::V4 { 24 } else { 64 };
     format!("[[route]]\nto = \"{to}/{length}\"\nvia = \"{via}\"\n\n")
+}
+
+/// The switch's own address in front.
+fn front(family: Family) -> IpAddr {
+    family.pick("192.0.2.2", "2001:db8:1::2")
+}
+
+/// A service for clients of one family whose server is of the other.
+fn other(family: Family, protocol: &str, port: u16, server: SocketAddr) -> String {
+    format!(
+        "[[service]]\nname = \"other-{port}-{family:?}\"\nprotocol = \"{protocol}\"\n\
+         mode = \"fullnat\"\nlisten = [\"{}\"]\n[[service.server]]\naddress = \"{server}\"\n\n",
+        SocketAddr::new(vip(family), port),
+    )
 }
 
 /// A service whose servers are behind a router.
@@ -214,14 +248,27 @@ fn both_ways(mode: Mode) {
     let paths = Paths::start(mode);
     large_file(&paths.rig);
     for family in Family::BOTH {
-        paths.download(family);
-        paths.upload(family);
-        paths.trace(family, "-T", COUNT);
-        paths.trace(family, "-U", CLOSED);
-        paths.fragments(family);
+        paths.download(family, WEB);
+        paths.upload(family, COUNT);
+        let behind = family.pick("10.0.0.11", "2001:db8:2::11");
+        paths.trace(family, "-T", COUNT, behind);
+        paths.trace(family, "-U", CLOSED, behind);
+        paths.fragments(family, ECHO);
     }
     assert!(paths.sum(|w| w.fragments) >= 2 * 24 * 6, "three pieces each way");
     assert!(paths.sum(|w| w.fragments_held) >= 2 * 8 * 2, "two of three came too early");
+    if mode == Mode::FullNat {
+        for family in Family::BOTH {
+            paths.forget();
+            paths.download(family, OTHER_WEB);
+            paths.forget();
+            paths.upload(family, OTHER_COUNT);
+            // A router of the other family has no address in this one.
+            paths.trace(family, "-T", OTHER_COUNT, front(family));
+            paths.fragments(family, OTHER_ECHO);
+        }
+        assert!(paths.sum(|w| w.fragments) >= 2 * 2 * 24 * 6, "three pieces each way");
+    }
     for reason in ["fragment_expired", "fragment_overlap", "icmp_no_session", "bad_icmp"] {
         assert_eq!(paths.rig.dropped(reason), 0, "{reason}");
     }
@@ -244,7 +291,7 @@ fn download_dr() {
     let paths = Paths::start(Mode::Dr);
     large_file(&paths.rig);
     for family in Family::BOTH {
-        paths.download(family);
+        paths.download(family, WEB);
     }
     paths.rig.finish();
 }

@@ -255,13 +255,17 @@ impl Replay {
     }
 
     fn replay(&mut self, what: &str, arrivals: &[Arrival]) {
+        if what == "fragments" {
+            // Those of before are forgotten: honest ones are to be put together.
+            self.pass(6000);
+            self.pieces = Pieces::default();
+        }
         let mut rest = arrivals;
         while !rest.is_empty() {
             let n = (1 + self.rng.below(40)).min(rest.len());
             let (now, later) = rest.split_at(n);
             rest = later;
             let mut now = now.to_vec();
-            // Honest fragments are to be put together.
             for _ in 0..if what == "fragments" { 0 } else { self.rng.below(3) } {
                 now.extend(self.seen_again());
             }

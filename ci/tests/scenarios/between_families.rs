@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
 use shunt::datapath::limits::Limits;
+use shunt::datapath::mirror::MirrorId;
 use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::Mac;
 use shunt::sched::SchedulerKind;
@@ -13,12 +14,13 @@ use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
 use crate::frames::{mend_ipv4_checksum, packet_too_big, source_port, time_exceeded};
+use crate::mirror::{SENSOR, with_sensor};
 use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::Rig;
 
 /// TCP on port 80 and UDP on port 53 of the VIP of the clients' family; server 11 of the other, or
 /// of one family alone for clients of both.
-fn net(workers: usize, servers: Family, both: bool) -> Net {
+pub fn net(workers: usize, servers: Family, both: bool) -> Net {
     let mut net = Net::two_armed(workers);
     for (protocol, port, rport) in [(Protocol::Tcp, 80, 8080), (Protocol::Udp, 53, 5353)] {
         let clients = Family::BOTH.into_iter().filter(|f| both || *f != servers);
@@ -34,30 +36,38 @@ fn net(workers: usize, servers: Family, both: bool) -> Net {
 
 /// A packet with all that the two families have in different places.
 #[derive(Clone, Debug)]
-struct Packet {
-    macs: (Mac, Mac),
-    src: SocketAddr,
-    dst: SocketAddr,
-    protocol: Protocol,
+pub struct Packet {
+    pub macs: (Mac, Mac),
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    pub protocol: Protocol,
     /// Traffic class or type of service.
-    class: u8,
-    ttl: u8,
-    syn: bool,
-    data: Vec<u8>,
+    pub class: u8,
+    pub ttl: u8,
+    pub syn: bool,
+    pub data: Vec<u8>,
 }
 
 impl Packet {
     /// As a host sends it: IPv4 with an identification and DF.
-    fn sent(&self) -> Vec<u8> {
+    pub fn sent(&self) -> Vec<u8> {
         self.bytes(|_| 0x1234, true)
     }
 
-    /// As the switch makes it: IPv4 with the transport checksum as identification, without DF.
-    fn made(&self) -> Vec<u8> {
-        self.bytes(|sum| sum, false)
+    /// As the switch makes it: IPv4 with the transport checksum as identification, and DF when it
+    /// is longer than an IPv6 packet of 1280 bytes becomes.
+    pub fn made(&self) -> Vec<u8> {
+        let long = self.bytes(|sum| sum, false).len() - 14 > 1260;
+        self.bytes(|sum| sum, long)
     }
 
-    fn bytes(&self, ident: impl Fn(u16) -> u16, dont_fragment: bool) -> Vec<u8> {
+    /// As the switch quotes it where it was IPv4.
+    pub fn quoted(&self) -> Vec<u8> {
+        let long = self.bytes(|sum| sum, false).len() - 14 > 1260;
+        self.bytes(|_| 0, long)[14..].to_vec()
+    }
+
+    pub fn bytes(&self, ident: impl Fn(u16) -> u16, dont_fragment: bool) -> Vec<u8> {
         let start = PacketBuilder::ethernet2(self.macs.0, self.macs.1);
         let headers = match (self.src.ip(), self.dst.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -100,30 +110,30 @@ impl Packet {
         bytes
     }
 
-    fn data(mut self, data: &[u8]) -> Self {
+    pub fn data(mut self, data: &[u8]) -> Self {
         self.data = data.to_vec();
         self
     }
 
-    fn ttl(mut self, ttl: u8) -> Self {
+    pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
         self
     }
 }
 
 /// One conversation.
-struct Talk {
-    rig: Rig,
-    clients: Family,
-    protocol: Protocol,
-    client: SocketAddr,
-    vip: SocketAddr,
-    local: SocketAddr,
-    server: SocketAddr,
+pub struct Talk {
+    pub rig: Rig,
+    pub clients: Family,
+    pub protocol: Protocol,
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    pub local: SocketAddr,
+    pub server: SocketAddr,
 }
 
 impl Talk {
-    fn new(workers: usize, clients: Family, protocol: Protocol, port: u16, both: bool) -> Self {
+    pub fn new(workers: usize, clients: Family, protocol: Protocol, port: u16, both: bool) -> Self {
         let servers = if clients == Family::V4 { Family::V6 } else { Family::V4 };
         let net = net(workers, servers, both);
         let (vip, rport) = if protocol == Protocol::Tcp { (80, 8080) } else { (53, 5353) };
@@ -158,30 +168,30 @@ impl Talk {
         }
     }
 
-    fn by_client(&self, syn: bool) -> Packet {
+    pub fn by_client(&self, syn: bool) -> Packet {
         if syn { self.packet(syn).data(b"") } else { self.packet(syn) }
     }
 
-    fn to_server(&self, packet: &Packet) -> Packet {
+    pub fn to_server(&self, packet: &Packet) -> Packet {
         let macs = (BACK_MAC, server_mac(11));
         Packet { macs, src: self.local, dst: self.server, ttl: packet.ttl - 1, ..packet.clone() }
     }
 
-    fn by_server(&self) -> Packet {
+    pub fn by_server(&self) -> Packet {
         let macs = (server_mac(11), BACK_MAC);
         Packet { macs, src: self.server, dst: self.local, ..self.packet(false) }
     }
 
-    fn to_client(&self, packet: &Packet) -> Packet {
+    pub fn to_client(&self, packet: &Packet) -> Packet {
         let macs = (FRONT_MAC, ROUTER_MAC);
         Packet { macs, src: self.vip, dst: self.client, ttl: packet.ttl - 1, ..packet.clone() }
     }
 
-    fn id(&self) -> ServerId {
+    pub fn id(&self) -> ServerId {
         ServerId(if self.protocol == Protocol::Tcp { 0 } else { 1 })
     }
 
-    fn forward(&mut self, what: &str, bytes: &[u8], out: Vec<u8>, opens: bool) {
+    pub fn forward(&mut self, what: &str, bytes: &[u8], out: Vec<u8>, opens: bool) {
         let mut changes = Changes::none().forward(self.id(), &out).tx(BACK, &out);
         if opens {
             changes = changes.session(self.id(), true, 1);
@@ -189,13 +199,13 @@ impl Talk {
         self.rig.step(what, FRONT, bytes, Some(self.client), changes, &[(BACK, out)]);
     }
 
-    fn reply(&mut self, what: &str, bytes: &[u8], out: Vec<u8>) {
+    pub fn reply(&mut self, what: &str, bytes: &[u8], out: Vec<u8>) {
         let changes = Changes::none().reply(self.id(), &out).tx(FRONT, &out);
         self.rig.step(what, BACK, bytes, Some(self.local), changes, &[(FRONT, out)]);
     }
 }
 
-fn talks() -> impl Iterator<Item = Talk> {
+pub fn talks() -> impl Iterator<Item = Talk> {
     [1, 2, 4].into_iter().flat_map(|workers| {
         Family::BOTH.into_iter().flat_map(move |clients| {
             [Protocol::Tcp, Protocol::Udp]
@@ -211,7 +221,8 @@ fn there_and_back() {
         let first = talk.by_client(true);
         let out = talk.to_server(&first).made();
         talk.forward(&what, &first.sent(), out, true);
-        for data in [&b""[..], b"x", b"GET / HTTP/1.1\r\n"] {
+        // The last is one byte longer, with the headers of TCP, than may be fragmented on its way.
+        for data in [&b""[..], b"x", b"GET / HTTP/1.1\r\n", &[7; 1220], &[7; 1221], &[7; 1400]] {
             let answer = talk.by_server().data(data);
             let out = talk.to_client(&answer).made();
             talk.reply(&what, &answer.sent(), out);
@@ -429,6 +440,35 @@ fn ipv4_clients_of_ipv6_servers_are_remembered_one_by_one() {
         assert!(servers.iter().any(|s| *s != servers[0]), "{servers:?}");
         for (n, server) in servers.iter().enumerate() {
             assert_eq!(server_of(&format!("198.51.{n}.8:1001")), *server);
+        }
+    }
+}
+
+/// A sensor sees both families as they came, but for identification, Don't Fragment and checksum of
+/// IPv4 headers.
+#[test]
+fn a_mirrored_service_between_families() {
+    for clients in Family::BOTH {
+        let mut talk = Talk::new(1, clients, Protocol::Udp, 40_000, false);
+        let mut net = with_sensor(talk.rig.net.clone(), 1, None);
+        for service in &mut net.snapshot.services {
+            service.mirror = Some(MirrorId(0));
+        }
+        talk.rig = Rig::new(net);
+        let (query, answer) = (talk.by_client(true).sent(), talk.by_server().sent());
+        for (port, bytes) in [(FRONT, &query), (BACK, &answer), (FRONT, &query)] {
+            let sent = talk.rig.send(port, bytes);
+            let seen = |bytes: &[u8]| {
+                let mut bytes = bytes.to_vec();
+                if bytes[12..14] == [8, 0] {
+                    bytes[18..22].fill(0);
+                    bytes[24..26].fill(0);
+                }
+                bytes
+            };
+            let copies = sent.iter().filter(|(port, _)| *port == SENSOR);
+            let copies: Vec<_> = copies.map(|(_, copy)| seen(copy)).collect();
+            assert_eq!(copies, [seen(bytes)], "{clients:?}");
         }
     }
 }

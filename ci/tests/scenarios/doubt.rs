@@ -13,9 +13,10 @@ use shunt::wire::flow::Protocol;
 use crate::changes::Changes;
 use crate::connections::Peer::{self, Client, Server};
 use crate::connections::Talk;
-use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, RST, SYN, tcp};
+use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, Packet, RST, SYN, SYN_ACK, source_port, tcp};
 use crate::net::{BACK, FRONT, Family, Net};
 use crate::rig::{Rig, Sent};
+use crate::snat;
 
 /// A tick of the timing wheel and a turn of the rig.
 const LATE: u32 = 300;
@@ -232,6 +233,67 @@ fn in_fullnat_the_server_is_asked() {
         server(&mut rig, ACK, ISN + 1);
         rig.pass(800_000);
         assert_eq!((rig.sessions(), rig.sent()), (1, Sent::new()));
+    }
+}
+
+/// Through SNAT either end is asked; of a hairpin both are, each by the session that leads to it.
+#[test]
+fn behind_snat_the_side_in_doubt_is_asked() {
+    use shunt::session::mappings::Behavior::EndpointIndependent as Ei;
+    for family in Family::BOTH {
+        let (host, to) = (snat::inside(family, 12, 40_000), snat::remote(family, 7, 443));
+        for from_host in [true, false] {
+            let net = snat::with_rule(Net::two_armed(1), snat::rule(Ei, Ei));
+            let mut rig = Rig::new(net);
+            let outer = snat::goes_out(&mut rig, 12, tcp(host, to, SYN), true);
+            snat::comes_back(&mut rig, tcp(to, outer, SYN_ACK), 12, host);
+            snat::goes_out(&mut rig, 12, tcp(host, to, ACK), false);
+            if from_host {
+                snat::goes_out(&mut rig, 12, tcp(host, to, RST).seq(ISN + 9), false);
+            } else {
+                snat::comes_back(&mut rig, tcp(to, outer, RST).seq(ISN + 9), 12, host);
+            }
+            rig.pass(CLOSE + LATE);
+            let asked = |src, dst| tcp(src, dst, ACK).seq(ISN).ack(ISN + 1).window(512);
+            let asked = match from_host {
+                true => (BACK, rig.to_server(12, asked(to, host)).bytes()),
+                false => (FRONT, rig.to_client(asked(outer, to)).bytes()),
+            };
+            assert_eq!(rig.sent(), [asked]);
+        }
+
+        let (a, web) = (host, snat::inside(family, 13, 80));
+        let external = SocketAddr::new(snat::pool(family), 443);
+        let rule = snat::forwarding(Protocol::Tcp, family, 443, web);
+        let mut rig = Rig::new(snat::with_rule(Net::two_armed(1), rule));
+        let mut outer = a;
+        for (n, packet) in [
+            (12, tcp(a, external, SYN)),
+            (13, tcp(web, a, SYN_ACK)),
+            (12, tcp(a, external, ACK)),
+            (12, tcp(a, external, RST).seq(ISN + 9)),
+        ] {
+            let packet = Packet { dst: if n == 13 { outer } else { packet.dst }, ..packet };
+            let bytes = rig.by_server(n, packet).bytes();
+            let sent = rig.send(BACK, &bytes);
+            assert_eq!(sent.len(), 1);
+            if outer == a {
+                outer = SocketAddr::new(snat::pool(family), source_port(&sent[0].1));
+            }
+        }
+        rig.pass(CLOSE + LATE);
+        let asked = |src, dst| tcp(src, dst, ACK).seq(ISN).ack(ISN + 1).window(512);
+        let mut sent = rig.sent();
+        sent.sort();
+        let both = [
+            (BACK, rig.to_server(12, asked(external, a)).bytes()),
+            (BACK, rig.to_server(13, asked(outer, web)).bytes()),
+        ];
+        assert_eq!(sent, both);
+        let bytes = rig.by_server(12, tcp(a, external, ACK)).bytes();
+        assert_eq!(rig.send(BACK, &bytes).len(), 1);
+        rig.pass(800_000);
+        assert_eq!((rig.sessions(), rig.sent()), (2, Sent::new()));
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use shunt::datapath::policy::MidStream;
 use shunt::datapath::snapshot::PortId;
@@ -20,30 +21,35 @@ use crate::rig::Rig;
 
 /// Cuts the packet in `frame` into fragments of `size` bytes, a multiple of eight.
 pub fn split(frame: &[u8], ident: u32, size: usize) -> Vec<Vec<u8>> {
-    let v6 = frame[12] == 0x86;
-    let header = if v6 { 54 } else { 34 };
-    let pieces = frame[header..].chunks(size);
-    let last = pieces.len() - 1;
-    let cut = |(n, piece): (usize, &[u8])| {
-        let (offset, more) = ((n * size) as u16, n != last);
-        let mut bytes = frame[..header].to_vec();
-        if v6 {
-            bytes[18..20].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());
-            let next = std::mem::replace(&mut bytes[20], 44);
-            bytes.extend([next, 0]);
-            bytes.extend((offset | u16::from(more)).to_be_bytes());
-            bytes.extend(ident.to_be_bytes());
-            bytes.extend(piece);
-        } else {
-            bytes.extend(piece);
-            bytes[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
-            bytes[18..20].copy_from_slice(&(ident as u16).to_be_bytes());
-            bytes[20..22].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
-            mend_ipv4_checksum(&mut bytes);
-        }
-        bytes
-    };
-    pieces.enumerate().map(cut).collect()
+    let len = frame.len() - header_len(frame);
+    (0..len).step_by(size).map(|at| part(frame, ident, at..len.min(at + size))).collect()
+}
+
+/// The fragment with these bytes of what follows the IP header in `frame`.
+pub fn part(frame: &[u8], ident: u32, range: Range<usize>) -> Vec<u8> {
+    let header = header_len(frame);
+    let piece = &frame[header..][range.clone()];
+    let (offset, more) = (range.start as u16, header + range.end != frame.len());
+    let mut bytes = frame[..header].to_vec();
+    if frame[12] == 0x86 {
+        bytes[18..20].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());
+        let next = std::mem::replace(&mut bytes[20], 44);
+        bytes.extend([next, 0]);
+        bytes.extend((offset | u16::from(more)).to_be_bytes());
+        bytes.extend(ident.to_be_bytes());
+        bytes.extend(piece);
+    } else {
+        bytes.extend(piece);
+        bytes[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+        bytes[18..20].copy_from_slice(&(ident as u16).to_be_bytes());
+        bytes[20..22].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
+        mend_ipv4_checksum(&mut bytes);
+    }
+    bytes
+}
+
+fn header_len(frame: &[u8]) -> usize {
+    if frame[12] == 0x86 { 54 } else { 34 }
 }
 
 /// The identification of a fragment.
@@ -56,7 +62,7 @@ pub fn ident(frame: &[u8]) -> u32 {
 
 /// As [`Rig::step_frame`], where the packet may go from worker to worker on its way, to two at the
 /// most.
-fn step(
+pub fn step(
     rig: &mut Rig,
     what: &str,
     port: PortId,
@@ -78,7 +84,7 @@ fn step(
 }
 
 /// A fragment comes in and nothing goes out.
-fn refused(rig: &mut Rig, what: &str, port: PortId, bytes: &[u8], why: DropReason) {
+pub fn refused(rig: &mut Rig, what: &str, port: PortId, bytes: &[u8], why: DropReason) {
     step(rig, what, port, bytes, Changes::none().dropped(why), |_| Vec::new());
 }
 
@@ -140,7 +146,8 @@ fn number(known: &mut Option<u32>, old: u32, mode: Mode, sent: &[(PortId, Vec<u8
     *known.get_or_insert_with(|| ident(&sent[0].1))
 }
 
-const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+pub const ORDERS: [[usize; 3]; 6] =
+    [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /// Sends the fragments in this order. Those before the first wait and then follow it.
 #[allow(clippy::too_many_arguments)]

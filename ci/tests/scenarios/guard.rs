@@ -12,8 +12,11 @@ use shunt::wire::DropReason;
 
 use crate::changes::Changes;
 use crate::fragments::split;
-use crate::frames::{ACK, Packet, RST, SYN, SYN_ACK, echo, ndp, tcp, udp};
-use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, TAP, endpoint, server_mac};
+use crate::frames::{
+    ACK, Packet, RST, SYN, SYN_ACK, echo, icmp_error, mend_ipv4_checksum, ndp, tcp, time_exceeded,
+    udp,
+};
+use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, TAP, endpoint, ip, server_mac};
 use crate::rig::Rig;
 
 fn set(prefixes: &[&str]) -> PrefixSet {
@@ -141,11 +144,9 @@ fn rejected_senders_are_told() {
         assert_eq!(all.0["drop.filter_rejected"], 1);
         assert_eq!(all.0["filter0.packets"], 1);
         assert_eq!(all.0["originated"], 1);
-        // What comes with a reset is not answered; nor is ICMP.
+        // What comes with a reset is not answered.
         let rst = rig.by_client(tcp(client(family, 5), web(family), RST)).bytes();
         dropped(&mut rig, FRONT, &rst, 0, DropReason::FilterRejected);
-        let ping = echo((ROUTER_MAC, FRONT_MAC), family.client(), family.vip(), false, 64);
-        dropped(&mut rig, FRONT, &ping, 0, DropReason::FilterRejected);
         // UDP: port unreachable, which quotes the datagram.
         let query = rig.by_client(udp(client(family, 5), dns(family))).bytes();
         let sent = rig.send(FRONT, &query);
@@ -153,6 +154,71 @@ fn rejected_senders_are_told() {
         let kind = if family == Family::V4 { [3, 3] } else { [1, 4] };
         assert_eq!(sent[0].1[transport..transport + 2], kind);
         rig.assert_balanced();
+    }
+}
+
+/// Other protocols and first fragments: the sender is told that they are forbidden.
+#[test]
+fn other_rejected_senders_are_told() {
+    const PROHIBITED: [(u8, u8); 2] = [(3, 13), (1, 1)];
+    for workers in [1, 2] {
+        for family in Family::BOTH {
+            let mut rig = filtered(workers, vec![rule(Action::Reject)]);
+            let (macs, why) = ((ROUTER_MAC, FRONT_MAC), DropReason::FilterRejected);
+            let told = |rig: &mut Rig, what: &str, bytes: &[u8]| {
+                let (own, to, macs) = (family.front(), family.client(), (FRONT_MAC, ROUTER_MAC));
+                let most = if family == Family::V4 { 576 - 28 } else { 1280 - 48 };
+                let end = bytes.len().min(14 + most);
+                let error = icmp_error(macs, own, to, 64, PROHIBITED, 0, &bytes[14..end]);
+                let changes = matched(0, bytes).dropped(why).originated(FRONT, &error);
+                rig.step(what, FRONT, bytes, None, changes, &[(FRONT, error)]);
+            };
+            let at = if family == Family::V4 { 23 } else { 20 };
+            let with_protocol = |frame: &[u8], at: usize, protocol| {
+                let mut frame = frame.to_vec();
+                frame[at] = protocol;
+                if family == Family::V4 {
+                    mend_ipv4_checksum(&mut frame);
+                }
+                frame
+            };
+            for reply in [false, true] {
+                let ping = echo(macs, family.client(), family.vip(), reply, 64);
+                told(&mut rig, "a ping", &ping);
+                // Of another host than us, and of another protocol.
+                let through = echo(macs, family.client(), family.server(11), reply, 64);
+                told(&mut rig, "a ping of a server", &through);
+                told(&mut rig, "ESP", &with_protocol(&ping, at, 50));
+            }
+            let query = udp(client(family, 5), dns(family)).payload(&[7; 3000]);
+            let pieces = split(&rig.by_client(query).bytes(), 9, 1448);
+            told(&mut rig, "a first fragment", &pieces[0]);
+            dropped(&mut rig, FRONT, &pieces[1], 0, why);
+            let segment = tcp(client(family, 5), web(family), ACK).payload(&[7; 3000]);
+            let pieces = split(&rig.by_client(segment).bytes(), 9, 1448);
+            told(&mut rig, "a first fragment of TCP", &pieces[0]);
+            dropped(&mut rig, FRONT, &pieces[2], 0, why);
+            // About an error there is no error; nor about what goes to a group.
+            let about = echo(macs, family.vip(), family.client(), false, 64);
+            let error = time_exceeded(macs, family.client(), family.vip(), &about);
+            dropped(&mut rig, FRONT, &error, 0, why);
+            let mut broadcast = echo(macs, family.client(), family.vip(), false, 64);
+            broadcast[..6].fill(0xff);
+            dropped(&mut rig, FRONT, &broadcast, 0, why);
+            let group = ip(if family == Family::V4 { "224.0.0.18" } else { "ff02::12" });
+            let vrrp = echo((ROUTER_MAC, FRONT_MAC), family.client(), group, false, 64);
+            dropped(&mut rig, FRONT, &with_protocol(&vrrp, at, 112), 0, why);
+            if family == Family::V6 {
+                // A fragment of a ping: perhaps of an error.
+                let piece = split(&echo(macs, family.client(), family.vip(), false, 64), 9, 16);
+                dropped(&mut rig, FRONT, &piece[0], 0, why);
+            }
+            // Nobody speaks without an address.
+            (rig.net.snapshot.ports[0].ipv4, rig.net.snapshot.ports[0].ipv6) = (None, None);
+            rig.reconfigure();
+            let ping = echo(macs, family.client(), family.vip(), false, 64);
+            dropped(&mut rig, FRONT, &ping, 0, why);
+        }
     }
 }
 

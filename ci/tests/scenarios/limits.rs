@@ -329,6 +329,41 @@ fn more_sources_than_there_is_room_for() {
     assert_eq!(rig.send(FRONT, &again).len(), 1);
 }
 
+/// A packet that another worker is asked about takes one token, not two.
+#[test]
+fn what_comes_back_from_another_worker_is_counted_once() {
+    use shunt::datapath::selection::Persistence;
+    let none = Limits::default();
+    let cases = [
+        (Limits { connections_per_second: 8, ..none }, DropReason::ConnectionRate),
+        (Limits { source_connections_per_second: 8, ..none }, DropReason::SourceConnectionRate),
+        (Limits { packets_per_second: 8, ..none }, DropReason::PacketRate),
+    ];
+    for (limits, why) in cases {
+        for family in Family::BOTH {
+            let mut net = Net::two_armed(2).usual(Mode::Nat);
+            let service = &mut net.snapshot.services[1];
+            service.limits = limits;
+            service.selection.persistence =
+                Some(Persistence { life_ms: 60_000, mask_v4: 32, mask_v6: 128, scope: 0 });
+            let mut rig = Rig::new(net);
+            let client = |port| SocketAddr::new(family.client(), port);
+            let knows = rig.net.owner(client(0));
+            let ports: Vec<u16> =
+                (40_000..).filter(|port| rig.net.owner(client(*port)) != knows).take(5).collect();
+            for (n, port) in ports.into_iter().enumerate() {
+                let packet = udp(client(port), SocketAddr::new(family.vip(), 53));
+                let bytes = rig.by_client(packet).bytes();
+                rig.changes();
+                // Four are the worker's part of eight.
+                assert_eq!(rig.send(FRONT, &bytes).len(), usize::from(n < 4), "{why} {n}");
+                let dropped = rig.changes().0.remove(&format!("drop.{why}"));
+                assert_eq!(dropped, (n == 4).then_some(1));
+            }
+        }
+    }
+}
+
 /// What was counted by source is forgotten with the limit: sessions that end without one would
 /// otherwise be counted for ever.
 #[test]

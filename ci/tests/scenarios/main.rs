@@ -4,11 +4,14 @@
 
 mod adversarial;
 mod between_families;
+mod between_families_errors;
+mod between_families_fragments;
 mod changes;
 mod connections;
 mod doubt;
 mod forwarding;
 mod fragments;
+mod fragments_besides;
 mod frames;
 mod full_nat;
 mod guard;

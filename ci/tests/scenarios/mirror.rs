@@ -7,18 +7,24 @@ use shunt::datapath::guard::Guard;
 use shunt::datapath::mirror::{Mirror, MirrorId};
 use shunt::datapath::prefix_set::PrefixSet;
 use shunt::datapath::snapshot::{LocalAddresses, Port, PortId, PortRole, Side};
+use shunt::io::memory::MemoryFrame;
 use shunt::session::{Mode, ServerId};
 use shunt::wire::DropReason;
 
 use crate::changes::Changes;
-use crate::frames::{ACK, Packet, SYN, SYN_ACK, echo, tcp};
+use crate::fragments::split;
+use crate::frames::{ACK, Packet, SYN, SYN_ACK, echo, tcp, udp};
 use crate::net::{BACK, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC};
 use crate::rig::Rig;
 
-const SENSOR: PortId = PortId(2);
+pub const SENSOR: PortId = PortId(2);
 
 fn rig(workers: usize, mode: Mode, sample: u32, matching: Option<PrefixSet>) -> Rig {
-    let mut net = Net::two_armed(workers).usual(mode);
+    Rig::new(with_sensor(Net::two_armed(workers).usual(mode), sample, matching))
+}
+
+/// A sensor on a third port, and a mirror (0) to it.
+pub fn with_sensor(mut net: Net, sample: u32, matching: Option<PrefixSet>) -> Net {
     net.snapshot.ports.push(Port {
         name: "sensor".into(),
         mac: [2, 0, 0, 0, 0, 0xc0],
@@ -28,10 +34,10 @@ fn rig(workers: usize, mode: Mode, sample: u32, matching: Option<PrefixSet>) -> 
     net.snapshot.lips.push(LocalAddresses::default());
     let mirror = Mirror { name: "ids".into(), port: SENSOR, sample, matching };
     net.snapshot.guard = Arc::new(Guard { mirrors: vec![mirror], ..Guard::default() });
-    Rig::new(net)
+    net
 }
 
-fn copied(changes: Changes, bytes: &[u8]) -> Changes {
+pub fn copied(changes: Changes, bytes: &[u8]) -> Changes {
     changes.add("mirrored", 1).originated(SENSOR, bytes)
 }
 
@@ -114,6 +120,25 @@ fn packets_from_and_to_an_address_whatever_becomes_of_them() {
         let own = tcp(client, vip, ACK).macs([7; 6], [2, 0, 0, 0, 0, 0xc0]).bytes();
         let changes = Changes::none().dropped(DropReason::NoSession);
         rig.step("by the sensor", SENSOR, &own, None, changes, &[]);
+    }
+}
+
+/// The copy of a fragment that has waited for its first leaves in the turn in which that does.
+#[test]
+fn fragments_that_have_waited() {
+    for family in Family::BOTH {
+        let mut rig = rig(1, Mode::Dr, 1, None);
+        rig.net.snapshot.services[1].mirror = Some(MirrorId(0));
+        rig.reconfigure();
+        let client = SocketAddr::new(family.client(), 40_000);
+        let query = udp(client, SocketAddr::new(family.vip(), 53)).payload(&[7; 100]);
+        let pieces = split(&rig.by_client(query).bytes(), 1, 56);
+        assert_eq!(rig.send(FRONT, &pieces[1]), []);
+        rig.arrive(MemoryFrame::new(FRONT, &pieces[0]));
+        rig.workers[0].poll(rig.now);
+        let sent = rig.sent();
+        let copies: Vec<_> = sent.into_iter().filter(|(port, _)| *port == SENSOR).collect();
+        assert_eq!(copies, [(SENSOR, pieces[0].clone()), (SENSOR, pieces[1].clone())]);
     }
 }
 

@@ -5,7 +5,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::PacketBuilder;
+use shunt::datapath::mirror::MirrorId;
 use shunt::datapath::policy::MidStream;
+use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::{Mac, PortId, SynProxy};
 use shunt::session::syn_cookie::{Claim, Offer, SynCookies};
 use shunt::session::{Mode, ServerId, TcpState};
@@ -16,7 +18,8 @@ use shunt::wire::flow::{FlowKey, Protocol};
 use shunt::wire::syn_options::{SynOptions, Timestamps};
 
 use crate::changes::Changes;
-use crate::frames::{ACK, FIN_ACK, PSH_ACK, RST, SYN, SYN_ACK, source_port};
+use crate::frames::{ACK, FIN_ACK, PSH_ACK, RST, SYN, SYN_ACK, source_port, with_class};
+use crate::mirror::{SENSOR, with_sensor};
 use crate::net::{FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
 use crate::rig::{COOKIE_SECRET, Rig};
 
@@ -155,6 +158,10 @@ struct Talk {
     cookie: u32,
     /// Our timestamp in the SYN-ACK.
     own_time: u32,
+    /// Type of service or traffic class of what the switch sends.
+    class: u8,
+    /// Whether a sensor gets copies of what comes in.
+    watched: bool,
 }
 
 fn net(workers: usize, mode: Mode, policy: SynProxy) -> Net {
@@ -180,6 +187,8 @@ impl Talk {
             local: client,
             cookie: 0,
             own_time: 0,
+            class: 0,
+            watched: false,
         }
     }
 
@@ -200,10 +209,28 @@ impl Talk {
         segment.bytes(server_mac(11), self.rig.net.server_side_mac())
     }
     fn to_client(&self, segment: &Segment) -> Vec<u8> {
-        segment.bytes(FRONT_MAC, ROUTER_MAC)
+        with_class(segment.bytes(FRONT_MAC, ROUTER_MAC), self.class | segment.ecn)
     }
     fn to_server(&self, segment: &Segment) -> Vec<u8> {
-        segment.bytes(self.rig.net.server_side_mac(), server_mac(11))
+        let bytes = segment.bytes(self.rig.net.server_side_mac(), server_mac(11));
+        with_class(bytes, self.class | segment.ecn)
+    }
+    /// As [`Rig::step`]; the sensor gets what came in.
+    fn step(
+        &mut self,
+        what: &str,
+        port: PortId,
+        bytes: &[u8],
+        outer: Option<SocketAddr>,
+        mut changes: Changes,
+        out: &[(PortId, Vec<u8>)],
+    ) {
+        let mut out = out.to_vec();
+        if self.watched {
+            changes = changes.add("mirrored", 1).originated(SENSOR, bytes);
+            out.push((SENSOR, bytes.to_vec()));
+        }
+        self.rig.step(what, port, bytes, outer, changes, &out);
     }
     fn back(&self) -> PortId {
         self.rig.net.server_side()
@@ -264,7 +291,7 @@ impl Talk {
         self.own_time = self.offer().timestamp(self.rig.now);
         let changes =
             Changes::none().consumed().originated(FRONT, &out).add("service0.syn_cookies_sent", 1);
-        self.rig.step("SYN", FRONT, &bytes, Some(self.client), changes, &[(FRONT, out)]);
+        self.step("SYN", FRONT, &bytes, Some(self.client), changes, &[(FRONT, out)]);
     }
 
     /// A segment from the client with the timestamps that it has by now.
@@ -306,7 +333,7 @@ impl Talk {
             let mut twin = Rig::new(self.rig.net.clone());
             (twin.now, twin.turn) = (self.rig.now, self.rig.turn);
             let sent = twin.send(FRONT, &self.by_client(&self.ack()));
-            assert_eq!(sent.len(), 1);
+            assert_eq!(sent.len(), 1 + usize::from(self.watched));
             self.local = SocketAddr::new(self.family.lip(), source_port(&sent[0].1));
         }
     }
@@ -322,7 +349,7 @@ impl Talk {
             .forward(self.id, &out)
             .tx(back, &out)
             .add("service0.syn_cookies_accepted", 1);
-        self.rig.step("ACK", FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
+        self.step("ACK", FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
     }
 
     /// The server's SYN-ACK.
@@ -385,7 +412,7 @@ impl Talk {
             // The server hears of the handshake's end before the client may send.
             out.sort_by_key(|(_, bytes)| bytes[..6] == ROUTER_MAC);
         }
-        self.rig.step("SYN-ACK", back, &bytes, Some(self.local), changes, &out);
+        self.step("SYN-ACK", back, &bytes, Some(self.local), changes, &out);
     }
 
     fn connect(&mut self) {
@@ -411,18 +438,18 @@ impl Talk {
         if segment.src == self.client {
             let (bytes, out) = (self.by_client(segment), self.to_server(expected));
             let changes = Changes::none().forward(self.id, &bytes).tx(back, &out);
-            self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
+            self.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
         } else {
             let (bytes, out) = (self.by_server(segment), self.to_client(expected));
             let changes = Changes::none().reply(self.id, &bytes).tx(FRONT, &out);
-            self.rig.step(what, back, &bytes, Some(self.local), changes, &[(FRONT, out)]);
+            self.step(what, back, &bytes, Some(self.local), changes, &[(FRONT, out)]);
         }
     }
 
     /// A packet from the client is dropped.
     fn dropped(&mut self, what: &str, segment: &Segment, changes: Changes) {
         let bytes = self.by_client(segment);
-        self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[]);
+        self.step(what, FRONT, &bytes, Some(self.client), changes, &[]);
     }
 
     /// The server gets the SYN again after the client's `segment`.
@@ -431,7 +458,7 @@ impl Talk {
         let out = self.to_server(&self.server_syn(CLIENT_TIME + 1));
         let changes = Changes::none().forward(self.id, &out).tx(self.back(), &out);
         let back = self.back();
-        self.rig.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
+        self.step(what, FRONT, &bytes, Some(self.client), changes, &[(back, out)]);
     }
 }
 
@@ -535,6 +562,70 @@ fn handshake_and_data_in_every_mode_and_family() {
                 }
             }
         }
+    }
+}
+
+/// The sensor gets every packet of the handshake as it came, and what the switch sends is marked.
+#[test]
+fn a_handshake_that_is_watched_and_marked() {
+    for workers in [1, 2] {
+        for mode in [Mode::Nat, Mode::FullNat] {
+            for family in Family::BOTH {
+                let mut net = with_sensor(net(workers, mode, SynProxy::On), 1, None);
+                net.snapshot.services[0].mirror = Some(MirrorId(0));
+                net.snapshot.services[0].policy.dscp = Some(46);
+                let mut talk = Talk::new(net, family, LINUX);
+                (talk.class, talk.watched) = (46 << 2, true);
+                talk.knock();
+                // Before the server has answered: the SYN comes again, and data too early.
+                talk.enter();
+                let early = Changes::none().dropped(SynProxyWaiting);
+                let ack = talk.ack();
+                talk.dropped("the ACK again", &ack, early);
+                talk.complete();
+                let (client, server) = (CLIENT_ISN.wrapping_add(1), SERVER_ISN.wrapping_add(1));
+                let request = talk.client_segment(PSH_ACK, client, talk.cookie.wrapping_add(1));
+                let request = request.payload(b"GET / HTTP/1.1\r\n\r\n");
+                let expected = Segment {
+                    src: talk.local,
+                    dst: talk.server,
+                    ack: server,
+                    ttl: 63,
+                    ..request.clone()
+                }
+                .options(&timestamps(CLIENT_TIME + 1, SERVER_TIME));
+                talk.passes("request", &request, &expected);
+                // Our ACK was lost: the server has answered again.
+                let bytes = talk.by_server(&talk.accept());
+                let ack = talk.to_server(&talk.acknowledgment());
+                let (back, local) = (talk.back(), talk.local);
+                let changes = Changes::none().consumed().originated(back, &ack);
+                talk.step("SYN-ACK again", back, &bytes, Some(local), changes, &[(back, ack)]);
+            }
+        }
+    }
+}
+
+/// The server is asked again by a timer, and the client told when it does not answer.
+#[test]
+fn what_timers_send_is_marked() {
+    for family in Family::BOTH {
+        let mut net = net(1, Mode::Nat, SynProxy::On);
+        net.snapshot.services[0].policy.dscp = Some(46);
+        let mut talk = Talk::new(net, family, LINUX);
+        talk.class = 46 << 2;
+        talk.knock();
+        talk.enter();
+        let again = talk.to_server(&talk.server_syn(CLIENT_TIME + 1));
+        talk.rig.sent();
+        talk.rig.pass(1100);
+        assert_eq!(talk.rig.sent(), [(talk.back(), again.clone())]);
+        talk.rig.pass(2000);
+        assert_eq!(talk.rig.sent(), [(talk.back(), again)]);
+        talk.rig.pass(3000);
+        let sent = talk.rig.sent();
+        assert_eq!(sent.len(), 1);
+        assert_eq!(with_class(sent[0].1.clone(), 46 << 2), sent[0].1);
     }
 }
 
@@ -1162,4 +1253,91 @@ fn a_configuration_without_proxy_lets_its_sessions_live() {
     other.enter();
     other.complete();
     exchange(&mut other);
+}
+
+/// A service with persistence: whoever is known by the other of two workers is asked for there.
+fn asked(policy: SynProxy) -> Net {
+    let mut net = with_sensor(net(2, Mode::Nat, policy), 1, None);
+    let service = &mut net.snapshot.services[0];
+    service.selection.persistence =
+        Some(Persistence { life_ms: 60_000, mask_v4: 32, mask_v6: 128, scope: 0 });
+    service.mirror = Some(MirrorId(0));
+    net
+}
+
+/// Ports of the client whose sessions belong to another worker than the one that knows it.
+fn ports_of_the_other(talk: &Talk) -> impl Iterator<Item = u16> {
+    let address = talk.client.ip();
+    let net = talk.rig.net.clone();
+    let owner = move |port| net.owner(SocketAddr::new(address, port));
+    let knows = owner(0);
+    (40_000..60_000).filter(move |port| owner(*port) != knows)
+}
+
+/// A SYN that goes to another worker with a question, and comes back, is counted once.
+#[test]
+fn a_syn_that_comes_back_counts_once() {
+    for family in Family::BOTH {
+        // Five on each of two workers.
+        let net = asked(SynProxy::Auto { above: 10 });
+        let mut talk = Talk::new(net, family, LINUX);
+        let ports: Vec<u16> = ports_of_the_other(&talk).take(6).collect();
+        for (n, port) in ports.into_iter().enumerate() {
+            talk.client.set_port(port);
+            let bytes = talk.by_client(&talk.syn());
+            talk.rig.changes();
+            // The worker that the session belongs to receives it: all hops are for the question.
+            talk.rig.turn = talk.rig.net.owner(talk.client);
+            let sent = talk.rig.send(FRONT, &bytes);
+            let changes = Changes::none().rx(FRONT, &bytes);
+            let changes = changes.add("mirrored", 1).originated(SENSOR, &bytes);
+            let changes = if n < 4 {
+                let persistent = i64::from(n == 0);
+                changes
+                    .tx(talk.back(), &sent[0].1)
+                    .session(talk.id, talk.v6(), 1)
+                    .forward(talk.id, &bytes)
+                    .add("handed_off", 2)
+                    .add("handed_in", 2)
+                    .add("persistent_clients", persistent)
+            } else {
+                changes.consumed().originated(FRONT, &sent[0].1).add("service0.syn_cookies_sent", 1)
+            };
+            assert_eq!(talk.rig.changes(), changes, "{n}");
+            let copy = sent.iter().find(|(port, _)| *port == SENSOR).expect("a copy");
+            assert_eq!((sent.len(), &copy.1), (2, &bytes));
+        }
+    }
+}
+
+/// The same of the ACK that returns a cookie.
+#[test]
+fn an_ack_that_comes_back_counts_once() {
+    for family in Family::BOTH {
+        let mut talk = Talk::new(asked(SynProxy::On), family, LINUX);
+        talk.watched = true;
+        let port = ports_of_the_other(&talk).next().expect("a port");
+        talk.client.set_port(port);
+        talk.local = talk.client;
+        talk.knock();
+        talk.rig.changes();
+        talk.rig.turn = talk.rig.net.owner(talk.client);
+        let bytes = talk.by_client(&talk.ack());
+        let out = talk.to_server(&talk.server_syn(CLIENT_TIME + 1));
+        let sent = talk.rig.send(FRONT, &bytes);
+        assert_eq!(sent, [(talk.back(), out.clone()), (SENSOR, bytes.clone())]);
+        let changes = Changes::none()
+            .rx(FRONT, &bytes)
+            .session(talk.id, talk.v6(), 1)
+            .forward(talk.id, &out)
+            .tx(talk.back(), &out)
+            .add("mirrored", 1)
+            .originated(SENSOR, &bytes)
+            .add("persistent_clients", 1)
+            .add("handed_off", 2)
+            .add("handed_in", 2)
+            .add("service0.syn_cookies_accepted", 1);
+        assert_eq!(talk.rig.changes(), changes);
+        talk.complete();
+    }
 }

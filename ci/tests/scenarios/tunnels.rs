@@ -647,3 +647,187 @@ fn errors_about_answers_and_fragments_go_the_same_way() {
         }
     }
 }
+
+/// Services whose every datagram is a decision of its own.
+mod one_packet {
+    use shunt::wire::DropReason::{HopLimitExceeded, IcmpNoSession, NoServer};
+
+    use super::*;
+    use crate::fragments::{ORDERS, ident, step};
+
+    fn net(base: Net, mode: Mode, outer: Family) -> Net {
+        let mut net = super::net(base, mode, outer);
+        net.snapshot.services[1].selection.one_packet = true;
+        net
+    }
+
+    fn talks() -> impl Iterator<Item = Talk> {
+        super::talks().filter(|talk| talk.protocol == Protocol::Udp)
+    }
+
+    #[test]
+    fn every_mode_and_family() {
+        for talk in talks() {
+            for base in [Net::two_armed(1), Net::two_armed(2), Net::one_armed(2)] {
+                let mut rig = Rig::new(net(base, talk.mode, talk.outer));
+                for (what, data) in [("first", &b""[..]), ("odd", b"abc"), ("long", &[0xa5; 1300])]
+                {
+                    let frame = talk.packet(&rig, 0, data);
+                    talk.passes(&mut rig, what, &frame, false);
+                }
+                assert_eq!(rig.sessions(), 0);
+                rig.net.snapshot.servers[1].up = false;
+                rig.reconfigure();
+                let frame = talk.packet(&rig, 0, b"abc");
+                let changes = Changes::none().dropped(NoServer);
+                rig.step("no server", FRONT, &frame, Some(talk.client), changes, &[]);
+            }
+        }
+    }
+
+    /// The hop limit is the server's to look at; an error about its answer has no way back, since
+    /// nothing says which of the servers has answered.
+    #[test]
+    fn what_is_and_is_not_passed_on() {
+        for talk in talks() {
+            let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+            let vip = SocketAddr::new(talk.inner.vip(), 53);
+            for ttl in [1, 2] {
+                let frame = rig.by_client(udp(talk.client, vip).ttl(ttl)).bytes();
+                talk.passes(&mut rig, "hop limit", &frame, false);
+            }
+            assert!(!rig.changes().0.contains_key(&format!("drop.{HopLimitExceeded}")));
+            let answer = udp(vip, talk.client).bytes();
+            let (macs, router) = ((ROUTER_MAC, FRONT_MAC), talk.inner.router());
+            let kinds = [(3, 4), (2, 0)];
+            let error = icmp_error(macs, router, vip.ip(), 64, kinds, 1300, &answer[14..]);
+            let changes = Changes::none().dropped(IcmpNoSession);
+            rig.step("about an answer", FRONT, &error, None, changes, &[]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_with_its_outer_headers() {
+        for talk in talks() {
+            let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+            let like = talk.learn(&rig);
+            let room = 1500 - overhead(talk.mode, talk.outer);
+            let headers = if talk.inner == Family::V4 { 28 } else { 48 };
+            let fits = talk.packet(&rig, 0, &vec![7; room - headers]);
+            talk.passes(&mut rig, "fits", &fits, false);
+            let long = talk.packet(&rig, 0, &vec![7; room - headers + 1]);
+            let quoted = if talk.inner == Family::V4 { 576 - 28 } else { 1280 - 48 };
+            let (own, to) = (talk.inner.front(), talk.inner.client());
+            let macs = (FRONT_MAC, ROUTER_MAC);
+            let error = packet_too_big(macs, own, to, &long[..14 + quoted], room as u16);
+            let changes = Changes::none().dropped(PacketTooBig).originated(FRONT, &error);
+            rig.step("long", FRONT, &long, Some(talk.client), changes, &[(FRONT, error)]);
+            if talk.inner == Family::V4 {
+                let long = fragmentable(long);
+                let cut = (room - 20) & !7;
+                let parts = [
+                    fragment(&long, 0, &long[34..34 + cut], true),
+                    fragment(&long, cut, &long[34 + cut..], false),
+                ];
+                let [first, second] =
+                    [0, 1].map(|n: u16| talk.outer(&rig, &parts[usize::from(n)], n, &like));
+                let changes = Changes::none()
+                    .forward(talk.id(), &long)
+                    .originated(BACK, &first)
+                    .tx(BACK, &second);
+                let out = [(BACK, first), (BACK, second)];
+                rig.step("in two", FRONT, &long, Some(talk.client), changes, &out);
+            }
+            assert_eq!(rig.sessions(), 0);
+        }
+    }
+
+    /// All fragments of a datagram go to the server of the first, in any order, and of the next one
+    /// to the next server.
+    #[test]
+    fn fragments() {
+        for talk in talks() {
+            for workers in [1, 2] {
+                let mut net = net(Net::two_armed(workers), talk.mode, talk.outer);
+                let other = net.server(shunt::session::ServiceId(1), talk.outer.server(12), 53);
+                net.snapshot.servers[usize::from(other.0)].inner_mac = INNER_MAC;
+                let mut rig = Rig::new(net);
+                let mut chosen = [0, 0];
+                for (number, order) in ORDERS.into_iter().enumerate() {
+                    let whole = talk.packet(&rig, 0, &[5; 3000]);
+                    let pieces = split(&whole, number as u32, 1208);
+                    rig.changes();
+                    let sent: Vec<_> =
+                        order.iter().flat_map(|&n| rig.send(FRONT, &pieces[n])).collect();
+                    assert_eq!(sent.len(), 3);
+                    let n = sent[0].1[5];
+                    assert!(sent.iter().all(|(port, frame)| *port == BACK && frame[5] == n));
+                    chosen[usize::from(n - 11)] += 1;
+                    // Each piece is in there as it was.
+                    let mut inner: Vec<_> = sent
+                        .iter()
+                        .map(|(_, out)| &out[14 + overhead(talk.mode, talk.outer)..])
+                        .collect();
+                    inner.sort_by_key(|packet| {
+                        let at = if talk.inner == Family::V4 { 6 } else { 42 };
+                        u16::from_be_bytes([packet[at], packet[at + 1]]) & 0x1fff
+                    });
+                    for (inner, piece) in inner.iter().zip(&pieces) {
+                        assert_eq!(*inner, &piece[14..]);
+                    }
+                    let id = ServerId(1 + u16::from(n - 11));
+                    let mut seen = rig.changes();
+                    for name in ["handed_off", "handed_in"] {
+                        seen.0.remove(name);
+                    }
+                    let waited = order.iter().position(|n| *n == 0).unwrap() as i64;
+                    let mut changes =
+                        Changes::none().add("fragments", 3).add("fragments_held", waited);
+                    for (piece, (_, out)) in pieces.iter().zip(&sent) {
+                        changes = changes.rx(FRONT, piece).forward(id, piece);
+                        changes = changes.tx(BACK, out);
+                    }
+                    assert_eq!(seen, changes);
+                    assert_eq!(rig.sessions(), 0);
+                }
+                if workers == 1 {
+                    assert_eq!(chosen, [3, 3]);
+                }
+            }
+        }
+    }
+
+    /// Pieces that wait, and are cut again when their first comes.
+    #[test]
+    fn fragments_that_are_cut_again() {
+        for talk in talks().filter(|talk| talk.inner == Family::V4) {
+            let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+            let like = talk.learn(&rig);
+            let whole = talk.packet(&rig, 0, &[5; 2952]);
+            let pieces = split(&whole, 9, 1480);
+            let waits = Changes::none().held(1).add("fragments_held", 1);
+            step(&mut rig, "early", FRONT, &pieces[1], waits, |_| Vec::new());
+            let room = (1500 - overhead(talk.mode, talk.outer) - 20) & !7;
+            let mut out = Vec::new();
+            for at in [0, 1480] {
+                for part in [at..at + room, at + room..at + 1480] {
+                    let piece = crate::fragments::part(&whole, 9, part);
+                    out.push((BACK, talk.outer(&rig, &piece, out.len() as u16, &like)));
+                }
+            }
+            assert_eq!(ident(&pieces[0]), 9);
+            let mut changes = Changes::none().held(-1).add("fragments", 2);
+            for (n, (port, frame)) in out.iter().enumerate() {
+                changes = match n % 2 {
+                    0 => changes.originated(*port, frame),
+                    _ => changes.tx(*port, frame).forward(talk.id(), &pieces[n / 2]),
+                };
+            }
+            step(&mut rig, "both", FRONT, &pieces[0], changes, |_| out.clone());
+            // Nothing is left behind.
+            rig.pass(1000);
+            let frame = talk.packet(&rig, 0, b"abc");
+            talk.passes(&mut rig, "whole", &frame, false);
+        }
+    }
+}

@@ -45,7 +45,7 @@ pub(super) fn challenge<A: Family, F: Frame>(
     let mss = policy.clamp_mss(syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]));
     let cookie = shared.syn.cookies.mint(&claim, mss, now);
     let headers = (A::TRANSPORT + tcp::HEADER_LEN) as u16;
-    let mut answer = Made::plain(cookie, syn.seq.wrapping_add(1), SYN | ACK);
+    let mut answer = Made::plain(cookie, syn.seq.wrapping_add(1), SYN | ACK).of(shared, service);
     answer.options.mss = Some(policy.clamp_mss(shared.fits_all_ports.saturating_sub(headers)));
     if let Some(timestamps) = syn.options.timestamps {
         let offer = Offer {
@@ -200,7 +200,7 @@ pub(super) fn from_client<A: Family, F: Frame>(
         }
         // The client has given up; the server may have made a connection of its own.
         close(shared, lane, id, now);
-        let reset = Made::plain(forward_end, 0, RST);
+        let reset = Made::plain(forward_end, 0, RST).of(shared, service);
         let key = item.flow.key;
         return if reset.write(frame, &key) {
             pass(shared, lane, frame, id, Direction::Forward, now)

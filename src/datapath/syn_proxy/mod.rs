@@ -18,7 +18,7 @@
 //! What the client offered comes back with its ACK ([`syn_cookie`](crate::session::syn_cookie)) and
 //! stands in the SYN to the server. What the client is promised in the server's place is fixed
 //! ([`WINDOW_SCALE`], the MTU of Shunt's ports, SACK, ECN); where the server decides otherwise, windows
-//! are rescaled and ECN marks taken off in each packet ([`adapt`]).
+//! are rescaled and ECN marks taken off in each packet ([`adapt()`]).
 //!
 //! In state [`TcpState::SynProxied`] the session keeps
 //!
@@ -62,6 +62,8 @@ use super::connection;
 use super::family::Family;
 use super::frame::Frame;
 use super::lane::{Item, Lane};
+use super::mirror;
+use super::persist;
 use super::shared::Shared;
 use super::syn_gate::SynGates;
 use super::verdict::Verdict;
@@ -99,13 +101,27 @@ pub(super) fn admit<A: Family, F: Frame>(
     let flags = item.flow.tcp_flags;
     if flags & (SYN | ACK | RST | FIN) == SYN {
         // A full table refuses at once, and not when the client thinks it is connected.
-        let answers =
-            shared.syn.gates.answers::<A>(service, now) && lane.table.len() < lane.table.capacity();
-        return answers.then(|| challenge(shared, frame, item, service, now));
+        // One that comes back from another worker was counted when it went there.
+        let answers = !persist::is_answered(shared, frame)
+            && shared.syn.gates.answers::<A>(service, now)
+            && lane.table.len() < lane.table.capacity();
+        return answers.then(|| {
+            show(shared, service, frame);
+            challenge(shared, frame, item, service, now)
+        });
     }
     let may_carry = flags & (SYN | ACK | RST) == ACK;
-    (may_carry && shared.syn.gates.expects_cookies(service, now))
-        .then(|| redeem(shared, lane, frame, item, service, now))
+    (may_carry && shared.syn.gates.expects_cookies(service, now)).then(|| {
+        show(shared, service, frame);
+        redeem(shared, lane, frame, item, service, now)
+    })
+}
+
+/// Shows the service's sensor a segment as it was received, before it becomes something else.
+fn show<F: Frame>(shared: &mut Shared<F>, service: ServiceId, frame: &F) {
+    if !persist::is_answered(shared, frame) {
+        mirror::of_service(shared, service, frame);
+    }
 }
 
 /// Looks at a segment of a session that may change its state. The verdict, if the SYN proxy has one.
@@ -125,9 +141,11 @@ pub(super) fn follow<A: Family, F: Frame>(
     let entry = lane.table.get(id);
     match (entry.state, direction) {
         (TcpState::SynProxied, Direction::Forward) => {
+            show(shared, entry.service, frame);
             Some(from_client(shared, lane, frame, item, id, now))
         }
         (TcpState::SynProxied, Direction::Reply) => {
+            show(shared, entry.service, frame);
             Some(from_server(shared, lane, frame, item, id, now))
         }
         // Our ACK was lost.
@@ -136,6 +154,7 @@ pub(super) fn follow<A: Family, F: Frame>(
                 && flags & (SYN | ACK) == SYN | ACK
                 && is_of_this_connection(entry, frame, item) =>
         {
+            show(shared, entry.service, frame);
             Some(acknowledge_again(shared, lane, frame, item, id))
         }
         // The client begins anew: the old session gives way to who returns a cookie, not to a SYN.
@@ -143,7 +162,10 @@ pub(super) fn follow<A: Family, F: Frame>(
             let service = entry.service;
             if flags & (SYN | ACK | RST | FIN) == SYN {
                 let answers = shared.syn.gates.answers::<A>(service, now);
-                return answers.then(|| challenge(shared, frame, item, service, now));
+                return answers.then(|| {
+                    show(shared, service, frame);
+                    challenge(shared, frame, item, service, now)
+                });
             }
             if flags & (SYN | ACK | RST | FIN) != ACK
                 || !shared.syn.gates.expects_cookies(service, now)
@@ -152,6 +174,7 @@ pub(super) fn follow<A: Family, F: Frame>(
             }
             let segment = read(frame, item).ok()?;
             let redeemed = verify(shared, item, &segment, now)?;
+            show(shared, service, frame);
             end(shared, lane, id);
             Some(open(shared, lane, frame, item, service, &segment, redeemed, now))
         }
@@ -178,6 +201,7 @@ pub(super) fn expired<A: Family, F: Frame>(
     let cookie = aside.reply_shift;
     let flags = tcp_flags::RST | tcp_flags::ACK;
     let reset = Made::plain(cookie.wrapping_add(1), entry.forward_end, flags);
+    let reset = reset.of(shared, entry.service);
     originate(shared, entry, entry.reply_hop, &reset, Direction::Reply);
 }
 

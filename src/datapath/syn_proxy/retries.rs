@@ -94,7 +94,7 @@ fn ask_again<A: Family, F: Frame>(
     }
     let aside = lane.table.aside_mut(id);
     aside.shift_at = now;
-    let syn = syn(&entry, aside, retry.timestamp);
+    let syn = syn(&entry, aside, retry.timestamp).of(shared, entry.service);
     originate(shared, &entry, entry.forward_hop, &syn, Direction::Forward);
     if let Some(wait) = RETRY_MS.get(stage + 1) {
         lane.syn_retries.push(stage + 1, Retry { due: now.wrapping_add(*wait), ..retry });

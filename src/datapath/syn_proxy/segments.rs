@@ -6,7 +6,9 @@ use crate::datapath::lane::Item;
 use crate::datapath::segment;
 use crate::datapath::shared::Shared;
 use crate::datapath::verdict::Verdict;
+use crate::rewrite::dscp;
 use crate::rewrite::ethernet::turn_round;
+use crate::session::ServiceId;
 use crate::wire::flow::FlowKey;
 use crate::wire::syn_options::{MAX_LEN, SynOptions};
 use crate::wire::{DropReason, tcp};
@@ -48,13 +50,22 @@ pub(super) struct Made {
     pub(super) flags: u8,
     pub(super) window: u16,
     pub(super) options: SynOptions,
+    /// What the service marks its packets with.
+    pub(super) dscp: Option<u8>,
 }
 
 impl Made {
     pub(super) const fn plain(seq: u32, ack: u32, flags: u8) -> Self {
         let options =
             SynOptions { mss: None, window_scale: None, sack_permitted: false, timestamps: None };
-        Made { seq, ack, flags, window: 0, options }
+        Made { seq, ack, flags, window: 0, options, dscp: None }
+    }
+
+    /// The same, marked as packets of the service are.
+    pub(super) fn of<F>(mut self, shared: &Shared<F>, service: ServiceId) -> Self {
+        let service = shared.snapshot.services.get(usize::from(service.0));
+        self.dscp = service.and_then(|service| service.policy.dscp);
+        self
     }
 
     /// Makes the frame this segment. The MAC addresses are left alone.
@@ -68,6 +79,9 @@ impl Made {
         let at = segment::frame_len::<A>(0);
         bytes[at..].copy_from_slice(&options[..len]);
         segment::emit(bytes, key, self.seq, self.ack, self.flags, self.window, len);
+        if let Some(dscp) = self.dscp {
+            dscp::set::<A>(bytes, dscp);
+        }
         true
     }
 

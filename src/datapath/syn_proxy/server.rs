@@ -42,6 +42,7 @@ pub(super) fn syn<A>(entry: &Entry<A>, aside: &Aside, timestamp: u32) -> Made {
             sack_permitted: offer.sack,
             timestamps: handshake.timestamps.then_some(Timestamps { value: timestamp, echo: 0 }),
         },
+        dscp: None,
     }
 }
 
@@ -56,7 +57,7 @@ pub(super) fn ask_server<A: Family, F: Frame>(
 ) -> Verdict {
     lane.table.aside_mut(id).shift_at = now;
     let entry = lane.table.get(id);
-    let syn = syn(entry, lane.table.aside(id), timestamp);
+    let syn = syn(entry, lane.table.aside(id), timestamp).of(shared, entry.service);
     if !syn.write(frame, &entry.forward_key()) {
         return Verdict::Drop(DropReason::NoBuffer);
     }
@@ -77,13 +78,14 @@ pub(super) fn from_server<A: Family, F: Frame>(
         Ok(segment) => segment,
         Err(reason) => return Verdict::Drop(reason),
     };
-    let forward_end = lane.table.get(id).forward_end;
+    let Entry { forward_end, service, .. } = *lane.table.get(id);
     let cookie = lane.table.aside(id).reply_shift;
     let ours = segment.flags & ACK != 0 && segment.ack == forward_end;
     match segment.flags & (SYN | ACK | RST) {
         f if f & RST != 0 && ours => {
             close(shared, lane, id, now);
             let reset = Made::plain(cookie.wrapping_add(1), forward_end, RST | ACK);
+            let reset = reset.of(shared, service);
             if !reset.write(frame, &item.flow.key) {
                 return Verdict::Drop(DropReason::NoBuffer);
             }
@@ -141,7 +143,7 @@ fn complete<A: Family, F: Frame>(
     lane.table.set_state(id, TcpState::Established, timeout, now);
     shared.counters.service(service).syn_proxied.add(1);
 
-    let acknowledgment = acknowledgment(segment, adaptation);
+    let acknowledgment = acknowledgment(segment, adaptation).of(shared, service);
     let len = segment::frame_len::<A>(MAX_LEN);
     let Some(mut spare) = shared.take_spare(len) else {
         // The client's next segment has the same effect, or its probe.
@@ -153,7 +155,7 @@ fn complete<A: Family, F: Frame>(
         turn_round(spare.bytes_mut(), &shared.snapshot.ports[usize::from(port.0)].mac);
         shared.originate_ahead(port, spare);
     }
-    let mut update = Made::plain(cookie.wrapping_add(1), forward_end, ACK);
+    let mut update = Made::plain(cookie.wrapping_add(1), forward_end, ACK).of(shared, service);
     update.window = window;
     update.options.timestamps = timestamps.map(|t| Timestamps { value: own_time, echo: t.echo });
     if !update.write(frame, &item.flow.key) {
@@ -185,7 +187,9 @@ pub(super) fn acknowledge_again<A: Family, F: Frame>(
         Err(reason) => return Verdict::Drop(reason),
     };
     let adaptation = Adaptation::unpack(lane.table.aside(id).note);
-    acknowledgment(&segment, adaptation).answer(shared, frame, &item.flow.key)
+    let acknowledgment = acknowledgment(&segment, adaptation);
+    let service = lane.table.get(id).service;
+    acknowledgment.of(shared, service).answer(shared, frame, &item.flow.key)
 }
 
 /// Passes a frame on that Shunt has made of a packet of the session, with the addresses of the side it

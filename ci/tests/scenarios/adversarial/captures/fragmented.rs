@@ -89,6 +89,12 @@ pub fn bad_fragments(scene: &mut Scene) -> Vec<Arrival> {
                 }
                 arrivals.push((FRONT, piece));
             }
+            // A datagram without a checksum.
+            if family == Family::V4 {
+                let mut without = long_datagram(scene, family, 42_200 + n, 200);
+                without[40..42].fill(0);
+                arrivals.extend(split(&without, ident + 4, 40).into_iter().map(|p| (FRONT, p)));
+            }
             // Strays of a server, and of whoever says it is one.
             let server = endpoint(family.server(11), 8080);
             let to = scene.rng.pick(&[family.lip(), family.client(), pool(family)]);
