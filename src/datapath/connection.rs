@@ -2,6 +2,7 @@
 //! [`crate::session::connection`]'s; this reads the segment and writes the session. A SYN has its
 //! maximum segment size clamped here, too.
 
+use super::extras;
 use super::family::Family;
 use super::frame::Frame;
 use super::shared::Shared;
@@ -9,30 +10,41 @@ use crate::rewrite::mss;
 use crate::session::connection::{self, Connection, Outcome, Segment};
 use crate::session::{Aside, Direction, Entry, Extras, SessionId, Table, TcpState, tcp_state};
 use crate::wire::flow::{Flow, tcp_flags};
-use crate::wire::{tcp, tcp_option};
+use crate::wire::{DropReason, tcp, tcp_option};
 
-/// The sequence number after a segment without SYN and FIN.
+/// Moves the mark of the other side on to what a steady segment acknowledges; in one-way modes the
+/// client's, too. `false` when it is far from there: [`resume`] then has to look.
 #[inline(always)]
-pub(super) fn end_of<A: Family>(frame: &[u8], flow: &Flow<A>) -> u32 {
+pub(super) fn advance<A: Family>(
+    entry: &mut Entry<A>,
+    direction: Direction,
+    frame: &[u8],
+    flow: &Flow<A>,
+) -> bool {
     // Parsing has seen the whole header.
-    let Some(start) = frame.get(A::TRANSPORT..A::TRANSPORT + 16) else { return 0 };
-    let seq = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
-    let header = A::TRANSPORT as u32 + u32::from(start[12] >> 4) * 4;
-    seq.wrapping_add(u32::from(flow.frame_len).wrapping_sub(header))
+    let Some(start) = frame.get(A::TRANSPORT..A::TRANSPORT + 16) else { return true };
+    let ack = u32::from_be_bytes([start[8], start[9], start[10], start[11]]);
+    if entry.mode.one_way() {
+        let seq = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+        let header = A::TRANSPORT as u32 + u32::from(start[12] >> 4) * 4;
+        let end = seq.wrapping_add(u32::from(flow.frame_len).wrapping_sub(header));
+        return entry.advance(Direction::Forward, end) & entry.advance(Direction::Reply, ack);
+    }
+    entry.advance(direction.turned(), ack)
 }
 
-/// In one-way modes: what the client acknowledges is how far the server has come. `false` when it is
-/// far from the server's mark.
-#[inline(always)]
-pub(super) fn acknowledge<A: Family>(entry: &mut Entry<A>, frame: &[u8], flow: &Flow<A>) -> bool {
-    if tcp_state::is_steady(entry.state, flow.tcp_flags)
-        && flow.tcp_flags & tcp_flags::ACK != 0
-        && let Some(start) = frame.get(A::TRANSPORT..A::TRANSPORT + 12)
-    {
-        let ack = u32::from_be_bytes([start[8], start[9], start[10], start[11]]);
-        return entry.advance(Direction::Reply, ack);
-    }
-    true
+/// The same of a session whose numbers are shifted ([`Extras::SHIFTED`]).
+#[cold]
+#[inline(never)]
+pub(super) fn advance_shifted<A: Family>(
+    table: &mut Table<A>,
+    id: SessionId,
+    direction: Direction,
+    frame: &[u8],
+    flow: &Flow<A>,
+) -> bool {
+    let segment = read(table.get(id), table.aside(id), direction, frame, flow);
+    table.get_mut(id).advance(direction.turned(), segment.ack)
 }
 
 /// Takes a mark up again that a segment of an established connection is far from.
@@ -52,7 +64,8 @@ pub(super) fn resume<A: Family>(
     take_over(entry, &followed);
 }
 
-/// Follows the connection through a segment that may change its state.
+/// Follows the connection through a segment that may change its state. The reason, if the segment is
+/// dropped: it has then changed nothing.
 #[cold]
 #[inline(never)]
 pub(super) fn follow<A: Family, F: Frame>(
@@ -63,23 +76,36 @@ pub(super) fn follow<A: Family, F: Frame>(
     frame: &mut F,
     flow: &Flow<A>,
     now: u32,
-) -> Outcome {
+) -> Result<Outcome, DropReason> {
     let entry = table.get(id);
     let segment = read(entry, table.aside(id), direction, frame.bytes(), flow);
     let opens = direction == Direction::Forward
         && segment.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
     let server = shared.snapshot.servers.get(usize::from(entry.server_id.0));
-    if opens && entry.state == TcpState::SynSent && !server.is_some_and(|server| server.up) {
-        return Outcome::Reopen;
+    let restarts = opens && entry.mode.one_way() && entry.state == TcpState::FinBoth;
+    if opens
+        && (entry.state == TcpState::SynSent || restarts)
+        && !server.is_some_and(|server| server.up)
+    {
+        return Ok(Outcome::Reopen);
     }
-    let service = shared.snapshot.services.get(usize::from(entry.service.0));
     let mut followed = connection_of(entry);
     let outcome = connection::follow(&mut followed, direction, &segment);
-    if outcome != Outcome::Pass {
-        return outcome;
+    match outcome {
+        Outcome::Pass => {}
+        Outcome::Drop => return Err(DropReason::TcpOutOfWindow),
+        Outcome::Reopen => return Ok(Outcome::Reopen),
+    }
+    if let Some(reason) = extras::police(shared, entry, frame, direction, now) {
+        return Err(reason);
+    }
+    if restarts {
+        let Shared { limits, counters, .. } = &mut *shared;
+        limits.admit(entry.service, true, entry.client.into(), counters, now)?;
     }
     let entry = table.get_mut(id);
     take_over(entry, &followed);
+    let service = shared.snapshot.services.get(usize::from(entry.service.0));
     if followed.state != entry.state {
         // A session may outlive its service in the configuration; it then keeps its timeout.
         let timeout = service
@@ -94,7 +120,7 @@ pub(super) fn follow<A: Family, F: Frame>(
     {
         mss::clamp::<A>(frame.bytes_mut(), service.policy.mss);
     }
-    Outcome::Pass
+    Ok(Outcome::Pass)
 }
 
 /// Begins a session that was made from a segment of the client in mid-stream, which was passed on:
@@ -125,6 +151,7 @@ fn connection_of<A>(entry: &Entry<A>) -> Connection {
         forward_end: entry.forward_end,
         reply_end: entry.reply_end,
         scales: entry.scales,
+        doubt: entry.doubt,
     }
 }
 
@@ -133,6 +160,7 @@ fn take_over<A>(entry: &mut Entry<A>, connection: &Connection) {
     entry.forward_end = connection.forward_end;
     entry.reply_end = connection.reply_end;
     entry.scales = connection.scales;
+    entry.doubt = connection.doubt;
 }
 
 fn read<A: Family>(
@@ -142,14 +170,18 @@ fn read<A: Family>(
     frame: &[u8],
     flow: &Flow<A>,
 ) -> Segment {
-    // The other side's numbers are shifted on their way here, and so are acknowledgements of them.
-    let shift = match direction {
+    let segment = first(frame, flow);
+    Segment { ack: segment.ack.wrapping_sub(shift_of(entry, aside, direction)), ..segment }
+}
+
+/// By how much the acknowledgements of a side are shifted: by as much as the other side's numbers on
+/// their way there.
+fn shift_of<A>(entry: &Entry<A>, aside: &Aside, direction: Direction) -> u32 {
+    match direction {
         _ if !entry.extras.has(Extras::SHIFTED) => 0,
         Direction::Forward => aside.reply_shift,
         Direction::Reply => aside.forward_shift,
-    };
-    let segment = first(frame, flow);
-    Segment { ack: segment.ack.wrapping_sub(shift), ..segment }
+    }
 }
 
 /// Reads a segment of which no session is known.

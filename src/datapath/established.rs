@@ -19,7 +19,7 @@ use super::verdict::Verdict;
 use crate::rewrite::ethernet;
 use crate::rewrite::transport_checksum;
 use crate::session::connection::Outcome;
-use crate::session::{Direction, Entry, HopRef, SessionId, tcp_state};
+use crate::session::{Direction, Entry, Extras, HopRef, SessionId, tcp_state};
 use crate::wire::DropReason;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::Protocol;
@@ -58,9 +58,17 @@ pub(super) fn forward<A: Family, F: Frame>(
     if entry.mode.translates() && flow.hop_limit <= 1 {
         return Err(icmp::time_exceeded(shared, frame, flow, now));
     }
+    let mut policed = false;
     if entry.protocol == Protocol::Tcp {
         if tcp_state::is_steady(entry.state, flow.tcp_flags) {
-            if !entry.advance(direction, connection::end_of::<A>(frame.bytes(), flow)) {
+            let near = match entry.extras.has(Extras::SHIFTED) {
+                false => connection::advance(entry, direction, frame.bytes(), flow),
+                true => {
+                    let table = &mut lane.table;
+                    connection::advance_shifted(table, id, direction, frame.bytes(), flow)
+                }
+            };
+            if !near {
                 connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
             }
         } else {
@@ -69,11 +77,11 @@ pub(super) fn forward<A: Family, F: Frame>(
                 return Err(verdict);
             }
             match connection::follow(shared, &mut lane.table, id, direction, frame, flow, now) {
-                Outcome::Pass => {}
-                Outcome::Drop => return Err(Verdict::Drop(DropReason::TcpOutOfWindow)),
-                Outcome::Reopen => {
+                Ok(Outcome::Reopen) => {
                     return Err(new_flow::replace(shared, lane, frame, item, id, now));
                 }
+                Ok(_) => policed = true,
+                Err(reason) => return Err(Verdict::Drop(reason)),
             }
         }
     }
@@ -96,7 +104,7 @@ pub(super) fn forward<A: Family, F: Frame>(
     }
     if !entry.extras.is_empty()
         && let Some(verdict) =
-            extras::apply(shared, &mut lane.table, frame, item, id, direction, now)
+            extras::apply(shared, &mut lane.table, frame, item, id, direction, policed, now)
     {
         return Err(verdict);
     }
@@ -104,10 +112,6 @@ pub(super) fn forward<A: Family, F: Frame>(
     if entry.mode.translates() {
         onward::translate(entry, frame.bytes_mut(), direction);
     } else {
-        if entry.protocol == Protocol::Tcp && !connection::acknowledge(entry, frame.bytes(), flow) {
-            connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
-        }
-        let entry = lane.table.get(id);
         if entry.mode.tunnels() {
             if item.fill_checksum {
                 transport_checksum::fill::<A>(frame.bytes_mut(), flow);

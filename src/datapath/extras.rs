@@ -15,7 +15,9 @@ use crate::rewrite::{dscp, sequence};
 use crate::session::{Direction, Entry, Extras, SessionId, Table};
 use crate::wire::DropReason;
 
-/// Does what the session's extras say. The verdict, if the packet ends here.
+/// Does what the session's extras say; `policed` if [`police`] was asked already. The verdict, if the
+/// packet ends here.
+#[allow(clippy::too_many_arguments, reason = "the packet's context and whether it was counted")]
 #[inline(never)]
 pub(super) fn apply<A: Family, F: Frame>(
     shared: &mut Shared<F>,
@@ -24,14 +26,16 @@ pub(super) fn apply<A: Family, F: Frame>(
     item: &Item<A>,
     id: SessionId,
     direction: Direction,
+    policed: bool,
     now: u32,
 ) -> Option<Verdict> {
     let entry = table.get(id);
     let extras = entry.extras;
     debug_assert!(extras != Extras::NONE);
-    if let Some(reason) = to_any_packet(shared, entry, frame, direction, now) {
+    if !policed && let Some(reason) = police(shared, entry, frame, direction, now) {
         return Some(Verdict::Drop(reason));
     }
+    to_any_packet(shared, entry, frame);
     if extras.has(Extras::INTRODUCED) {
         introduce::apply(shared, table, frame, item, id, direction);
     } else if extras.has(Extras::SHIFTED) {
@@ -51,29 +55,40 @@ pub(super) fn apply<A: Family, F: Frame>(
     None
 }
 
-/// The part that fragments have in common with whole packets. The reason, if the packet is dropped.
+/// Counts a packet against the rate limit of its session. The reason, if the packet is dropped: the
+/// sensor has then got it.
+pub(super) fn police<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &Entry<A>,
+    frame: &F,
+    direction: Direction,
+    now: u32,
+) -> Option<DropReason> {
+    let extras = entry.extras;
+    if !extras.has(Extras::POLICED) || direction == Direction::Reply {
+        return None;
+    }
+    let refused = shared.limits.police(entry, &shared.counters, now);
+    if refused.is_some() && extras.has(Extras::MIRRORED) {
+        mirror::of_service(shared, entry.service, frame);
+    }
+    refused
+}
+
+/// The part that fragments have in common with whole packets.
 pub(super) fn to_any_packet<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     entry: &Entry<A>,
     frame: &mut F,
-    direction: Direction,
-    now: u32,
-) -> Option<DropReason> {
+) {
     let extras = entry.extras;
     // First, since the sensor gets what was received.
     if extras.has(Extras::MIRRORED) {
         mirror::of_service(shared, entry.service, frame);
     }
-    if extras.has(Extras::POLICED)
-        && direction == Direction::Forward
-        && let Some(reason) = shared.limits.police(entry, &shared.counters, now)
-    {
-        return Some(reason);
-    }
     if extras.has(Extras::MARKED) {
         mark(shared, entry, frame);
     }
-    None
 }
 
 /// Gives the packet the DSCP of its service, in either direction.

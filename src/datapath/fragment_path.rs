@@ -312,9 +312,10 @@ pub(super) fn act<A: Family + TranslateFragment, F: Frame>(
     if let Some(mtu) = exceeded_mtu(shared, entry, hop, direction, flow.frame_len) {
         return icmp::packet_too_big(shared, frame, &flow, mtu, now);
     }
-    if let Some(reason) = extras::to_any_packet(shared, entry, frame, direction, now) {
+    if let Some(reason) = extras::police(shared, entry, frame, direction, now) {
         return Verdict::Drop(reason);
     }
+    extras::to_any_packet(shared, entry, frame);
     if entry.mode.tunnels() {
         shared.counters.fragments.add(1);
         return tunnel::forward(shared, frame, &flow, entry.server_id, (hop_ref, hop), now);

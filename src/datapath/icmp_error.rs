@@ -237,9 +237,6 @@ pub(super) fn is_plausible<A>(
     }
     let sequence = quoted.sequence.wrapping_sub(shift);
     let window = entry.scales.window(direction);
-    if entry.mode.one_way() {
-        // The mark is what the client has acknowledged: the server may be ahead of it.
-        return near(sequence, mark, window);
-    }
-    mark.wrapping_sub(sequence) <= window
+    // The mark is what was acknowledged: its sender may be ahead of it.
+    near(sequence, mark, window)
 }

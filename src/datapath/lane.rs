@@ -7,6 +7,7 @@ use hashbrown::HashSet;
 
 use super::balancer::Balancer;
 use super::counters::WorkerCounters;
+use super::doubt;
 use super::established;
 use super::family::Family;
 use super::frame::Frame;
@@ -139,7 +140,10 @@ impl<A: Family> Lane<A> {
 
     pub(super) fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
         let Lane { table, balancer, local_ports, .. } = self;
-        table.expire_if(now, budget, |entry: &Entry<A>, aside: &Aside| {
+        table.expire_if(now, budget, |entry: &mut Entry<A>, aside: &Aside| {
+            if !doubt::on_expiry(shared, entry, aside, now) {
+                return false;
+            }
             if !reset::on_expiry(shared, entry, aside, now) {
                 return false;
             }

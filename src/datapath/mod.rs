@@ -13,6 +13,7 @@ pub mod counters;
 mod crossed;
 mod crossed_error;
 mod crossed_fragment;
+mod doubt;
 mod established;
 mod extras;
 pub mod family;

@@ -1,5 +1,5 @@
 //! Resets that Shunt sends to the ends of a connection whose session it ends, so that neither keeps
-//! a connection that nothing leads to any more.
+//! a connection that nothing leads to any more; and how it sends segments of its own.
 //!
 //! A receiver accepts a reset only with the very next number of its peer (RFC 5961 3.2): the marks
 //! of the session, in the numbering that this end knows. When nothing is known of a side's numbers,
@@ -85,7 +85,25 @@ pub(super) fn tell<A: Family, F: Frame>(
     if entry.protocol != Protocol::Tcp || !entry.scales.known(direction) {
         return false;
     }
-    let (seq, ack) = numbers(entry, aside, direction);
+    let flags = tcp_flags::RST | tcp_flags::ACK;
+    let sent = send(shared, entry, direction, numbers(entry, aside, direction), flags, 0, now);
+    if sent {
+        shared.counters.resets.add(1);
+    }
+    sent
+}
+
+/// Sends a segment of Shunt's own to one end of a connection, with sequence and acknowledgement number
+/// as that end counts. Says whether it was sent.
+pub(super) fn send<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    entry: &Entry<A>,
+    direction: Direction,
+    (seq, ack): (u32, u32),
+    flags: u8,
+    window: u16,
+    now: u32,
+) -> bool {
     let hop_ref = entry.hop(direction);
     // The reply hop of a one-way session leads to the server: replies do not come this way.
     let known = match direction {
@@ -104,9 +122,8 @@ pub(super) fn tell<A: Family, F: Frame>(
         return false;
     }
     let Some(mut frame) = shared.take_spare(segment::frame_len::<A>(0)) else { return false };
-    let flags = tcp_flags::RST | tcp_flags::ACK;
     let key = key(entry, direction);
-    segment::emit(frame.bytes_mut(), &key, seq, ack, flags, 0, 0);
+    segment::emit(frame.bytes_mut(), &key, seq, ack, flags, window, 0);
     if direction == Direction::Forward
         && entry.mode.tunnels()
         && !tunnel::wrap(shared, &mut frame, &key, entry.server_id)
@@ -115,12 +132,11 @@ pub(super) fn tell<A: Family, F: Frame>(
     }
     ethernet::set_addresses(frame.bytes_mut(), &hop.addresses);
     shared.originate(hop.port, frame);
-    shared.counters.resets.add(1);
     true
 }
 
-/// Sequence and acknowledgement number as the receiver counts.
-fn numbers<A>(entry: &Entry<A>, aside: &Aside, direction: Direction) -> (u32, u32) {
+/// The marks as sequence and acknowledgement number of a segment in `direction`, as the receiver counts.
+pub(super) fn numbers<A>(entry: &Entry<A>, aside: &Aside, direction: Direction) -> (u32, u32) {
     let shifted = entry.extras.has(Extras::SHIFTED);
     let (forward, reply) = if shifted { (aside.forward_shift, aside.reply_shift) } else { (0, 0) };
     match direction {

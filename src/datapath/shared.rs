@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::counters::WorkerCounters;
 use super::crossed;
+use super::doubt;
 use super::fragment_idents::{BITS_CUT, Idents};
 use super::frame::Frame;
 use super::guard::GuardState;
@@ -66,6 +67,8 @@ pub(super) struct Shared<F> {
     pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Whether the burst comes from another worker (or from this one, once more): its notes count.
     pub(super) steered: bool,
+    /// Questions to ends of sessions in doubt.
+    pub(super) questions: TokenBucket,
     /// Of packets that are cut where their family changes.
     pub(super) idents: Idents,
 }
@@ -100,6 +103,7 @@ impl<F: Frame> Shared<F> {
             crossed: ArrayVec::new(),
             all_counters: setup.all_counters.clone(),
             steered: false,
+            questions: doubt::QUESTIONS,
             idents: Idents::new(BITS_CUT, !setup.seed),
         }
     }

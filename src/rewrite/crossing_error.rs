@@ -131,7 +131,9 @@ pub fn to_v4<A>(
     let room = &mut made[..ETHERNET + usize::from(LEAST_V6.min(mtus.v4))];
     let start = Ipv4Addr::TRANSPORT + ICMP_HEADER;
     let extensions = (transport - ipv6::HEADER_LEN) as u16;
-    let payload_len = inner.payload_len().saturating_sub(extensions);
+    // What the quote says it was may be more than an IPv4 packet takes.
+    let most = u16::MAX - ipv4::HEADER_LEN as u16;
+    let payload_len = inner.payload_len().saturating_sub(extensions).min(most);
     // As super::crossing has it; the sender may have had it otherwise.
     let long = payload_len > LEAST_V6 - ipv6::HEADER_LEN as u16;
     let header = room.get_mut(start..start + ipv4::HEADER_LEN)?;

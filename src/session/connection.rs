@@ -7,10 +7,15 @@
 //! - The long timeout of an established connection takes the server's SYN-ACK and the client's
 //!   acknowledgement of it: a client with a forged address, which does not see the SYN-ACK, cannot
 //!   get it.
-//! - A reset is believed only when its number is exactly the next one of its sender. One in the
-//!   window is passed on and doubted ([`TcpState::Contested`]): a receiver that does not accept it
+//! - A reset is believed only when its number is exactly what its receiver has acknowledged. One in
+//!   the window is passed on and doubted ([`TcpState::Contested`]): a receiver that does not accept it
 //!   answers with an acknowledgement (RFC 5961 3.2), which restores the connection, and its peer, if
 //!   it is gone, answers that with an exact reset. One outside the window is dropped.
+//! - A receiver says nothing about a reset that is out of its own window, which is smaller than what
+//!   the middle must take for it. So doubt does not end a session: its side is asked first ([`Doubt`]),
+//!   and any living end answers with an acknowledgement.
+//! - In one-way modes the numbers of the client are all there is to judge it by, and forged segments
+//!   may have moved them: its resets are doubted even when they are exact.
 //! - A SYN on a living connection is passed on and changes nothing: the server answers it with an
 //!   acknowledgement (RFC 5961 4.2), and a client that began anew answers that with a reset.
 //! - A FIN counts when its number and its acknowledgement are in the window.
@@ -23,9 +28,11 @@
 //! | `SynReceived`, `Established` | FIN | `FinClient`, `FinServer`; one-way `FinBoth` |
 //! | `FinClient`, `FinServer` | FIN of the other side | `FinBoth` |
 //! | `FinBoth` | ACK of everything the other side has sent | `TimeWait` |
-//! | any | RST with the next number (`SynSent`: with the right acknowledgement) | `Closed` |
-//! | `Established` | RST in the window | `Contested`; one-way unchanged |
-//! | `Contested` | a segment in the window | `Established` |
+//! | any | RST with the next number (`SynSent`: with the right acknowledgement) | `Closed`; one-way see below |
+//! | `SynSent`, one-way | RST with the next number | `Closed` |
+//! | `Established` | another RST in the window; one-way any | `Contested` |
+//! | `Contested` | a segment in the window; once asked, with its own number, one-way any | `Established` |
+//! | `FinBoth`, one-way | SYN from the client | `SynSent` |
 //! | `Closed`; `FinBoth`, `TimeWait` | SYN from the client; only with a later number | a new session |
 //! | `FinBoth`, `TimeWait`, `Closed`, `Contested` | SYN-ACK | `SynReceived` |
 //! | `Established`, `FinClient`, `FinServer` | SYN-ACK far from the stream | unchanged, numbers unknown |
@@ -33,9 +40,10 @@
 //! A connection may also begin in mid-stream ([`adopt`]), in `Contested`. In [`Mode::Snat`] a SYN from
 //! the other side opens a new session as well.
 //!
-//! In one-way modes only the client's segments are seen; its acknowledgements stand for the server's
-//! mark.
+//! In one-way modes only the client's segments are seen. Its FIN then means `FinBoth`, though the server
+//! may still send: a SYN, which may be forged, begins anew in place, and its server remains.
 
+use super::doubt::Doubt;
 use super::entry::{Direction, Mode, TcpState};
 use super::sequence::{MAX_SCALE, Scales, later, near};
 use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
@@ -61,6 +69,8 @@ pub struct Connection {
     pub reply_end: u32,
     /// See [`super::Entry::scales`].
     pub scales: Scales,
+    /// See [`super::Entry::doubt`].
+    pub doubt: Doubt,
 }
 
 /// A segment.
@@ -102,10 +112,22 @@ pub fn follow(connection: &mut Connection, direction: Direction, segment: &Segme
 }
 
 /// Takes up the mark of a side again after a leap: nothing was known of it, or so many segments went
-/// past somewhere else. The segment must know how far the other side has come.
+/// past somewhere else. The segment must know how far its own side has come, or in one-way modes, for
+/// the client's mark, the other.
 pub fn resume(connection: &mut Connection, direction: Direction, segment: &Segment) {
-    let known = connection.scales.known(direction);
     let own = connection.in_window(direction, segment.end());
+    if !connection.mode.one_way() {
+        let other = direction.turned();
+        let known = connection.scales.known(other);
+        if segment.flags & ACK != 0 && (!known || own) {
+            *connection.mark(other) = segment.ack;
+            if !known {
+                connection.scales.set(other, MAX_SCALE);
+            }
+        }
+        return;
+    }
+    let known = connection.scales.known(direction);
     if !known || connection.acknowledges(direction, segment) {
         *connection.mark(direction) = segment.end();
     }
@@ -113,7 +135,7 @@ pub fn resume(connection: &mut Connection, direction: Direction, segment: &Segme
         connection.scales.set(direction, MAX_SCALE);
     }
     // Where the server is not seen, the client's acknowledgements may be what has leapt.
-    if connection.mode.one_way() && own && segment.flags & ACK != 0 {
+    if own && segment.flags & ACK != 0 {
         connection.reply_end = segment.ack;
         if !connection.scales.known(Direction::Reply) {
             connection.scales.set(Direction::Reply, UNSEEN_SCALE);
@@ -130,7 +152,10 @@ pub fn adopt(connection: &mut Connection, segment: &Segment) {
         _ if connection.mode.one_way() => TcpState::FinBoth,
         _ => TcpState::FinClient,
     };
-    connection.forward_end = segment.end();
+    connection.doubt = Doubt::OF_ADOPTION;
+    let finishes = segment.flags & FIN != 0;
+    connection.forward_end =
+        if finishes || connection.mode.one_way() { segment.end() } else { segment.seq };
     connection.reply_end = segment.ack;
     connection.scales = Scales::WIDEST;
 }
@@ -139,13 +164,6 @@ impl Segment {
     /// The number after it.
     pub const fn end(&self) -> u32 {
         self.seq.wrapping_add(self.len)
-    }
-}
-
-const fn opposite(direction: Direction) -> Direction {
-    match direction {
-        Direction::Forward => Direction::Reply,
-        Direction::Reply => Direction::Forward,
     }
 }
 
@@ -168,7 +186,7 @@ impl Connection {
     /// side has opened.
     fn in_window(&self, direction: Direction, number: u32) -> bool {
         !self.scales.known(direction)
-            || near(number, self.mark_of(direction), self.scales.window(opposite(direction)))
+            || near(number, self.mark_of(direction), self.scales.window(direction.turned()))
     }
 
     /// Whether a connection may begin from the side that sends in `direction`: of SNAT, from either.
@@ -178,16 +196,40 @@ impl Connection {
 
     /// Whether the acknowledgement may be of something the other side has sent lately.
     fn acknowledges(&self, direction: Direction, segment: &Segment) -> bool {
-        segment.flags & ACK != 0 && self.in_window(opposite(direction), segment.ack)
+        segment.flags & ACK != 0 && self.in_window(direction.turned(), segment.ack)
     }
 
-    /// Moves marks on: the sender's to the end of its segment and, where the server is not seen,
-    /// the server's to what the client acknowledges.
+    /// Moves marks on: the other side's to what the segment acknowledges and, where nobody is seen to
+    /// acknowledge it or it is the last one, the sender's to its end.
     fn move_on(&mut self, direction: Direction, segment: &Segment) {
-        self.move_mark(direction, segment.end());
-        if self.mode.one_way() && segment.flags & ACK != 0 {
-            self.move_mark(Direction::Reply, segment.ack);
+        if self.mode.one_way() || segment.flags & FIN != 0 {
+            self.move_mark(direction, segment.end());
         }
+        if segment.flags & ACK != 0 {
+            self.move_mark(direction.turned(), segment.ack);
+        }
+    }
+
+    /// Whether the segment answers the question that the doubt has led to. Its own number must be in
+    /// the window: where segments of both sides are seen, who forges those of one does not move it.
+    fn is_answer(&self, direction: Direction, segment: &Segment) -> bool {
+        self.state == TcpState::Contested
+            && self.doubt.asked() != 0
+            && segment.flags & (ACK | FIN) == ACK
+            && (self.mode.one_way() || self.in_window(direction, segment.end()))
+    }
+
+    /// Takes the marks from a segment of an end that lives.
+    fn believe(&mut self, direction: Direction, segment: &Segment) {
+        let (own, acknowledges) =
+            (self.in_window(direction, segment.end()), self.acknowledges(direction, segment));
+        if !own && self.mode.one_way() {
+            *self.mark(direction) = segment.end();
+        }
+        if !acknowledges {
+            *self.mark(direction.turned()) = segment.ack;
+        }
+        self.move_on(direction, segment);
     }
 
     fn move_mark(&mut self, direction: Direction, end: u32) {
@@ -218,11 +260,21 @@ fn reset(connection: &mut Connection, direction: Direction, segment: &Segment) -
         }
         (SynReceived, Reply) if answers_syn => connection.state = Closed,
         _ if !connection.in_window(direction, segment.seq) => return Outcome::Drop,
-        _ if connection.scales.known(direction) && segment.seq == connection.mark_of(direction) => {
+        (state, _)
+            if connection.scales.known(direction)
+                && segment.seq == connection.mark_of(direction)
+                && (!connection.mode.one_way() || state == SynSent) =>
+        {
             connection.state = Closed;
         }
-        // Where the server's acknowledgement is not seen, nothing would restore the connection.
-        (Established, _) if !connection.mode.one_way() => connection.state = Contested,
+        (Established, _) => {
+            connection.state = Contested;
+            connection.doubt = Doubt::of_reset(direction);
+        }
+        // Perhaps its answer; one that lives sends another.
+        (Contested, _) if connection.mode.one_way() && connection.doubt.asked() != 0 => {
+            connection.doubt = connection.doubt.settled();
+        }
         _ => {}
     }
     Outcome::Pass
@@ -242,6 +294,13 @@ fn synchronise(connection: &mut Connection, direction: Direction, segment: &Segm
             connection.scales.set(Forward, segment.scale);
         }
         (Closed, _) if !acknowledged && connection.may_open(direction) => return Outcome::Reopen,
+        // The server may still send. Its acknowledgement of whatever it makes of this is not seen.
+        (FinBoth, Forward) if !acknowledged && connection.mode.one_way() => {
+            connection.state = SynSent;
+            connection.forward_end = segment.end();
+            connection.scales = Scales::UNKNOWN;
+            connection.scales.set(Forward, segment.scale);
+        }
         // RFC 9293 3.6.1: only a later number tells a new connection from a stray duplicate. The
         // server gets the others: when it knows nothing of the old connection, it accepts.
         (FinBoth | TimeWait, _) if !acknowledged && connection.may_open(direction) => {
@@ -305,17 +364,23 @@ fn ordinary(connection: &mut Connection, direction: Direction, segment: &Segment
         (SynReceived, Forward) if acknowledged && answers_syn_ack(connection, segment) => {
             connection.state = Established;
             if !connection.in_window(Forward, segment.end()) {
-                connection.forward_end = segment.end();
+                connection.forward_end = segment.seq;
             }
         }
         (SynSent | Closed | TimeWait, _) | (SynReceived, Forward) => return,
         _ => {}
+    }
+    if connection.is_answer(direction, segment) {
+        connection.believe(direction, segment);
+        connection.state = Established;
+        return;
     }
     if !connection.in_window(direction, segment.end())
         || !connection.acknowledges(direction, segment)
     {
         return;
     }
+    let all = segment.ack == connection.mark_of(direction.turned());
     connection.move_on(direction, segment);
     let finishes = segment.flags & FIN != 0;
     connection.state = match (connection.state, direction) {
@@ -324,11 +389,7 @@ fn ordinary(connection: &mut Connection, direction: Direction, segment: &Segment
         (SynReceived | Established | Contested, Reply) if finishes => FinServer,
         (FinServer, Forward) | (FinClient, Reply) if finishes => FinBoth,
         (Contested, _) => Established,
-        (FinBoth, _)
-            if !finishes && !one_way && segment.ack == connection.mark_of(opposite(direction)) =>
-        {
-            TimeWait
-        }
+        (FinBoth, _) if !finishes && !one_way && all => TimeWait,
         (state, _) => state,
     };
 }

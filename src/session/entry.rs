@@ -9,6 +9,7 @@
 //! | end | TCP: how far the stream of each side has come |
 //! | delta | one's-complement difference the forward rewrite makes to the checksums |
 
+use super::doubt::Doubt;
 use super::sequence::Scales;
 use crate::wire::flow::{Address, FlowKey, Protocol};
 
@@ -141,6 +142,7 @@ pub enum Direction {
 
 impl Direction {
     /// The other way.
+    #[inline(always)]
     #[must_use]
     pub const fn turned(self) -> Self {
         match self {
@@ -207,11 +209,12 @@ pub struct Entry<A> {
     pub mode: Mode,
     /// Whether the slab slot holds a session.
     pub(super) live: bool,
-    /// When the last packet was seen, in milliseconds (wrapping).
+    /// When the last packet was seen, in milliseconds (wrapping); of a session in doubt, or when its
+    /// end was asked last.
     pub last_seen: u32,
     /// Idle time after which the session ends, in milliseconds.
     pub timeout: u32,
-    /// TCP: the sequence number after the last byte that came from the client, as the client counts.
+    /// TCP: how far the client's stream has come, as the client counts ([`super::sequence`]).
     pub forward_end: u32,
     /// The service.
     pub service: ServiceId,
@@ -225,12 +228,14 @@ pub struct Entry<A> {
     pub delta_ip: u16,
     /// Checksum difference of the forward rewrite, TCP/UDP (includes the pseudo header).
     pub delta_transport: u16,
-    /// TCP: the sequence number after the last byte that came from the server, as the server counts.
+    /// TCP: how far the server's stream has come, as the server counts ([`super::sequence`]).
     pub reply_end: u32,
     /// What is done to the session's packets beyond the rewrite.
     pub extras: Extras,
     /// TCP: the window scales, and whether the marks say something.
     pub scales: Scales,
+    /// TCP: of a session in [`TcpState::Contested`], why it is, and how often was asked.
+    pub doubt: Doubt,
 }
 
 const _: () = assert!(size_of::<Entry<std::net::Ipv4Addr>>() == 64);

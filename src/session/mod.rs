@@ -7,6 +7,7 @@ pub mod aside;
 pub mod bucket_ports;
 pub mod connection;
 pub mod counts;
+pub mod doubt;
 pub mod entry;
 pub mod index;
 pub mod key;
@@ -21,6 +22,7 @@ pub mod tcp_state;
 pub mod wheel;
 
 pub use aside::Aside;
+pub use doubt::Doubt;
 pub use entry::{Direction, Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
 pub use new_session::NewSession;
 pub use sequence::Scales;

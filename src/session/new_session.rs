@@ -1,5 +1,6 @@
 //! What a session is made of before it has an entry in a table.
 
+use super::doubt::Doubt;
 use super::entry::{Entry, Extras, HopRef, Mode, ServerId, ServiceId, TcpState};
 use super::sequence::Scales;
 use crate::wire::flow::{Address, Protocol};
@@ -76,6 +77,7 @@ impl<A: Address> NewSession<A> {
             reply_end: 0,
             extras: Extras::NONE,
             scales: Scales::UNKNOWN,
+            doubt: Doubt::NONE,
         }
     }
 }

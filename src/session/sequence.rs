@@ -1,14 +1,18 @@
 //! How far the stream of each side of a TCP connection has come, as the middle sees it, and which
 //! numbers may belong to it.
 //!
-//! An [`Entry`] has a **mark** for each side: the sequence number after the last byte that came from
-//! it, in its own numbering (before any shift). The established path moves it with one comparison
-//! ([`Entry::advance`]). Numbers wrap, so "ahead" and "behind" mean half of the number space each;
-//! a window is at most 1 GiB (RFC 7323 2.3), a quarter of it.
+//! An [`Entry`] has a **mark** for each side, in its own numbering (before any shift): the highest
+//! number that the *other* side has acknowledged, which is what that one accepts next. So whoever
+//! forges segments of one side only does not move the mark by which they are judged. In one-way modes
+//! the server's acknowledgements are not seen: the client's mark is the number after the last byte
+//! that came from it. A FIN moves its sender's own mark to its end. The established path moves a mark
+//! with one comparison ([`Entry::advance`]). Numbers wrap, so "ahead" and "behind" mean half of the
+//! number space each; a window is at most 1 GiB (RFC 7323 2.3), a quarter of it.
 //!
-//! A mark is what the middle can know: segments that are lost behind it make it run ahead of the
-//! receiver, those that are lost before it leave it behind the sender. So a number is judged by its
-//! distance from the mark ([`near`], [`Scales::window`]) and only the exact one is taken for certain.
+//! A mark is what the middle can know: a sender is ahead of it by what it has in flight, and
+//! acknowledgements that are lost behind the middle make it run ahead of the receiver. So a number is
+//! judged by its distance from the mark ([`near`], [`Scales::window`]) and only the exact one is taken
+//! for certain.
 
 use super::entry::{Direction, Entry};
 use crate::wire::flow::Address;
@@ -77,19 +81,19 @@ pub const fn later(a: u32, b: u32) -> u32 {
 }
 
 impl<A: Address> Entry<A> {
-    /// Moves the mark of the side that sends in `direction` on to `end`, unless `end` is behind it.
-    /// `false`, and nothing moved, when `end` is far from it: [`super::connection::resume`] then
-    /// has to look.
+    /// Moves the mark of the side that sends in `direction` on to `number`, unless that is behind it.
+    /// `false`, and nothing moved, when it is far from it: [`super::connection::resume`] then has to
+    /// look.
     #[inline(always)]
-    pub fn advance(&mut self, direction: Direction, end: u32) -> bool {
+    pub fn advance(&mut self, direction: Direction, number: u32) -> bool {
         let mark = match direction {
             Direction::Forward => &mut self.forward_end,
             Direction::Reply => &mut self.reply_end,
         };
-        if !near(end, *mark, STRIDE) {
+        if !near(number, *mark, STRIDE) {
             return false;
         }
-        *mark = later(*mark, end);
+        *mark = later(*mark, number);
         true
     }
 }

@@ -290,13 +290,14 @@ impl<A: Address> Table<A> {
         })
     }
 
-    /// As [`Table::expire`], but a session for which `expired` returns false does not end: it is
-    /// asked about again a tick (128 ms) later, unless a packet comes for it.
+    /// As [`Table::expire`], but a session for which `expired` returns false does not end. It may have
+    /// given it more time (`last_seen`, `timeout`); otherwise it is asked about again a tick (128 ms)
+    /// later, unless a packet comes for it.
     pub fn expire_if(
         &mut self,
         now: u32,
         budget: usize,
-        mut expired: impl FnMut(&Entry<A>, &Aside) -> bool,
+        mut expired: impl FnMut(&mut Entry<A>, &Aside) -> bool,
     ) -> usize {
         if self.live == 0 {
             self.wheel.restart(now);
@@ -308,7 +309,7 @@ impl<A: Address> Table<A> {
             let Some(index) = self.wheel.next_due(&mut *self.asides, now, &mut ticks) else {
                 break;
             };
-            let entry = &self.slab[index as usize];
+            let entry = &mut self.slab[index as usize];
             let deadline = entry.last_seen.wrapping_add(entry.timeout);
             if deadline.wrapping_sub(now) as i32 > 0 {
                 self.wheel.file(&mut *self.asides, index, deadline);
@@ -316,7 +317,9 @@ impl<A: Address> Table<A> {
                 self.release(index);
                 ended += 1;
             } else {
-                self.wheel.file(&mut *self.asides, index, now.wrapping_add(TICK));
+                let deadline = entry.last_seen.wrapping_add(entry.timeout);
+                let ahead = (deadline.wrapping_sub(now) as i32).max(TICK as i32) as u32;
+                self.wheel.file(&mut *self.asides, index, now.wrapping_add(ahead));
             }
         }
         ended

@@ -333,7 +333,8 @@ fn errors_about_segments_that_cannot_be_in_flight() {
             for (sequence, plausible) in [
                 (MARK, true),
                 (MARK - WINDOW, true),
-                (MARK + 1, false),
+                (MARK + WINDOW, true),
+                (MARK + WINDOW + 1, false),
                 (MARK - WINDOW - 1, false),
                 (MARK ^ (1 << 31), false),
             ] {

@@ -648,3 +648,36 @@ fn padding_does_not_become_data() {
         assert_eq!(talk.rig.send(FRONT, &ack), [(BACK, out)]);
     }
 }
+
+/// What the server acknowledges counts without the header: the exact reset of the client, and the
+/// question to the server, are told by that.
+#[test]
+fn the_header_does_not_move_the_clients_mark() {
+    for mut talk in proxied() {
+        talk.handshake();
+        let (header, n) = (talk.header.clone(), talk.n());
+        let bare = talk.by_client(ACK, START, SERVER);
+        let out = talk.to_server(PSH | ACK, START, SERVER).data(&header);
+        talk.forward("header", &bare, &[], &out);
+        let at = START.wrapping_add(n);
+        let heard = talk.by_server(ACK, SERVER, at);
+        talk.reply("heard", &heard, &talk.to_client(ACK, SERVER, START));
+        let (next, at) = (START.wrapping_add(30), at.wrapping_add(30));
+        let data = talk.by_client(PSH | ACK, START, SERVER).data(&[7; 30]);
+        let out = talk.to_server(PSH | ACK, START.wrapping_add(n), SERVER).data(&[7; 30]);
+        talk.forward("data", &data, &[], &out);
+        talk.reply("ACK", &talk.by_server(ACK, SERVER, at), &talk.to_client(ACK, SERVER, next));
+        let reset = talk.by_server(RST, SERVER.wrapping_add(9), 0);
+        talk.reply("RST", &reset, &talk.to_client(RST, SERVER.wrapping_add(9), 0));
+        talk.rig.pass(10_300);
+        let mut asked = talk.to_server(ACK, at.wrapping_sub(1), SERVER).window(512);
+        asked.ttl = 64;
+        assert_eq!(talk.rig.sent(), [(BACK, asked.bytes())]);
+        // The server lives; then the client closes.
+        talk.reply("ACK", &talk.by_server(ACK, SERVER, at), &talk.to_client(ACK, SERVER, next));
+        let reset = talk.by_client(RST, next, 0);
+        talk.forward("RST", &reset, &[], &talk.to_server(RST, at, 0));
+        talk.rig.pass(10_300);
+        assert_eq!((talk.rig.sessions(), talk.rig.sent()), (0, Vec::new()));
+    }
+}

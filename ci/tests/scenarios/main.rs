@@ -8,6 +8,7 @@ mod between_families_errors;
 mod between_families_fragments;
 mod changes;
 mod connections;
+mod doubt;
 mod forwarding;
 mod fragments;
 mod fragments_besides;

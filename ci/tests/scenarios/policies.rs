@@ -57,6 +57,7 @@ fn both_ends_are_told_when_a_session_expires() {
         let mut seq = (ISN + 6, ISN + 1);
         if mode == Mode::Nat {
             talk.passes(Peer::Server, PSH_ACK, |p| p.payload(b"200 OK").ack(ISN + 6));
+            talk.passes(Peer::Client, ACK, |p| p.seq(ISN + 6).ack(ISN + 7));
             seq.1 = ISN + 7;
         } else {
             talk.passes(Peer::Client, ACK, |p| p.seq(ISN + 6).ack(ISN + 500));

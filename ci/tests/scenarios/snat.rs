@@ -464,7 +464,7 @@ fn pooling_is_paired() {
     }
 }
 
-fn forwarding(protocol: Protocol, family: Family, port: u16, to: SocketAddr) -> Snat {
+pub fn forwarding(protocol: Protocol, family: Family, port: u16, to: SocketAddr) -> Snat {
     let external = SocketAddr::new(pool(family), port);
     let forwards = vec![Forward { protocol, external, internal: to }];
     Snat { forwards, ..rule(Apd, Apd) }

@@ -921,9 +921,68 @@ fn a_server_has_forgotten_the_connection() {
         let ack = Segment::new(client, vip, ACK, isn + 1, ours.wrapping_add(1));
         let expected = Segment::new(local, server, ACK, isn + 1, theirs.wrapping_add(1)).ttl(63);
         talk.passes("ACK", &ack, &expected);
+        let ack = Segment::new(server, local, ACK, theirs.wrapping_add(1), isn + 1);
+        let expected = Segment::new(vip, client, ACK, ours.wrapping_add(1), isn + 1).ttl(63);
+        talk.passes("ACK", &ack, &expected);
         let reset = Segment::new(client, vip, RST, isn + 1, 0);
         talk.passes("RST", &reset, &Segment { src: local, dst: server, ..reset.clone() }.ttl(63));
         assert_eq!(talk.state(), TcpState::Closed);
+    }
+}
+
+/// Each side is asked in the numbers that it knows, and its exact reset is known by them.
+#[test]
+fn ends_in_doubt_are_asked_in_their_own_numbers() {
+    for family in Family::BOTH {
+        for mode in [Mode::Nat, Mode::FullNat] {
+            for by_client in [true, false] {
+                let mut talk = Talk::new(net(1, mode, SynProxy::On), family, LINUX);
+                talk.connect();
+                let (next, theirs) = (CLIENT_ISN.wrapping_add(18), SERVER_ISN + 1);
+                let ours = talk.cookie.wrapping_add(1);
+                let (client, vip, local, server) = (talk.client, talk.vip, talk.local, talk.server);
+                let up = |flags, seq, ack| {
+                    let segment = Segment::new(client, vip, flags, seq, ack);
+                    let out = Segment::new(local, server, flags, seq, theirs).ttl(63);
+                    (segment, out)
+                };
+                let down = |flags, seq: u32, ack| {
+                    let segment = Segment::new(server, local, flags, theirs.wrapping_add(seq), ack);
+                    let out = Segment::new(vip, client, flags, ours.wrapping_add(seq), ack);
+                    (segment, out.ttl(63))
+                };
+                let (request, out) = up(PSH_ACK, CLIENT_ISN.wrapping_add(1), ours);
+                talk.passes("request", &request.payload(&[7; 17]), &out.payload(&[7; 17]));
+                let (ack, out) = down(ACK, 0, next);
+                talk.passes("ACK", &ack, &out);
+                let (reset, out) = match by_client {
+                    true => up(RST, next.wrapping_add(50), 0),
+                    false => down(RST, 50, 0),
+                };
+                talk.passes("RST", &reset, &out);
+                assert_eq!(talk.state(), TcpState::Contested);
+                talk.rig.pass(10_300);
+                let asked = match by_client {
+                    true => {
+                        let asked = Segment::new(vip, client, ACK, ours.wrapping_sub(1), next);
+                        (FRONT, talk.to_client(&asked.window(512)))
+                    }
+                    false => {
+                        let asked = Segment::new(local, server, ACK, next.wrapping_sub(1), theirs);
+                        (talk.back(), talk.to_server(&asked.window(512)))
+                    }
+                };
+                assert_eq!(talk.rig.sent(), [asked]);
+                let ((answer, out), (reset, gone)) = match by_client {
+                    true => (up(ACK, next, ours), up(RST, next, 0)),
+                    false => (down(ACK, 0, next), down(RST, 0, 0)),
+                };
+                talk.passes("lives", &answer, &out);
+                assert_eq!(talk.state(), TcpState::Established);
+                talk.passes("gone", &reset, &gone);
+                assert_eq!(talk.state(), TcpState::Closed);
+            }
+        }
     }
 }
 

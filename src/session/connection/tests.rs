@@ -17,7 +17,7 @@ fn segment(flags: u8, seq: u32, len: u32, ack: u32) -> Segment {
 /// A new session, in front of its SYN.
 fn fresh(mode: Mode) -> Connection {
     let scales = Scales::UNKNOWN;
-    Connection { mode, state: SynSent, forward_end: 0, reply_end: 0, scales }
+    Connection { mode, state: SynSent, forward_end: 0, reply_end: 0, scales, doubt: Doubt::NONE }
 }
 
 fn client(flags: u8, after: u32, len: u32, acked: u32) -> Segment {
@@ -145,7 +145,7 @@ fn reordered_segments_are_nothing_new() {
             (Forward, client(FIN | ACK, 3000, 1, 0), Pass, FinClient),
             (Forward, client(ACK, 0, 1500, 0), Pass, FinClient),
             (Forward, client(ACK, 1500, 1500, 0), Pass, FinClient),
-            (Reply, server(ACK, 0, 0, 3001), Pass, FinClient),
+            (Reply, server(ACK, 0, 0, 1500), Pass, FinClient),
         ],
     );
     assert_eq!(c.forward_end, CLIENT.wrapping_add(3002));
@@ -208,7 +208,7 @@ fn a_client_that_began_anew() {
             (Forward, segment(ACK, other.wrapping_add(1), 7, 9_000_001), Pass, Established),
         ],
     );
-    assert_eq!((c.forward_end, c.reply_end), (other.wrapping_add(8), 9_000_001));
+    assert_eq!((c.forward_end, c.reply_end), (other.wrapping_add(1), 9_000_001));
     // On a living connection the server asks whether that is meant, and the client resets.
     let mut c = established(Mode::Nat);
     conversation(
@@ -360,7 +360,7 @@ fn a_syn_ack_far_from_the_stream_makes_the_numbers_unknown() {
     assert_eq!(c, unknown);
     resume(&mut c, Forward, &segment(ACK, 0x4444_4445, 0, accepts.end()));
     resume(&mut c, Reply, &segment(ACK, accepts.end(), 10, 0x4444_4445));
-    assert_eq!((c.forward_end, c.reply_end), (0x4444_4445, accepts.end().wrapping_add(10)));
+    assert_eq!((c.forward_end, c.reply_end), (0x4444_4445, accepts.end()));
     // Who knows them is believed again.
     let reset = segment(RST, c.reply_end, 0, 0);
     assert_eq!(follow(&mut c, Reply, &reset), Pass);
@@ -393,8 +393,9 @@ fn direct_return_sees_the_client_only() {
         conversation(
             &mut c,
             &[
-                (Forward, segment(RST, CLIENT.wrapping_add(2), 0, 0), Pass, Established),
                 (Forward, segment(RST, CLIENT.wrapping_add(0x6000_0000), 0, 0), Drop, Established),
+                (Forward, segment(RST, CLIENT.wrapping_add(2), 0, 0), Pass, Contested),
+                (Forward, client(ACK, 0, 0, 0), Pass, Established),
                 (Forward, client(FIN | ACK, 0, 8, 9_000), Pass, FinBoth),
                 (Forward, client(ACK, 8, 0, 10_000), Pass, FinBoth),
             ],
@@ -411,8 +412,100 @@ fn direct_return_sees_the_client_only() {
         let mut c = established(mode);
         conversation(
             &mut c,
-            &[(Forward, segment(RST, CLIENT.wrapping_add(1), 0, 0), Pass, Closed)],
+            &[(Forward, segment(RST, CLIENT.wrapping_add(1), 0, 0), Pass, Contested)],
         );
+        assert_eq!(c.doubt, Doubt::of_reset(Forward));
+        // It gives up before anything else has come: so is the server told.
+        let mut c = fresh(mode);
+        conversation(
+            &mut c,
+            &[
+                (Forward, syn(), Pass, SynSent),
+                (Forward, segment(RST, CLIENT.wrapping_add(1), 0, 0), Pass, Closed),
+            ],
+        );
+    }
+}
+
+/// Established, but the side that sends in `direction` is in doubt and was asked `n` times.
+fn asked(mode: Mode, direction: Direction, n: u8) -> Connection {
+    let mut c = established(mode);
+    let at = if direction == Forward { CLIENT } else { SERVER };
+    follow(&mut c, direction, &segment(RST, at.wrapping_add(3), 0, 0));
+    assert_eq!((c.state, c.doubt), (Contested, Doubt::of_reset(direction)));
+    for _ in 0..n {
+        c.doubt = c.doubt.once_more();
+    }
+    c
+}
+
+#[test]
+fn an_answer_restores_a_connection_whatever_was_forged() {
+    let far = 0x5000_0000;
+    for direction in [Forward, Reply] {
+        // Who forges segments of the side in doubt can move the mark of the other one.
+        let (answer, exact) = match direction {
+            Forward => (client(ACK, 500, 0, far), segment(RST, CLIENT.wrapping_add(1), 0, 0)),
+            Reply => (server(ACK, 500, 0, far), segment(RST, SERVER + 1, 0, 0)),
+        };
+        let mut c = asked(Mode::Nat, direction, 0);
+        conversation(&mut c, &[(direction, answer, Pass, Contested)]);
+        let mut c = asked(Mode::Nat, direction, 1);
+        conversation(
+            &mut c.clone(),
+            &[(direction, Segment { flags: FIN | ACK, ..answer }, Pass, Contested)],
+        );
+        let beside = Segment { seq: answer.seq.wrapping_add(far), ..answer };
+        conversation(&mut c.clone(), &[(direction, beside, Pass, Contested)]);
+        conversation(&mut c.clone(), &[(direction, exact, Pass, Closed)]);
+        conversation(&mut c, &[(direction, answer, Pass, Established)]);
+        let marks = match direction {
+            Forward => (CLIENT.wrapping_add(1), SERVER.wrapping_add(1 + far)),
+            Reply => (CLIENT.wrapping_add(1 + far), SERVER + 1),
+        };
+        assert_eq!((c.forward_end, c.reply_end), marks);
+    }
+    // And both where the server is not seen.
+    let mut c = asked(Mode::Dr, Forward, 1);
+    let exact = segment(RST, CLIENT.wrapping_add(1), 0, 0);
+    conversation(&mut c, &[(Forward, exact, Pass, Contested)]);
+    assert_eq!(c.doubt.asked(), c.doubt.tries(), "it may be gone");
+    conversation(&mut c, &[(Forward, client(ACK, far, 0, far), Pass, Established)]);
+    let marks = (CLIENT.wrapping_add(1 + far), SERVER.wrapping_add(1 + far));
+    assert_eq!((c.forward_end, c.reply_end), marks);
+}
+
+#[test]
+fn the_client_moves_the_servers_mark_only() {
+    for mode in [Mode::Nat, Mode::FullNat, Mode::Snat] {
+        let mut c = established(mode);
+        for (flags, at) in [(ACK, 1000), (ACK | PSH, 100_000), (ACK, STRIDE - 9)] {
+            conversation(&mut c, &[(Forward, client(flags, at, 8, 77), Pass, Established)]);
+            resume(&mut c, Forward, &client(flags, at, 8, 77));
+        }
+        assert_eq!((c.forward_end, c.reply_end), (CLIENT.wrapping_add(1), SERVER + 78));
+        conversation(&mut c, &[(Reply, server(ACK, 0, 9000, 1008), Pass, Established)]);
+        assert_eq!((c.forward_end, c.reply_end), (CLIENT.wrapping_add(1009), SERVER + 78));
+    }
+}
+
+#[test]
+fn a_syn_behind_the_clients_fin_begins_anew_in_place() {
+    for seq in [CLIENT.wrapping_add(0x1000_0000), CLIENT.wrapping_add(0x9000_0000)] {
+        let mut c = established(Mode::Dr);
+        let again = Segment { seq, ..syn() };
+        conversation(
+            &mut c,
+            &[
+                (Forward, client(FIN | ACK, 0, 4, 0), Pass, FinBoth),
+                (Forward, again, Pass, SynSent),
+            ],
+        );
+        assert_eq!(c.forward_end, again.end());
+        assert!(c.scales.known(Forward) && !c.scales.known(Reply));
+        let ack = segment(ACK, seq.wrapping_add(1), 0, 99);
+        conversation(&mut c, &[(Forward, ack, Pass, Established)]);
+        assert_eq!((c.forward_end, c.reply_end), (again.end(), 99));
     }
 }
 
@@ -420,22 +513,22 @@ fn direct_return_sees_the_client_only() {
 fn a_leap_needs_proof() {
     let far = 0x3000_0000;
     let mut c = established(Mode::Nat);
-    resume(&mut c, Forward, &client(ACK, far, 10, 0x2000_0000));
-    assert_eq!(c.forward_end, CLIENT.wrapping_add(1), "it does not know the server's numbers");
-    resume(&mut c, Forward, &client(ACK, far, 10, 0));
-    assert_eq!(c.forward_end, CLIENT.wrapping_add(1 + far + 10));
-    resume(&mut c, Reply, &server(ACK, far, 10, far));
-    assert_eq!(c.reply_end, SERVER + 1 + far + 10);
+    resume(&mut c, Forward, &client(ACK, 0x2000_0000, 10, far));
+    assert_eq!(c.reply_end, SERVER + 1, "it does not know the client's numbers");
+    resume(&mut c, Forward, &client(ACK, 500, 10, far));
+    assert_eq!(c.reply_end, SERVER + 1 + far);
+    resume(&mut c, Reply, &server(ACK, far + 100, 10, far));
+    assert_eq!(c.forward_end, CLIENT.wrapping_add(1 + far));
     // Nothing is known of either side: the first segment tells.
     let mut c = Connection { state: Established, ..fresh(Mode::FullNat) };
     conversation(&mut c, &[(Forward, segment(RST, 1, 0, 0), Pass, Contested)]);
     c.state = Established;
     resume(&mut c, Reply, &server(ACK, 100, 10, 50));
-    assert_eq!((c.forward_end, c.reply_end), (0, SERVER + 111));
-    assert!(c.scales.known(Reply) && !c.scales.known(Forward));
+    assert_eq!((c.forward_end, c.reply_end), (CLIENT.wrapping_add(51), 0));
+    assert!(c.scales.known(Forward) && !c.scales.known(Reply));
     resume(&mut c, Forward, &client(ACK, 50, 0, 110));
-    assert_eq!(c.forward_end, CLIENT.wrapping_add(51));
-    assert!(c.scales.known(Forward));
+    assert_eq!(c.reply_end, SERVER + 111);
+    assert!(c.scales.known(Reply));
     // In direct return the client's acknowledgements may leap.
     let mut c = established(Mode::Dr);
     resume(&mut c, Forward, &client(ACK, 0, 0, far));
@@ -496,8 +589,9 @@ fn an_adopted_connection_is_in_doubt_until_it_goes_on() {
     for mode in [Mode::Nat, Mode::Dr] {
         let mut c = fresh(mode);
         adopt(&mut c, &client(ACK | PSH, 100, 20, 50));
-        assert_eq!((c.forward_end, c.reply_end), (CLIENT.wrapping_add(121), SERVER + 51));
-        assert_eq!(c.state, Contested);
+        let acked = if mode == Mode::Nat { 101 } else { 121 };
+        assert_eq!((c.forward_end, c.reply_end), (CLIENT.wrapping_add(acked), SERVER + 51));
+        assert_eq!((c.state, c.doubt), (Contested, Doubt::OF_ADOPTION));
         let mut refused = c;
         conversation(&mut c, &[(Forward, client(ACK, 120, 0, 90), Pass, Established)]);
         if mode == Mode::Nat {
