@@ -28,6 +28,9 @@ use crate::wire::toeplitz::{STEERING, Toeplitz};
 
 /// ICMP errors a worker sends per second, and at once.
 const ICMP_ERRORS: TokenBucket = TokenBucket::new(1000, 100);
+/// Resets a worker answers with per second, and at once. After a restart there is one due to each
+/// connection; a reset is no longer than what it answers.
+const RESETS: TokenBucket = TokenBucket::new(20_000, 2_000);
 /// Packets a worker passes to the kernel per second, and at once: the kernel must not become the
 /// way to stop the switch.
 const PUNTS: TokenBucket = TokenBucket::new(50_000, 1000);
@@ -65,6 +68,7 @@ pub(super) struct Shared<F> {
     pub(super) all_counters: Arc<[Arc<WorkerCounters>]>,
     /// Whether the burst comes from another worker (or from this one, once more): its notes count.
     pub(super) steered: bool,
+    pub(super) resets: TokenBucket,
 }
 
 impl<F: Frame> Shared<F> {
@@ -97,6 +101,7 @@ impl<F: Frame> Shared<F> {
             crossed: ArrayVec::new(),
             all_counters: setup.all_counters.clone(),
             steered: false,
+            resets: RESETS,
         }
     }
 
