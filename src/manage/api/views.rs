@@ -60,7 +60,7 @@ impl State {
             services_up: services.iter().filter(|s| s.up).count() as u64,
             services_down: services.iter().filter(|s| !s.up).count() as u64,
             servers_up: servers.iter().filter(|s| s.up).count() as u64,
-            servers_down: servers.iter().filter(|s| !s.up).count() as u64,
+            servers_down: servers.iter().filter(|s| !s.up && !s.is_unknown()).count() as u64,
             workers: self
                 .workers
                 .iter()
@@ -75,6 +75,7 @@ impl State {
             dropped_pps,
             worst_drops: drops,
             syn_proxy_on,
+            servers_unknown: servers.iter().filter(|s| s.is_unknown()).count() as u64,
         }
     }
 
