@@ -382,3 +382,28 @@ impl State {
         self.snapshot.ports.get(usize::from(id.0)).map_or_else(String::new, |p| p.name.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::manage::health::CheckResult;
+    use crate::manage::testing;
+
+    #[test]
+    fn a_server_is_unknown_until_its_first_check() {
+        let (handles, _workers) = testing::workers(2);
+        let snapshot = Arc::new(testing::snapshot());
+        let (mut state, _) =
+            State::new(testing::config(), snapshot, handles, testing::port_views());
+        let servers = |state: &State| {
+            let status = state.status();
+            (status.servers_up, status.servers_down, status.servers_unknown)
+        };
+        // Two of the three are checked.
+        assert_eq!(servers(&state), (1, 0, 2));
+        state.checked(&CheckResult { server: ServerId(0), outcome: Err("refused".into()) });
+        assert_eq!(servers(&state), (1, 1, 1));
+    }
+}
