@@ -394,14 +394,17 @@ mod tests {
     #[test]
     fn a_server_is_unknown_until_its_first_check() {
         let (handles, _workers) = testing::workers(2);
-        let snapshot = Arc::new(testing::snapshot());
+        let mut snapshot = testing::snapshot();
+        // Two of the three are checked, and so they begin down.
+        for server in &mut snapshot.servers[..2] {
+            server.up = false;
+        }
         let (mut state, _) =
-            State::new(testing::config(), snapshot, handles, testing::port_views());
+            State::new(testing::config(), Arc::new(snapshot), handles, testing::port_views());
         let servers = |state: &State| {
             let status = state.status();
             (status.servers_up, status.servers_down, status.servers_unknown)
         };
-        // Two of the three are checked.
         assert_eq!(servers(&state), (1, 0, 2));
         state.checked(&CheckResult { server: ServerId(0), outcome: Err("refused".into()) });
         assert_eq!(servers(&state), (1, 1, 1));
