@@ -10,27 +10,23 @@ use anyhow::{Context, anyhow, bail};
 use log::{info, warn};
 use rtrb::RingBuffer;
 use shunt::datapath::counters::WorkerCounters;
-use shunt::datapath::hops::MAX_HELD;
 use shunt::datapath::pipeline::Pipeline;
 use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
 use shunt::dpdk::{
-    Capabilities, DpdkIo, Eal, EalOptions, Mempool, PoolOptions, PortConfig, Ports, Steering,
-    advise_huge_pages, preloaded,
+    Capabilities, DpdkIo, Eal, EalOptions, Mempool, PortConfig, Ports, Steering, advise_huge_pages,
+    preloaded,
 };
 use shunt::manage::api::ControlSocket;
 use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
 use shunt::manage::config::{self, Config};
 use shunt::manage::exception::TAP_MTU;
-use shunt::manage::memory;
+use shunt::manage::memory::{self, TAP_DESC, WIRE_DESC};
 use shunt::manage::port_view::{HardwareStatistics, Link};
 use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
 use shunt::wire::toeplitz;
-use shunt::worker::{HAND_OFF_PACKETS, Idle, Peers, Worker, affinity};
+use shunt::worker::{Idle, Peers, Worker, affinity};
 
-/// Descriptors of a receive and of a transmit queue, on the wire and towards the kernel.
-const WIRE_DESC: u16 = 1024;
-const TAP_DESC: u16 = 256;
 /// Commands and events that wait between the management thread and a worker.
 const CONTROL_QUEUE: usize = 4096;
 /// Sessions of a family that no service listens on: none is ever needed.
@@ -39,6 +35,9 @@ const UNUSED_FAMILY: usize = 64;
 /// Runs until SIGINT or SIGTERM.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let config = config::load(path)?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
     check_cores(&config)?;
     memory::check(Path::new("/"), &config)?;
     // Before anything is touched that another process with this configuration may be using.
@@ -207,18 +206,7 @@ fn start_ports(
             })
         })
         .collect();
-    let mtu = configs.iter().map(|port| port.mtu).max().unwrap_or(1500);
-    let taps = config.ports.iter().filter(|port| port.exception.is_some()).count();
-    let queues = ((configs.len() - taps) * workers) as u32;
-    let tap_queues = taps * workers;
-    let tap_buffers = (tap_queues * 2 * usize::from(TAP_DESC)) as u32;
-    let waiting = ((MAX_HELD + HAND_OFF_PACKETS) * workers) as u32
-        + tap_buffers
-        + preloaded(&config.dpdk.vdevs);
-    let pool = Mempool::create(
-        eal,
-        PoolOptions::for_ports(queues, WIRE_DESC, WIRE_DESC, workers as u32, waiting, mtu),
-    )?;
+    let pool = Mempool::create(eal, memory::pool(config, preloaded(&config.dpdk.vdevs)))?;
     let steering = Steering { workers: workers as u16, worker_of, key: &toeplitz::KEY };
     let (ports, ios) = Ports::start(&pool, &configs, steering)?;
     Ok((pool, ports, ios))

@@ -98,6 +98,9 @@ fn show<T: DeserializeOwned + Serialize>(
 fn check(file: &Path) -> Result<ExitCode> {
     match config::load(file) {
         Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("warning: {warning}");
+            }
             output::print(&format!(
                 "{}: configuration is valid: {}, {}, {}\n",
                 file.display(),

@@ -94,7 +94,7 @@ pub(super) fn enter<A: Family, F: Frame>(
     // Without Ethernet padding: the length of the frame is that of the packet.
     frame.set_len(usize::from(item.flow.frame_len));
     if !frame.prepend(DIFFERENCE) {
-        return Verdict::Drop(DropReason::NoBuffer);
+        return Verdict::Drop(DropReason::NoHeadroom);
     }
     crossing::to_v6(frame.bytes_mut());
     let flow = Flow {

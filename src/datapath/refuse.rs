@@ -12,7 +12,8 @@ use crate::rewrite::ethernet::turn_round;
 use crate::wire::flow::{Flow, Protocol, tcp_flags};
 use crate::wire::{DropReason, tcp};
 
-/// Drops the packet for `reason` and tells its sender, as often as the limit for errors allows.
+/// Drops the packet for `reason` and tells its sender, as often as the limit of resets or of ICMP errors
+/// allows.
 ///
 /// The reset has numbers that the sender accepts: those of the segment it answers (RFC 9293
 /// 3.10.7.1). A reset is not answered, and neither is a fragment, which has no flags in its flow.
@@ -43,7 +44,7 @@ fn reset<A: Family, F: Frame>(
     use tcp_flags::{ACK, RST};
     let port = frame.rx_port();
     let is_whole = flow.tcp_flags != 0;
-    if !is_whole || flow.tcp_flags & RST != 0 || !shared.icmp_errors.take(now) {
+    if !is_whole || flow.tcp_flags & RST != 0 || !shared.resets.take(now) {
         return Verdict::Drop(reason);
     }
     let segment =

@@ -30,6 +30,9 @@ use crate::wire::toeplitz::{STEERING, Toeplitz};
 
 /// ICMP errors a worker sends per second, and at once.
 const ICMP_ERRORS: TokenBucket = TokenBucket::new(1000, 100);
+/// Resets a worker answers with per second, and at once. After a restart there is one due to each
+/// connection; a reset is no longer than what it answers.
+const RESETS: TokenBucket = TokenBucket::new(20_000, 2_000);
 /// Packets a worker passes to the kernel per second, and at once: the kernel must not become the
 /// way to stop the switch.
 const PUNTS: TokenBucket = TokenBucket::new(50_000, 1000);
@@ -71,6 +74,8 @@ pub(super) struct Shared<F> {
     pub(super) questions: TokenBucket,
     /// Of packets that are cut where their family changes.
     pub(super) idents: Idents,
+    /// For the resets that answer segments.
+    pub(super) resets: TokenBucket,
 }
 
 impl<F: Frame> Shared<F> {
@@ -105,6 +110,7 @@ impl<F: Frame> Shared<F> {
             steered: false,
             questions: doubt::QUESTIONS,
             idents: Idents::new(BITS_CUT, !setup.seed),
+            resets: RESETS,
         }
     }
 

@@ -209,7 +209,7 @@ pub(super) fn send<A: Family, F: Frame>(
     for frame in first.iter_mut().chain([&mut *frame]) {
         let ident = left_to_routers.then(|| shared.tunnels.next_ident());
         if !frame.prepend(usize::from(overhead)) {
-            return Err(Refused::For(DropReason::NoBuffer));
+            return Err(Refused::For(DropReason::NoHeadroom));
         }
         if let Some(tunnel) = shared.tunnels.get(server) {
             tunnel.templates[v6].write(frame.bytes_mut(), &flow.key, ident);

@@ -4,10 +4,11 @@
 use super::capabilities::{Capabilities, Checksums, RssFields};
 use super::error::{self, Error};
 use super::log_stream;
-use super::mempool::{FRAME_OVERHEAD, Mempool};
+use super::mempool::Mempool;
 use super::port::{PortConfig, Steering, link};
 use super::rss::{self, Key};
 use crate::datapath::snapshot::BUCKETS;
+use crate::io::pool::FRAME_OVERHEAD;
 
 /// Configures and starts one port.
 pub(super) fn start_port(

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod memory;
+pub mod pool;
 
 use crate::datapath::frame::Frame;
 use crate::datapath::snapshot::PortId;

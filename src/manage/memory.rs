@@ -4,7 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use super::config::Config;
+use crate::datapath::hops::MAX_HELD;
 use crate::datapath::selection::persistent_clients;
+use crate::io::pool::PoolOptions;
+use crate::worker::HAND_OFF_PACKETS;
+
+/// Descriptors of a receive and of a transmit queue of a port.
+pub const WIRE_DESC: u16 = 1024;
+/// The same of an exception tap.
+pub const TAP_DESC: u16 = 256;
 
 /// Bytes of table for one IPv4 session, index included.
 const SESSION_V4: u64 = 81;
@@ -53,6 +61,50 @@ pub fn session_tables(config: &Config) -> (u64, u64) {
         table(false, SESSION_V4, PERSISTENT_V4, MAPPING_V4),
         table(true, SESSION_V6, PERSISTENT_V6, MAPPING_V6),
     )
+}
+
+/// `dpdk.memory_mb` does not hold the packet buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{memory_mb} MiB do not hold the {packets} packet buffers that so many ports and workers need; \
+     expected {needed_mb} or more"
+)]
+pub struct TooFewBuffers {
+    /// What the key says.
+    pub memory_mb: u64,
+    /// Packet buffers.
+    pub packets: u32,
+    /// MiB they take.
+    pub needed_mb: u64,
+}
+
+/// The packet pool of the node. `preloaded` are buffers that devices take for themselves.
+pub fn pool(config: &Config, preloaded: u32) -> PoolOptions {
+    let workers = config.node.workers.len() as u32;
+    let mut devices: Vec<&str> = config.ports.iter().map(|port| port.device.as_str()).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let queues = devices.len() as u32 * workers;
+    let taps = config.ports.iter().filter(|port| port.exception.is_some()).count() as u32;
+    let tap_buffers = taps * workers * 2 * u32::from(TAP_DESC);
+    let held = (MAX_HELD + HAND_OFF_PACKETS) as u32 * workers;
+    let held = held + tap_buffers + preloaded;
+    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
+    PoolOptions::for_ports(queues, WIRE_DESC, WIRE_DESC, workers, held, mtu)
+}
+
+/// Whether `dpdk.memory_mb` holds the packet buffers.
+///
+/// # Errors
+/// When it does not: DPDK would refuse the pool at the start.
+pub fn check_buffers(config: &Config) -> Result<(), TooFewBuffers> {
+    let (pool, memory_mb) = (pool(config, 0), config.dpdk.memory_mb as u64);
+    match pool.memory_mb() {
+        needed_mb if needed_mb > memory_mb => {
+            Err(TooFewBuffers { memory_mb, packets: pool.packets, needed_mb })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of the packet buffers when they do not lie on hugepages, else 0.

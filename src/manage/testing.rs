@@ -109,6 +109,7 @@ pub(crate) fn config() -> Config {
         api: config::Api { socket: "/run/shunt.sock".into() },
         snats: Vec::new(),
         guard: config::Guard::default(),
+        warnings: Vec::new(),
     }
 }
 

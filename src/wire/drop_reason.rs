@@ -64,8 +64,8 @@ drop_reasons! {
     Bogon, "bogon", "A client's source address that is not globally reachable (protection.bogons).";
     SpoofedInside, "spoofed_inside", "The source is reached by another port than the packet came by (protection.reverse_path).";
     SourceRoute, "source_route", "An IPv4 packet that asks for a route of its own (source routing).";
-    HopLimitExceeded, "hop_limit_exceeded", "TTL or hop limit ran out here; Time Exceeded was sent.";
-    PacketTooBig, "packet_too_big", "Longer than the mtu of the port it would leave by; the sender was told if it may not be fragmented.";
+    HopLimitExceeded, "hop_limit_exceeded", "TTL or hop limit ran out here; Time Exceeded was sent, as often as its limit allows.";
+    PacketTooBig, "packet_too_big", "Longer than the mtu of the port it would leave by; if it may not be fragmented, the sender was told as often as the limit of ICMP errors allows.";
     // Transport headers.
     BadTcpHeader, "bad_tcp_header", "The TCP header is cut short or its data offset is wrong.";
     BadTcpFlags, "bad_tcp_flags", "A combination of TCP flags that no stack sends, other than those below.";
@@ -81,7 +81,7 @@ drop_reasons! {
     IcmpNotHandled, "icmp_not_handled", "An ICMP message for a VIP that is not an echo request.";
     // Packet filter and limits.
     Filtered, "filtered", "A rule of the packet filter drops it; shunt filters tells which.";
-    FilterRejected, "filter_rejected", "A rule of the packet filter rejects it; the sender was told.";
+    FilterRejected, "filter_rejected", "A rule of the packet filter rejects it; the sender was told as often as the limits of resets and ICMP errors allow.";
     FilterLimited, "filter_limited", "Above the rate that a rule of the packet filter allows.";
     ConnectionRate, "connection_rate", "More new connections per second than the service allows.";
     PacketRate, "packet_rate", "More packets per second than the service allows.";
@@ -97,8 +97,8 @@ drop_reasons! {
     NoService, "no_service", "The address is a VIP, but no service listens on this protocol and port.";
     NoSession, "no_session", "In mid-stream and no session is known for it.";
     NoServer, "no_server", "No real server of the service is up and has weight.";
-    ServerLimit, "server_limit", "The real server has as many connections as it may (max_connections), and so has every other; the client was refused.";
-    ServiceLimit, "service_limit", "The service has as many connections as it may (max_connections); the client was refused.";
+    ServerLimit, "server_limit", "The real server has as many connections as it may (max_connections), and so has every other; the client was refused as often as the limits of resets and ICMP errors allow.";
+    ServiceLimit, "service_limit", "The service has as many connections as it may (max_connections); the client was refused as often as the limits of resets and ICMP errors allow.";
     SessionTableFull, "session_table_full", "The session table is at its capacity (node.sessions).";
     ReplyTupleInUse, "reply_tuple_in_use", "Another session already uses the reply addresses and ports.";
     LocalPortsExhausted, "local_ports_exhausted", "FullNAT: no free local port towards the real server; add local_addresses.";
@@ -121,7 +121,8 @@ drop_reasons! {
     // Out of the worker.
     HandOffFull, "hand_off_full", "The ring to the worker that owns the packet is full.";
     TxRefused, "tx_refused", "The port did not take the packet: its transmit queue is full.";
-    NoBuffer, "no_buffer", "No packet buffer was free.";
+    NoBuffer, "no_buffer", "No packet buffer was free, or the packet's own was too small for its answer.";
+    NoHeadroom, "no_headroom", "The packet's buffer has no room for the headers to go before it: a tunnel's, IPv6 ones in the place of IPv4, or a VLAN tag.";
 }
 
 impl std::fmt::Display for DropReason {

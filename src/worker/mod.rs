@@ -237,7 +237,7 @@ impl<Io: BurstIo> Worker<Io> {
                 continue;
             }
             if queue.vlan != 0 {
-                self.counters.drops_of(DropReason::NoBuffer).add(queue.tag());
+                self.counters.drops_of(DropReason::NoHeadroom).add(queue.tag());
             }
             let queued = queue.frames.len();
             let port = PortId(port as u8);

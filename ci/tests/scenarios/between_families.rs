@@ -16,7 +16,7 @@ use crate::changes::Changes;
 use crate::frames::{mend_ipv4_checksum, packet_too_big, source_port, time_exceeded};
 use crate::mirror::{SENSOR, with_sensor};
 use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
-use crate::rig::Rig;
+use crate::rig::{Rig, without_headroom};
 
 /// TCP on port 80 and UDP on port 53 of the VIP of the clients' family; server 11 of the other, or
 /// of one family alone for clients of both.
@@ -246,6 +246,18 @@ fn a_datagram_without_a_checksum_gets_one() {
     without[40..42].fill(0);
     let out = talk.to_server(&query).made();
     talk.forward("without", &without, out, true);
+}
+
+/// IPv6 headers are longer than those of IPv4.
+#[test]
+fn without_headroom_ipv4_does_not_become_ipv6() {
+    let mut talk = Talk::new(1, Family::V4, Protocol::Udp, 40_000, false);
+    let query = talk.by_client(false);
+    let changes = Changes::none().dropped(DropReason::NoHeadroom);
+    let frame = without_headroom(FRONT, &query.sent());
+    talk.rig.step_frame("no headroom", frame, Some(talk.client), changes, &[]);
+    let out = talk.to_server(&query).made();
+    talk.forward("with", &query.sent(), out, true);
 }
 
 #[test]

@@ -500,3 +500,29 @@ fn a_server_behind_a_tunnel_is_told() {
         }
     }
 }
+
+/// After a restart every client's next segment is in mid-stream. The limit of ICMP errors, which a
+/// flood can keep exhausted, is not that of resets.
+#[test]
+fn resets_have_a_limit_of_their_own() {
+    let policy = Policy { mid_stream: MidStream::Reset, ..Policy::default() };
+    let mut rig = Rig::new(net(Mode::Nat, 1, policy));
+    let spent = |rig: &mut Rig, n: u16| {
+        let packet = udp(client(1_000 + n), endpoint("192.0.2.10:53")).ttl(1);
+        let bytes = rig.by_client(packet).bytes();
+        rig.send(FRONT, &bytes).len()
+    };
+    assert_eq!((0..110).map(|n| spent(&mut rig, n)).sum::<usize>(), 100);
+    let stray = |rig: &mut Rig, n: u16| {
+        let bytes = rig.by_client(tcp(client(1_000 + n), endpoint("192.0.2.10:80"), ACK)).bytes();
+        rig.send(FRONT, &bytes).len()
+    };
+    assert_eq!((0..2_010).map(|n| stray(&mut rig, n)).sum::<usize>(), 2_000);
+    // 20 and one more each millisecond.
+    rig.now = rig.now.wrapping_add(1);
+    assert_eq!((0..30).map(|n| stray(&mut rig, n)).sum::<usize>(), 20);
+    assert_eq!((0..5).map(|n| spent(&mut rig, n)).sum::<usize>(), 1);
+    // Who is told nothing is dropped for the same reason.
+    let changes = rig.changes().0;
+    assert_eq!((changes["drop.no_session"], changes["drop.hop_limit_exceeded"]), (2_040, 115));
+}

@@ -9,7 +9,7 @@ use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::pipeline::Pipeline;
 use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{Mac, PortId};
-use shunt::io::memory::{MemoryFrame, MemoryIo};
+use shunt::io::memory::{HEADROOM, MemoryFrame, MemoryIo};
 use shunt::session::ServerId;
 use shunt::worker::control::{Command, Event, NeighborUpdate};
 use shunt::worker::{Peers, Worker};
@@ -293,6 +293,16 @@ impl Rig {
 }
 
 /// Frames as one can compare them by eye.
+/// A frame that begins where its buffer does.
+pub fn without_headroom(port: PortId, bytes: &[u8]) -> MemoryFrame {
+    use shunt::datapath::frame::Frame;
+    let mut frame = MemoryFrame::new(port, bytes);
+    assert!(frame.prepend(HEADROOM));
+    frame.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+    assert!(frame.set_len(bytes.len()));
+    frame
+}
+
 fn hex(frames: &[(PortId, Vec<u8>)]) -> Vec<String> {
     frames
         .iter()

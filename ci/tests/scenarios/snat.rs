@@ -391,6 +391,36 @@ fn ports_run_out_and_come_back() {
     }
 }
 
+/// Nobody is refused as long as some address of the pool has a free port, however many are full.
+#[test]
+fn every_address_of_a_pool_is_tried() {
+    for family in Family::BOTH {
+        let address = |n: u8| match family {
+            Family::V4 => ip(&format!("203.0.113.{n}")),
+            Family::V6 => ip(&format!("2001:db8:3::{n}")),
+        };
+        let pool = (16..32).map(|n| (address(n), FRONT)).collect();
+        let net = with_rule(Net::two_armed(1), Snat { pool, ..rule(Ei, Apd) });
+        let mut rig = Rig::warmed(Rig::with_sessions(net, 4_100));
+        let mut buckets = rig.net.clone();
+        buckets.snapshot.worker_of = std::array::from_fn(|bucket| bucket as u8);
+        let hosts = (11..20).flat_map(|n| (1024..=u16::MAX).map(move |port| (n, port)));
+        let mut hosts = hosts
+            .map(|(n, port)| (n, inside(family, n, port)))
+            .filter(|(_, host)| buckets.owner(*host) == 9);
+        let to = remote(family, 7, 53);
+        // 252 ports of each address are this node's in a bucket.
+        for count in 0..16 * 252 {
+            let (n, host) = hosts.next().unwrap();
+            let bytes = rig.by_server(n, udp(host, to)).bytes();
+            assert_eq!(rig.send(BACK, &bytes).len(), 1, "{count}: {:?}", rig.changes());
+        }
+        let (n, host) = hosts.next().unwrap();
+        let late = rig.by_server(n, udp(host, to)).bytes();
+        is_dropped(&mut rig, BACK, &late, host, SnatPortsExhausted);
+    }
+}
+
 #[test]
 fn the_other_node_has_the_other_ports() {
     let mut net = with_rule(Net::two_armed(1), rule(Ei, Ei));

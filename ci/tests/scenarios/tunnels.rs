@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
 use shunt::session::{Mode, ServerId};
-use shunt::wire::DropReason::{NeighborUnresolved, PacketTooBig};
+use shunt::wire::DropReason::{NeighborUnresolved, NoBuffer, NoHeadroom, PacketTooBig};
 use shunt::wire::flow::Protocol;
 
 use crate::changes::Changes;
@@ -16,7 +16,7 @@ use crate::frames::{
     ACK, FIN_ACK, PSH_ACK, SYN, icmp_error, mend_ipv4_checksum, packet_too_big, tcp, udp,
 };
 use crate::net::{BACK, BACK_MAC, FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
-use crate::rig::{Rig, Sent};
+use crate::rig::{Rig, Sent, without_headroom};
 use shunt::datapath::snapshot::PortId;
 use shunt::io::memory::MemoryFrame;
 use shunt::worker::control::{Command, Event, SessionQuery};
@@ -353,6 +353,40 @@ fn ipv4_that_may_be_fragmented_goes_in_two() {
             Changes::none().forward(id, &frame).originated(BACK, &outs[0]).tx(BACK, &outs[1]);
         let outs = outs.map(|out| (BACK, out));
         rig.step("one more", FRONT, &frame, outer, changes, &outs);
+    }
+}
+
+/// The first part goes in a frame of Shunt's own. Without one the packet is dropped; a smaller one
+/// passes.
+#[test]
+fn without_a_spare_frame_nothing_goes_in_two() {
+    let talk = Talk::new(Mode::Ipip, Family::V4, Family::V4, Protocol::Udp);
+    let mut rig = Rig::cold(net(Net::two_armed(1), talk.mode, talk.outer));
+    rig.workers[0].io().most = Some(0);
+    rig.warm();
+    let opening = talk.packet(&rig, 0, b"x");
+    talk.passes(&mut rig, "first", &opening, true);
+    let frame = fragmentable(talk.packet(&rig, 0, &[7; 1453]));
+    let outer = Some(talk.client);
+    rig.step("in two", FRONT, &frame, outer, Changes::none().dropped(NoBuffer), &[]);
+    talk.passes(&mut rig, "second", &opening, false);
+    rig.workers[0].io().most = None;
+    rig.settle();
+    assert_eq!(rig.send(FRONT, &frame).len(), 2);
+}
+
+/// Outer headers need room before the packet.
+#[test]
+fn without_headroom_there_are_no_outer_headers() {
+    for talk in talks() {
+        let mut rig = Rig::new(net(Net::two_armed(1), talk.mode, talk.outer));
+        let opening = talk.packet(&rig, SYN, b"");
+        talk.passes(&mut rig, "first", &opening, true);
+        let bytes = talk.packet(&rig, ACK, b"more");
+        let changes = Changes::none().dropped(NoHeadroom);
+        let frame = without_headroom(FRONT, &bytes);
+        rig.step_frame("no headroom", frame, Some(talk.client), changes, &[]);
+        talk.passes(&mut rig, "with", &bytes, false);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::format::{count, duration, rate};
 use crate::cli::table::{Number, Table, Text};
-use crate::manage::api::types::{Health, Server, Servers};
+use crate::manage::api::types::{Server, Servers};
 
 /// One row for each real server of each service.
 pub(in crate::cli) fn text(answer: &Servers) -> String {
@@ -61,7 +61,7 @@ fn state(server: &Server) -> &'static str {
     match server {
         Server { up: true, backup: true, .. } => "backup",
         Server { up: true, .. } => "up",
-        Server { health: Some(Health { checks: 0, .. }), .. } => "unknown",
+        server if server.is_unknown() => "unknown",
         _ => "DOWN",
     }
 }
@@ -69,7 +69,7 @@ fn state(server: &Server) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manage::api::types::{LocalPorts, Traffic};
+    use crate::manage::api::types::{Health, LocalPorts, Traffic};
 
     #[test]
     fn exact_text() {

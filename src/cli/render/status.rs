@@ -41,7 +41,11 @@ pub(in crate::cli) fn text(s: &Status) -> String {
     if !s.syn_proxy_on.is_empty() {
         line("syn proxy", format!("on for {}", s.syn_proxy_on.join(", ")));
     }
-    line("servers", format!("{} up, {} down", s.servers_up, s.servers_down));
+    let unknown = match s.servers_unknown {
+        0 => String::new(),
+        n => format!(", {n} not checked yet"),
+    };
+    line("servers", format!("{} up, {} down{unknown}", s.servers_up, s.servers_down));
     for (i, w) in s.workers.iter().enumerate() {
         let subject = if i == 0 { "workers" } else { "" };
         let balance = balance(w.unaccounted_packets);
@@ -94,6 +98,7 @@ mod tests {
                 pps: 5,
             }],
             syn_proxy_on: vec!["web".into(), "mail".into()],
+            servers_unknown: 0,
         };
         assert_eq!(
             text(&status),
@@ -111,5 +116,7 @@ drops     1234 packets, 5 packets/s
           1200 no_session (5/s): In mid-stream and no session is known for it.
 "
         );
+        let starting = Status { servers_unknown: 2, ..status };
+        assert!(text(&starting).contains("\nservers   4 up, 3 down, 2 not checked yet\n"));
     }
 }

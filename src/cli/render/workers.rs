@@ -5,14 +5,20 @@ use crate::cli::format::{count, rate};
 use crate::cli::table::{Number, Table, Text};
 use crate::manage::api::types::{Worker, Workers};
 
-/// One row for each worker: what came, what became of it, and whether it adds up.
+/// For each worker: its load; what came, what became of it, and whether it adds up; what is not zero of
+/// the rest.
 pub(in crate::cli) fn text(answer: &Workers) -> String {
-    let mut table = Table::new(&[
+    let mut load = Table::new(&[
         Number("WORKER"),
         Number("CORE"),
         Number("BUSY"),
         Number("IN p/s"),
         Number("OUT p/s"),
+        Number("SESSIONS"),
+        Number("EXPIRED"),
+    ]);
+    let mut packets = Table::new(&[
+        Number("WORKER"),
         Number("IN"),
         Number("HANDED IN"),
         Number("OUT"),
@@ -22,23 +28,20 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
         Number("DROPPED"),
         Number("TO KERNEL"),
         Number("MADE"),
-        Number("SESSIONS"),
-        Number("EXPIRED"),
-        Number("WITH SERVER"),
-        Number("RESETS"),
-        Number("ICMP ERRORS"),
-        Number("FRAGMENTS"),
-        Number("PERSISTENT"),
-        Number("EVENTS LOST"),
         Text("PACKETS"),
     ]);
     for w in &answer.workers {
-        table.row([
+        load.row([
             w.worker.to_string(),
             w.core.to_string(),
             format!("{:.1} %", w.busy_percent),
             rate(w.rx_pps),
             rate(w.tx_pps),
+            count(w.sessions_v4 + w.sessions_v6),
+            count(w.sessions_expired),
+        ]);
+        packets.row([
+            w.worker.to_string(),
             count(w.rx_packets),
             count(w.handed_in_packets),
             count(w.tx_packets),
@@ -48,18 +51,35 @@ pub(in crate::cli) fn text(answer: &Workers) -> String {
             count(w.dropped_packets),
             count(w.punted_packets),
             count(w.originated_packets),
-            count(w.sessions_v4 + w.sessions_v6),
-            count(w.sessions_expired),
-            count(w.sessions_ended_with_server),
-            count(w.resets_sent),
-            count(w.icmp_errors),
-            count(w.fragments),
-            count(w.persistent_clients),
-            count(w.events_lost),
             balance(w.unaccounted_packets),
         ]);
     }
-    table.text() + &besides(answer)
+    format!("{}\n{}{}{}", load.text(), packets.text(), seldom(answer), besides(answer))
+}
+
+/// What many nodes have none of: a table of the columns that have something other than 0.
+fn seldom(answer: &Workers) -> String {
+    type Value = fn(&Worker) -> u64;
+    let columns: [(&str, Value); 6] = [
+        ("WITH SERVER", |w| w.sessions_ended_with_server),
+        ("RESETS", |w| w.resets_sent),
+        ("ICMP ERRORS", |w| w.icmp_errors),
+        ("FRAGMENTS", |w| w.fragments),
+        ("PERSISTENT", |w| w.persistent_clients),
+        ("EVENTS LOST", |w| w.events_lost),
+    ];
+    let has_some = |(_, value): &(&str, Value)| answer.workers.iter().any(|w| value(w) > 0);
+    let columns: Vec<_> = columns.into_iter().filter(has_some).collect();
+    if columns.is_empty() {
+        return String::new();
+    }
+    let names = columns.iter().map(|(name, _)| Number(name));
+    let mut table = Table::new(&[Number("WORKER")].into_iter().chain(names).collect::<Vec<_>>());
+    for w in &answer.workers {
+        let values = columns.iter().map(|(_, value)| count(value(w)));
+        table.row([w.worker.to_string()].into_iter().chain(values));
+    }
+    format!("\n{}", table.text())
 }
 
 /// What few nodes have: a line for each that is not zero.
@@ -84,6 +104,9 @@ fn besides(answer: &Workers) -> String {
     if forgotten > 0 {
         out +=
             &format!("{} connections of clients that could not be remembered\n", count(forgotten));
+    }
+    if !out.is_empty() {
+        out.insert(0, '\n');
     }
     out
 }
@@ -129,10 +152,17 @@ mod tests {
             mirror_missed_packets: 1,
         };
         assert_eq!(
-            text(&Workers { workers: vec![worker] }),
+            text(&Workers { workers: vec![worker.clone()] }),
             "\
-WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  SESSIONS  EXPIRED  WITH SERVER  RESETS  ICMP ERRORS  FRAGMENTS  PERSISTENT  EVENTS LOST  PACKETS
-     0     3  12.3 %      10        9  1000          5  990           4         7     1        2          3     8        22        6            5      14            9         11          12            0  1 in flight
+WORKER  CORE    BUSY  IN p/s  OUT p/s  SESSIONS  EXPIRED
+     0     3  12.3 %      10        9        22        6
+
+WORKER    IN  HANDED IN  OUT  HANDED OFF  CONSUMED  HELD  DROPPED  TO KERNEL  MADE  PACKETS
+     0  1000          5  990           4         7     1        2          3     8  1 in flight
+
+WORKER  WITH SERVER  RESETS  ICMP ERRORS  FRAGMENTS  PERSISTENT
+     0            5      14            9         11          12
+
 2 sessions are half-open
 1500 copies for mirrors made, 1 missed
 9 packets of sources without a place of their own
@@ -140,5 +170,45 @@ WORKER  CORE    BUSY  IN p/s  OUT p/s    IN  HANDED IN  OUT  HANDED OFF  CONSUME
 4 connections of clients that could not be remembered
 "
         );
+
+        // Nothing of what is seldom, and all of it in large numbers.
+        let calm = Worker {
+            sessions_ended_with_server: 0,
+            resets_sent: 0,
+            icmp_errors: 0,
+            fragments: 0,
+            persistent_clients: 0,
+            sessions_half_open: 0,
+            sources_untracked: 0,
+            mirrored_packets: 0,
+            mirror_missed_packets: 0,
+            toa_no_room: 0,
+            persistence_full: 0,
+            ..worker.clone()
+        };
+        let few = text(&Workers { workers: vec![calm] });
+        assert_eq!(few.lines().count(), 5, "{few}");
+        const MANY: u64 = 999_900_000_000;
+        let busy = Worker {
+            worker: 63,
+            core: 1023,
+            rx_packets: MANY,
+            rx_pps: MANY,
+            handed_in_packets: MANY,
+            tx_packets: MANY,
+            tx_pps: MANY,
+            handed_off_packets: MANY,
+            punted_packets: MANY,
+            consumed_packets: MANY,
+            held_packets: MANY,
+            dropped_packets: MANY,
+            originated_packets: MANY,
+            unaccounted_packets: 1_000_000,
+            events_lost: MANY,
+            ..worker
+        };
+        for line in text(&Workers { workers: vec![busy] }).lines() {
+            assert!(line.chars().count() <= 120, "{}: {line}", line.chars().count());
+        }
     }
 }

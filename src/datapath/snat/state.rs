@@ -12,9 +12,10 @@ use crate::session::{Entry, Table};
 use crate::wire::flow::{Address, FlowKey, Protocol};
 use crate::wire::toeplitz::Toeplitz;
 
-/// Endpoints of the pool that are looked at for a new mapping. Those of one address in one bucket
-/// are 252, so a nearly exhausted pool costs no more than this.
-const PROBES: usize = 1024;
+/// Endpoints of a pool that are looked at for a new mapping, shared by its addresses: what a packet
+/// for which nothing is free costs. An address has 256 ports in a bucket, so of a pool of up to 16
+/// addresses every endpoint is tried, and of a larger one some ports of every address.
+const PROBES: usize = 4096;
 
 /// The state.
 #[derive(Debug)]
@@ -108,19 +109,21 @@ impl<A: Family> SnatState<A> {
         // The same address for all ports of a host (RFC 4787 REQ-2, "paired") as long as it has
         // ports, on every worker and node; at a port that nobody outside can foretell.
         let paired = paired_with(key.src);
+        let each = (PROBES / pool.len().max(1)).max(1);
+        let is_free = |(address, port): &(A, u16)| {
+            !is_forwarded(&inside.external, *address, *port, key.protocol)
+        };
         let candidates = (0..pool.len()).flat_map(|i| {
             let address = pool[(paired + i) % pool.len()];
             let of_address = A::bucket(toeplitz, address, 0);
             let list = ports.of(of_address, bucket, &snat.ports);
             let start = if list.is_empty() { 0 } else { hash as usize % list.len() };
-            list[start..].iter().chain(&list[..start]).map(move |port| (address, *port))
+            let around = list[start..].iter().chain(&list[..start]);
+            around.map(move |port| (address, *port)).filter(is_free).take(each)
         });
-        let is_free = |(address, port): &(A, u16)| {
-            !is_forwarded(&inside.external, *address, *port, key.protocol)
-        };
         let limit = self.limits.get(usize::from(rule)).copied().flatten();
         let request = Request { key: *key, rule, policy: snat.policy, limit };
-        mappings.take(&request, candidates.filter(is_free).take(PROBES))
+        mappings.take(&request, candidates)
     }
 
     /// The host inside for a packet from outside without a session.

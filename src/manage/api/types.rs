@@ -63,7 +63,7 @@ pub struct Status {
     pub services_down: u64,
     /// Servers that are up.
     pub servers_up: u64,
-    /// Servers that are down.
+    /// Servers that are down: a check has failed.
     pub servers_down: u64,
     /// Whether each worker accounts for every packet.
     pub workers: Vec<WorkerBalance>,
@@ -75,6 +75,9 @@ pub struct Status {
     pub worst_drops: Vec<DropCount>,
     /// Services whose SYNs are answered with cookies now.
     pub syn_proxy_on: Vec<String>,
+    /// Servers that wait for their first check; no session goes there yet.
+    #[serde(default)]
+    pub servers_unknown: u64,
 }
 
 /// Whether a worker accounts for every packet.
@@ -251,6 +254,13 @@ pub struct Server {
     /// What went through it.
     #[serde(flatten)]
     pub traffic: Traffic,
+}
+
+impl Server {
+    /// Whether it waits for its first check.
+    pub fn is_unknown(&self) -> bool {
+        !self.up && self.health.as_ref().is_some_and(|health| health.checks == 0)
+    }
 }
 
 /// How many local ports of FullNAT there are towards a real server. When all are used, new sessions

@@ -60,7 +60,7 @@ impl State {
             services_up: services.iter().filter(|s| s.up).count() as u64,
             services_down: services.iter().filter(|s| !s.up).count() as u64,
             servers_up: servers.iter().filter(|s| s.up).count() as u64,
-            servers_down: servers.iter().filter(|s| !s.up).count() as u64,
+            servers_down: servers.iter().filter(|s| !s.up && !s.is_unknown()).count() as u64,
             workers: self
                 .workers
                 .iter()
@@ -75,6 +75,7 @@ impl State {
             dropped_pps,
             worst_drops: drops,
             syn_proxy_on,
+            servers_unknown: servers.iter().filter(|s| s.is_unknown()).count() as u64,
         }
     }
 
@@ -379,5 +380,33 @@ impl State {
 
     fn port_name(&self, id: crate::datapath::snapshot::PortId) -> String {
         self.snapshot.ports.get(usize::from(id.0)).map_or_else(String::new, |p| p.name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::manage::health::CheckResult;
+    use crate::manage::testing;
+
+    #[test]
+    fn a_server_is_unknown_until_its_first_check() {
+        let (handles, _workers) = testing::workers(2);
+        let mut snapshot = testing::snapshot();
+        // Two of the three are checked, and so they begin down.
+        for server in &mut snapshot.servers[..2] {
+            server.up = false;
+        }
+        let (mut state, _) =
+            State::new(testing::config(), Arc::new(snapshot), handles, testing::port_views());
+        let servers = |state: &State| {
+            let status = state.status();
+            (status.servers_up, status.servers_down, status.servers_unknown)
+        };
+        assert_eq!(servers(&state), (1, 0, 2));
+        state.checked(&CheckResult { server: ServerId(0), outcome: Err("refused".into()) });
+        assert_eq!(servers(&state), (1, 1, 1));
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct NodeDraft {
 
 /// `[dpdk]`
 pub(super) struct DpdkDraft {
-    pub(super) memory_mb: Option<usize>,
+    pub(super) memory_mb: Option<At<usize>>,
     pub(super) hugepages: Option<bool>,
     pub(super) allow: List<String>,
     pub(super) vdevs: List<String>,
@@ -134,6 +134,7 @@ impl Draft {
             api: self.api?,
             snats: self.snats.into_iter().map(SnatDraft::into_snat).collect::<Option<_>>()?,
             guard: self.guard.into_guard()?,
+            warnings: Vec::new(),
         })
     }
 }
@@ -153,7 +154,7 @@ impl NodeDraft {
 impl DpdkDraft {
     fn into_dpdk(self) -> Option<Dpdk> {
         Some(Dpdk {
-            memory_mb: self.memory_mb?,
+            memory_mb: self.memory_mb?.value,
             hugepages: self.hugepages?,
             allow: self.allow.into_values()?,
             vdevs: self.vdevs.into_values()?,

@@ -1,8 +1,9 @@
-//! What is wrong with a configuration file: every error with its line, section and key.
+//! What is wrong with a configuration file: every error, and every warning, with its line, section
+//! and key.
 
 use std::fmt;
 
-/// One error, rendered as `FILE:LINE: [section] key: what is wrong; what would be right`.
+/// One error or warning, rendered as `FILE:LINE: [section] key: what is wrong; what would be right`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, as it was named by the caller.

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::list_file;
 use super::reader::{At, List, Section, described};
 use super::schema::value;
-use super::values::{boolean, choice, integer, name, network, string};
+use super::values::{boolean, choice, integer, name, network, port_number, string, unmapped};
 use super::{Filter, Guard, Mirror, PrefixList};
 use crate::datapath::filter::{Action, FlagMatch};
 use crate::datapath::limits::Limits;
@@ -62,6 +62,7 @@ pub(super) enum ActionName {
 pub(super) struct ListDraft {
     pub(super) name: Option<At<String>>,
     prefixes: Option<Arc<PrefixSet>>,
+    pub(super) line: usize,
 }
 
 /// `[[mirror]]`
@@ -70,7 +71,7 @@ pub(super) struct MirrorDraft {
     pub(super) name: Option<At<String>>,
     pub(super) port: Option<At<String>>,
     sample: Option<u32>,
-    matching: List<IpNet>,
+    pub(super) matching: List<IpNet>,
 }
 
 impl GuardDraft {
@@ -202,6 +203,7 @@ fn read_filter(mut s: Section<'_>) -> FilterDraft {
 }
 
 fn read_list(mut s: Section<'_>) -> ListDraft {
+    let line = s.line();
     let name = s.required("name", string(name), "a name, like \"blocked\"");
     if !s.has("prefixes") && !s.has("file") {
         s.missing("prefixes", "prefixes, like [\"198.51.100.0/24\"], or a file of them");
@@ -224,7 +226,7 @@ fn read_list(mut s: Section<'_>) -> ListDraft {
     let all = prefixes.into_values().zip(of_file);
     let prefixes =
         all.map(|(listed, of_file)| Arc::new(PrefixSet::new(listed.into_iter().chain(of_file))));
-    ListDraft { name, prefixes }
+    ListDraft { name, prefixes, line }
 }
 
 fn read_mirror(mut s: Section<'_>) -> MirrorDraft {
@@ -276,7 +278,7 @@ fn some<T>(
 /// A network, or one address.
 pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
     match text.parse::<IpAddr>() {
-        Ok(address) => Ok(address.into()),
+        Ok(address) => unmapped(address.into()),
         Err(_) => network(text),
     }
 }
@@ -315,8 +317,8 @@ fn port_range(value: &DeValue<'_>) -> Result<(u16, u16), String> {
         return integer(0..=65_535_u16)(value).map(|port| (port, port));
     };
     let (low, high) = text.split_once('-').unwrap_or((text, text));
-    match (low.parse(), high.parse()) {
-        (Ok(low), Ok(high)) if low <= high => Ok((low, high)),
+    match (port_number(low), port_number(high)) {
+        (Some(low), Some(high)) if low <= high => Ok((low, high)),
         _ => Err(format!(
             "{text:?} is no range of ports; expected one like 80 or \"8000-8080\", 0 to 65535"
         )),

@@ -1,14 +1,18 @@
 //! Checks of filters, lists, mirrors and limits against the rest of the file.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::draft::{Draft, PortDraft};
 use super::guard::{FilterDraft, MirrorDraft};
+use super::network::lookup;
 use super::reader::{At, List, Report};
+use super::snat;
 use super::validate::Once;
 use crate::datapath::filter::MAX_FILTERS;
 use crate::datapath::mirror::MAX_MIRRORS;
-use crate::datapath::snapshot::Side;
+use crate::datapath::snapshot::{Route, RouteTarget, Side};
 use crate::wire::flow::Protocol;
 use crate::wire::ip_protocol;
 
@@ -41,6 +45,74 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
         sensor_port(draft, mirror, report);
     }
     services(draft, report);
+    unused(draft, report);
+}
+
+/// What nothing asks for is right, but hardly meant.
+fn unused(draft: &Draft, report: &Report<'_>) {
+    let guard = &draft.guard;
+    let names = |given: Option<&At<Option<String>>>, name: &str| {
+        given.is_none_or(|at| at.value.as_deref() == Some(name))
+    };
+    for list in &guard.lists {
+        if let Some(name) = &list.name
+            && !guard.filters.iter().any(|filter| names(filter.list.as_ref(), &name.value))
+        {
+            let message = format!("{:?} is used by no filter (key list)", name.value);
+            report.warning(list.line, "[[list]]", "", message);
+        }
+    }
+    for mirror in &guard.mirrors {
+        if let Some(name) = &mirror.name
+            && mirror.matching.whole
+            && mirror.matching.items.is_empty()
+            && !draft.services.iter().any(|service| names(service.mirror.as_ref(), &name.value))
+        {
+            let message = format!(
+                "{:?} gets no packet: it has no match, and no service names it (key mirror)",
+                name.value
+            );
+            report.warning(mirror.line, "[[mirror]]", "", message);
+        }
+    }
+}
+
+/// Nothing else is at a sensor's port: what leads there would be lost at the sensor, which answers
+/// nothing. All ports and routes are right; `connected` has the networks of the ports alone.
+pub(super) fn sensor_reach(
+    draft: &Draft,
+    connected: &[Route],
+    table: &[Route],
+    report: &Report<'_>,
+) {
+    for mirror in &draft.guard.mirrors {
+        let Some(port) = &mirror.port else { continue };
+        let at_sensor = |table: &[Route], ip: IpAddr| {
+            let port_of = |target: RouteTarget| &draft.ports[usize::from(target.port.0)];
+            let name = lookup(table, ip).and_then(|target| port_of(target).name.as_ref());
+            name.is_some_and(|name| name.value == port.value)
+        };
+        let servers = draft.services.iter().flat_map(|service| &service.servers);
+        let servers = servers.filter_map(|server| server.address.as_ref());
+        let servers = servers.map(|at| ("server", at.value.ip(), at.line, table));
+        let gateways = draft.routes.iter().filter_map(|route| route.via.as_ref());
+        let gateways = gateways.map(|at| ("gateway", at.value, at.line, connected));
+        let listens = draft.services.iter().flat_map(|service| &service.listen.items);
+        let listens = listens.map(|at| ("virtual address", at.value.ip(), at.line, connected));
+        let pools = snat::pool_addresses(draft);
+        let pools = pools.map(|(ip, line)| ("pool address", ip, line, connected));
+        for (what, ip, line, table) in servers.chain(gateways).chain(listens).chain(pools) {
+            if at_sensor(table, ip) {
+                let message = format!(
+                    "the {what} {ip} (line {line}) is reached by {:?}, and a sensor's port carries \
+                     nothing but copies; give the sensor a port of its own",
+                    port.value
+                );
+                report.error(port.line, "[[mirror]]", "port", message);
+                break;
+            }
+        }
+    }
 }
 
 /// Each name once.
@@ -144,7 +216,18 @@ fn sensor_port(draft: &Draft, mirror: &MirrorDraft, report: &Report<'_>) {
     known(Some(&given), &names, ("[[mirror]]", "port"), report);
     let sensor =
         draft.ports.iter().find(|p| p.name.as_ref().is_some_and(|name| name.value == port.value));
-    let Some(mtu) = sensor.and_then(|sensor| sensor.mtu.as_ref()) else { return };
+    let Some(sensor) = sensor else { return };
+    let lips = sensor.local_addresses.items.first().map(|lip| ("local_addresses", lip.line));
+    let tap = sensor.exception.as_ref().filter(|tap| tap.value.is_some());
+    for (key, line) in lips.into_iter().chain(tap.map(|tap| ("an exception", tap.line))) {
+        let message = format!(
+            "{:?} has {key} (line {line}), and a sensor's port carries nothing but copies; leave that \
+             out, or give the sensor a port of its own",
+            port.value
+        );
+        report.error(port.line, "[[mirror]]", "port", message);
+    }
+    let Some(mtu) = &sensor.mtu else { return };
     let largest = draft.ports.iter().filter_map(|p| p.mtu.as_ref()).map(|mtu| mtu.value).max();
     if let Some(largest) = largest.filter(|largest| *largest > mtu.value) {
         let message = format!(

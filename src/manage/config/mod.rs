@@ -38,6 +38,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use schema::MAX_WORKERS;
 pub use selection::{Persistence, Quic, Selection};
 
+use super::memory;
 use draft::Draft;
 use reader::Report;
 
@@ -75,6 +76,8 @@ pub struct Config {
     pub snats: Vec<Snat>,
     /// `[[filter]]`, `[[list]]`, `[[mirror]]` and `[protection]`
     pub guard: Guard,
+    /// What of the file does nothing, in the order of its lines.
+    pub warnings: Vec<ConfigError>,
 }
 
 /// What is looked at before any session.
@@ -377,10 +380,18 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     }
     let draft: Draft = schema::read(table.get_ref(), &report);
     validate::check(&draft, &report);
+    let memory_line = draft.dpdk.memory_mb.as_ref().map_or(1, |at| at.line);
     let config = draft.into_config();
+    if report.is_good()
+        && let Some(config) = &config
+        && let Err(error) = memory::check_buffers(config)
+    {
+        report.error(memory_line, "[dpdk]", "memory_mb", error.to_string());
+    }
+    let warnings = report.take_warnings();
     let errors = report.into_errors();
     match config {
-        Some(config) if errors.is_empty() => Ok(config),
+        Some(config) if errors.is_empty() => Ok(Config { warnings, ..config }),
         _ => Err(ConfigErrors::new(errors)),
     }
 }

@@ -7,8 +7,8 @@ use super::addresses::{Ours, called};
 use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::network::{lookup, routes};
 use super::reader::{At, Report};
-use super::tunnel;
 use super::validate::{Once, family};
+use super::{guard_checks, tunnel};
 use crate::datapath::counters::MAX_PORTS;
 use crate::datapath::snapshot::{PortId, Route, Side};
 use crate::session::Mode;
@@ -55,6 +55,7 @@ pub(super) fn check(draft: &Draft, ours: &Ours, report: &Report<'_>) {
         servers(draft, &table, ours, report);
         super::snat::check_routes(draft, &table, report);
         tunnel::mtu(draft, &table, report);
+        guard_checks::sensor_reach(draft, &connected, &table, report);
     }
 }
 

@@ -35,12 +35,13 @@ impl<T> List<T> {
     }
 }
 
-/// Collects the errors of a file.
+/// Collects the errors and warnings of a file.
 pub(super) struct Report<'a> {
     file: &'a str,
     /// Where each line but the first begins, in bytes.
     line_starts: Vec<usize>,
     errors: RefCell<Vec<ConfigError>>,
+    warnings: RefCell<Vec<ConfigError>>,
     /// Every (section, key) that was asked for: the schema, as far as the file touches it.
     asked: RefCell<BTreeSet<(&'static str, &'static str)>>,
 }
@@ -49,18 +50,44 @@ impl<'a> Report<'a> {
     /// A report on `text`, which came from `file`.
     pub(super) fn new(file: &'a str, text: &str) -> Self {
         let line_starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
-        Report { file, line_starts, errors: RefCell::default(), asked: RefCell::default() }
+        Report {
+            file,
+            line_starts,
+            errors: RefCell::default(),
+            warnings: RefCell::default(),
+            asked: RefCell::default(),
+        }
     }
 
     /// Records an error.
     pub(super) fn error(&self, line: usize, section: &str, key: &str, message: impl Into<String>) {
-        self.errors.borrow_mut().push(ConfigError {
+        self.errors.borrow_mut().push(self.finding(line, section, key, message.into()));
+    }
+
+    /// Records what is right but does nothing.
+    pub(super) fn warning(
+        &self,
+        line: usize,
+        section: &str,
+        key: &str,
+        message: impl Into<String>,
+    ) {
+        self.warnings.borrow_mut().push(self.finding(line, section, key, message.into()));
+    }
+
+    /// Whether there is no error so far.
+    pub(super) fn is_good(&self) -> bool {
+        self.errors.borrow().is_empty()
+    }
+
+    fn finding(&self, line: usize, section: &str, key: &str, message: String) -> ConfigError {
+        ConfigError {
             file: self.file.to_owned(),
             line: Some(line),
             section: section.to_owned(),
             key: key.to_owned(),
-            message: message.into(),
-        });
+            message,
+        }
     }
 
     /// The line, from 1, of a byte offset into the text.
@@ -71,6 +98,13 @@ impl<'a> Report<'a> {
     /// The errors, in the order in which they were found.
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         self.errors.into_inner()
+    }
+
+    /// Takes the warnings, in the order of their lines.
+    pub(super) fn take_warnings(&self) -> Vec<ConfigError> {
+        let mut warnings = self.warnings.take();
+        warnings.sort_by_key(|w| w.line);
+        warnings
     }
 
     /// Every (section, key) that was asked for.

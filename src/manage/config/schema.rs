@@ -90,7 +90,7 @@ fn read_dpdk(section: Option<Section<'_>>) -> DpdkDraft {
         };
     };
     let draft = DpdkDraft {
-        memory_mb: value(s.optional("memory_mb", integer(64..=1_048_576), 512)),
+        memory_mb: s.optional("memory_mb", integer(64..=1_048_576), 512),
         hugepages: value(s.optional("hugepages", boolean, true)),
         allow: s.list("allow", string(pci)),
         vdevs: s.list("vdevs", string(vdev)),

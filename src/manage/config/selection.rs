@@ -173,7 +173,8 @@ impl SelectionDraft {
         })
     }
 
-    fn one_packet(&self) -> bool {
+    /// Whether it has no sessions.
+    pub(super) fn one_packet(&self) -> bool {
         self.one_packet.as_ref().is_some_and(|at| at.value)
     }
 

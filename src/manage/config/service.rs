@@ -71,9 +71,18 @@ pub(super) fn read(mut s: Section<'_>, timeouts: Option<Timeouts>) -> ServiceDra
     let introduction = introduction::read(&mut s, mode.as_ref(), protocol.as_ref());
 
     // Read even when `[timeouts]` is wrong, so that errors in it are found in the same run.
-    let own = s
-        .table("timeouts", "[service.timeouts]")
-        .and_then(|t| read_timeouts(t, timeouts.unwrap_or_default()));
+    let udp = protocol.as_ref().is_some_and(|p| p.value == Protocol::Udp);
+    let sessionless = udp && selection.one_packet();
+    let own = s.table("timeouts", "[service.timeouts]").and_then(|t| {
+        if sessionless && t.has("udp") {
+            t.error("udp", "a one_packet service has no session that could time out; leave it out");
+        }
+        read_timeouts(t, timeouts.unwrap_or_default())
+    });
+    if sessionless && s.has("on_server_down") {
+        let message = "a one_packet service has no session that a server could lose; leave it out";
+        s.error("on_server_down", message);
+    }
     let health = match s.has("health") {
         true => s
             .table("health", "[service.health]")

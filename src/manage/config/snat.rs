@@ -11,7 +11,9 @@ use super::network::lookup;
 use super::reader::{At, List, Report, Section};
 use super::schema::{read_timeouts, value};
 use super::validate::{Once, family};
-use super::values::{boolean, choice, endpoint, integer, name, network, routed_address, string};
+use super::values::{
+    boolean, choice, endpoint, integer, name, network, port_number, routed_address, string,
+};
 use super::{Forward, Snat};
 use crate::datapath::snapshot::{Route, Side, Timeouts};
 use crate::datapath::snat::rules::MAX_SNATS;
@@ -147,10 +149,7 @@ fn pool(text: &str) -> Result<Vec<IpAddr>, String> {
 fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let wrong = || format!("{text:?} is no range of ports; expected one like \"1024-65535\"");
     let (low, high) = text.split_once('-').ok_or_else(wrong)?;
-    let number = |s: &str| {
-        let digits = !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| s.parse::<u16>().ok()).flatten().filter(|port| *port > 0)
-    };
+    let number = |s: &str| port_number(s).filter(|port| *port > 0);
     let range = number(low).ok_or_else(wrong)?..=number(high).ok_or_else(wrong)?;
     if range.len() < FEWEST_PORTS {
         return Err(format!(

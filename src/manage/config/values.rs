@@ -182,10 +182,28 @@ pub(super) fn interface_address(text: &str) -> Result<IpNet, String> {
 /// The destinations of a route: a network, so no host bits.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let net = network_text(text)?;
+    unmapped(net)?;
     if net.addr() != net.network() {
         return Err(format!("{text} has bits set behind its prefix; expected {}", net.trunc()));
     }
     Ok(net)
+}
+
+/// Refuses IPv4-mapped IPv6: on a wire such addresses are IPv4, so a network of them has no packet.
+pub(super) fn unmapped(net: IpNet) -> Result<IpNet, String> {
+    let IpNet::V6(v6) = net else { return Ok(net) };
+    let length = v6.prefix_len().checked_sub(96);
+    let (Some(v4), Some(length)) = (v6.network().to_ipv4_mapped(), length) else {
+        return Ok(net);
+    };
+    let right = if length == 32 { v4.to_string() } else { format!("{v4}/{length}") };
+    Err(format!("{v6} is IPv4-mapped; expected {right}"))
+}
+
+/// A port number in digits alone.
+pub(super) fn port_number(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// An address and a port, where a service listens or a server serves.

@@ -84,7 +84,8 @@ fn ports_in_number_and_size() {
     let vdevs = ("\"net_tap0\", \"net_tap1\"", vdevs.as_str());
     // The base file has two ports and a tap.
     let fits = ports(MAX_PORTS - 3, "");
-    expect(&[vdevs, ("[timeouts]", &format!("{fits}[timeouts]"))], &[]);
+    let memory = ("[dpdk]", "[dpdk]\nmemory_mb = 1024");
+    expect(&[vdevs, memory, ("[timeouts]", &format!("{fits}[timeouts]"))], &[]);
     let too_many = ports(15, "exception = \"x#\"\n");
     expect(
         &[vdevs, ("[timeouts]", &format!("{too_many}[timeouts]"))],
@@ -593,5 +594,23 @@ fn a_port_that_is_not_rewritten_is_that_of_all_of_listen() {
             "f.toml:40: [[service.server]] address: 10.0.0.11:80: dr does not rewrite the port; give each port of listen a service of its own",
             "f.toml:43: [[service.server]] address: 10.0.0.12:443: dr does not rewrite the port; give each port of listen a service of its own",
         ],
+    );
+}
+
+/// 4 queue pairs and 2 workers take 32767 buffers of 2384 bytes.
+#[test]
+fn memory_holds_the_packet_buffers() {
+    one(
+        "[dpdk]",
+        "[dpdk]\nmemory_mb = 74",
+        "f.toml:4: [dpdk] memory_mb: 74 MiB do not hold the 32767 packet buffers that so many ports and workers need; expected 75 or more",
+    );
+    expect(&[("[dpdk]", "[dpdk]\nmemory_mb = 75")], &[]);
+    // The default is no more than a default.
+    let workers: Vec<String> = (0..64).map(|core| core.to_string()).collect();
+    one(
+        "[1, 2]",
+        &format!("[{}]", workers.join(", ")),
+        "f.toml:3: [dpdk] memory_mb: 512 MiB do not hold the 1048575 packet buffers that so many ports and workers need; expected 2384 or more",
     );
 }

@@ -53,16 +53,27 @@ prefixes = ["198.51.100.7"]
 file = "{path}"
 [[mirror]]
 name = "ids"
-port = "back"
+port = "sensor"
 sample = 10
 match = ["192.0.2.66"]
 [[mirror]]
 name = "other"
-port = "front"
+port = "probe"
+[[port]]
+name = "sensor"
+device = "net_tap2"
+side = "both"
+addresses = []
+[[port]]
+name = "probe"
+device = "net_tap3"
+side = "both"
+addresses = []
 [protection]
 bogons = true
 "#
     ));
+    let text = text.replace("\"net_tap1\"]", "\"net_tap1\", \"net_tap2\", \"net_tap3\"]");
     let text = text.replace(
         "[service.timeouts]",
         "mirror = \"other\"\n[service.limits]\nhalf_open = 9\nsource_mask = 24\n[service.timeouts]",
@@ -95,7 +106,7 @@ bogons = true
             .iter()
             .map(|m| (m.port.0, m.sample, m.matching.is_some()))
             .collect::<Vec<_>>(),
-        [(1, 10, true), (0, 1, false)]
+        [(2, 10, true), (3, 1, false)]
     );
     assert_eq!((guard.bogons, guard.reverse_path), (true, false));
     assert_eq!(mirror_id(&config, "other").map(|id| id.0), Some(1));
@@ -149,6 +160,18 @@ fn filters_that_are_wrong() {
         (
             "action = \"drop\"\nprotocol = \"udp\"\nsource_ports = [\"9-5\"]",
             "54: [[filter]] source_ports: \"9-5\" is no range of ports; expected one like 80 or \"8000-8080\", 0 to 65535",
+        ),
+        (
+            "action = \"drop\"\nprotocol = \"udp\"\ndestination_ports = [\"+80\"]",
+            "54: [[filter]] destination_ports: \"+80\" is no range of ports; expected one like 80 or \"8000-8080\", 0 to 65535",
+        ),
+        (
+            "action = \"drop\"\nsource = [\"::ffff:10.0.0.0/104\"]",
+            "53: [[filter]] source: ::ffff:10.0.0.0/104 is IPv4-mapped; expected 10.0.0.0/8",
+        ),
+        (
+            "action = \"drop\"\ndestination = [\"::ffff:192.0.2.7\"]",
+            "53: [[filter]] destination: ::ffff:192.0.2.7/128 is IPv4-mapped; expected 192.0.2.7",
         ),
         (
             "action = \"drop\"\nprotocol = \"udp\"\ntcp_flags = \"syn\"",
@@ -233,6 +256,56 @@ fn mirrors_and_sensor_ports() {
     );
 }
 
+/// What else is reached by the port would be lost at the sensor.
+#[test]
+fn a_sensor_has_a_port_of_its_own() {
+    let mirror = |port: &str| format!("[[mirror]]\nname = \"m\"\nport = {port:?}\n");
+    let copies = "and a sensor's port carries nothing but copies;";
+    let own = "give the sensor a port of its own";
+    let at = "[[mirror]] port:";
+    wrong(
+        &mirror("back"),
+        &[
+            &format!(
+                "f.toml:52: {at} \"back\" has local_addresses (line 16), {copies} leave that out, or {own}"
+            ),
+            &format!(
+                "f.toml:52: {at} the server 10.0.0.11 (line 39) is reached by \"back\", {copies} {own}"
+            ),
+        ],
+    );
+    wrong(
+        &mirror("front"),
+        &[
+            &format!(
+                "f.toml:52: {at} \"front\" has an exception (line 10), {copies} leave that out, or {own}"
+            ),
+            &format!(
+                "f.toml:52: {at} the gateway 192.0.2.1 (line 19) is reached by \"front\", {copies} {own}"
+            ),
+        ],
+    );
+    let sensor = "[[port]]\nname = \"sensor\"\ndevice = \"net_tap2\"\nside = \"both\"\n\
+                  addresses = [\"203.0.113.2/24\"]\n";
+    let vdevs = ("\"net_tap1\"]", "\"net_tap1\", \"net_tap2\"]");
+    let sections = ("[api]", &*format!("{sensor}{}[api]", mirror("sensor")));
+    expect(&[vdevs, sections], &[]);
+    expect(
+        &[vdevs, sections, ("\"192.0.2.10:53\"", "\"203.0.113.10:53\"")],
+        &[&format!(
+            "f.toml:57: {at} the virtual address 203.0.113.10 (line 46) is reached by \"sensor\", {copies} {own}"
+        )],
+    );
+    let pool = "[[snat]]\nname = \"s\"\nsources = [\"10.0.0.0/24\"]\npool = [\"203.0.113.5\"]\n";
+    let sections = ("[api]", &*format!("{sensor}{}{pool}[api]", mirror("sensor")));
+    expect(
+        &[vdevs, sections],
+        &[&format!(
+            "f.toml:57: {at} the pool address 203.0.113.5 (line 61) is reached by \"sensor\", {copies} {own}"
+        )],
+    );
+}
+
 #[test]
 fn limits_that_cannot_be() {
     expect(
@@ -288,4 +361,32 @@ fn protection_needs_a_port_towards_clients() {
     );
     let off = ("[api]", "[protection]\nbogons = false\n[api]");
     expect(&[off, ("side = \"client\"", "side = \"both\"")], &[]);
+}
+
+/// Right, and without effect: hardly what was meant.
+#[test]
+fn what_nothing_uses_is_a_warning() {
+    let sensor =
+        "[[port]]\nname = \"sensor\"\ndevice = \"net_tap2\"\nside = \"both\"\naddresses = []\n";
+    let warnings = |sections: &str, service: &str| -> Vec<String> {
+        let sensor = if sections.contains("[[mirror]]") { sensor } else { "" };
+        let text = with(&format!("{sections}{sensor}"))
+            .replace("\"net_tap1\"]", "\"net_tap1\", \"net_tap2\"]")
+            .replace("name = \"web\"", &format!("name = \"web\"{service}"));
+        parse(&text, "f.toml").unwrap().warnings.iter().map(ToString::to_string).collect()
+    };
+    let mirror = "[[mirror]]\nname = \"ids\"\nport = \"sensor\"\n";
+    let list = "[[list]]\nname = \"l\"\nprefixes = [\"10.0.0.0/8\"]\n";
+    assert_eq!(
+        warnings(&format!("{mirror}{list}"), ""),
+        [
+            "f.toml:50: [[mirror]]: \"ids\" gets no packet: it has no match, and no service names it (key mirror)",
+            "f.toml:53: [[list]]: \"l\" is used by no filter (key list)",
+        ]
+    );
+    let matching = format!("{mirror}match = [\"192.0.2.66\"]\n");
+    assert_eq!(warnings(&matching, ""), [""; 0]);
+    assert_eq!(warnings(mirror, "\nmirror = \"ids\""), [""; 0]);
+    let filter = "[[filter]]\nname = \"f\"\naction = \"drop\"\nlist = \"l\"\n";
+    assert_eq!(warnings(&format!("{list}{filter}"), ""), [""; 0]);
 }

@@ -191,6 +191,7 @@ fn a_valid_file_with_its_defaults() {
         api: Api { socket: "/run/test.sock".into() },
         snats: Vec::new(),
         guard: Guard::default(),
+        warnings: Vec::new(),
     };
     assert_eq!(parse(BASE, "f.toml"), Ok(expected));
 }
@@ -336,7 +337,7 @@ fn the_minimal_example() {
 #[test]
 fn the_full_example_has_every_key() {
     let (path, text) = example("full.toml");
-    load(&path).unwrap();
+    assert_eq!(load(&path).unwrap().warnings, []);
 
     let report = Report::new("full.toml", &text);
     let table = DeTable::parse(&text).unwrap();

@@ -254,6 +254,28 @@ fn one_packet_services_have_no_connections_to_count() {
 }
 
 #[test]
+fn one_packet_services_have_no_sessions_to_end() {
+    for (keys, error) in [
+        (
+            "on_server_down = \"keep\"",
+            "49: [[service]] on_server_down: a one_packet service has no session that a server could lose; leave it out",
+        ),
+        (
+            "[service.timeouts]\nudp = 5",
+            "50: [service.timeouts] udp: a one_packet service has no session that could time out; leave it out",
+        ),
+    ] {
+        one(
+            "mode = \"fullnat\"",
+            &format!("mode = \"nat\"\none_packet = true\n{keys}"),
+            &format!("f.toml:{error}"),
+        );
+        let sessions = format!("mode = \"nat\"\none_packet = false\n{keys}");
+        expect(&[("mode = \"fullnat\"", &sessions)], &[]);
+    }
+}
+
+#[test]
 fn services_of_a_group_have_servers_in_common() {
     let group = "persistence = { seconds = 5, group = \"g\" }";
     let both = [(WEB, &*format!("{WEB}\n{group}")), (DNS, &*format!("{DNS}\n{group}"))];
