@@ -362,6 +362,20 @@ mod tests {
         to_v6(v4, v4.len(), &quoted, MTUS, made).unwrap()
     }
 
+    #[test]
+    fn a_quote_may_say_any_length() {
+        let address = Ipv4Addr::new(192, 0, 2, 1);
+        let v4 = error([address; 4], 0, &[7; 20], 20, 0);
+        let mut made = [0; size_of::<Buffer>()];
+        let len = crossed(&v4, &mut made);
+        let mut v6 = made[..len].to_vec();
+        v6[66..68].fill(0xff);
+        let quoted = Ipv6Addr::quoted(&v6[62..]).unwrap();
+        let len = to_v4(&v6, len, &quoted, MTUS, &mut made).unwrap();
+        assert!(len > 62);
+        assert_eq!(get_u16(&made, 44), u16::MAX);
+    }
+
     proptest! {
         /// What is not cut comes back as it was, but for the identification of the quoted packet,
         /// DF, and padding that an extension needs.

@@ -28,10 +28,11 @@
 //! | `SynReceived`, `Established` | FIN | `FinClient`, `FinServer`; one-way `FinBoth` |
 //! | `FinClient`, `FinServer` | FIN of the other side | `FinBoth` |
 //! | `FinBoth` | ACK of everything the other side has sent | `TimeWait` |
-//! | any | RST with the next number (`SynSent`: with the right acknowledgement) | `Closed`; one-way see below |
-//! | `SynSent`, one-way | RST with the next number | `Closed` |
-//! | `Established` | another RST in the window; one-way any | `Contested` |
-//! | `Contested` | a segment in the window; once asked, with its own number, one-way any | `Established` |
+//! | any | RST with the next number (`SynSent`: with the right acknowledgement) | `Closed` |
+//! | any but `SynSent`, one-way | RST with the next number | as another in the window |
+//! | `Established` | another RST in the window | `Contested` |
+//! | `Contested` | a segment in the window | `Established` |
+//! | `Contested`, asked | ACK without FIN, its own number in the window; one-way any | `Established` |
 //! | `FinBoth`, one-way | SYN from the client | `SynSent` |
 //! | `Closed`; `FinBoth`, `TimeWait` | SYN from the client; only with a later number | a new session |
 //! | `FinBoth`, `TimeWait`, `Closed`, `Contested` | SYN-ACK | `SynReceived` |
