@@ -63,7 +63,7 @@ pub(super) fn enter<A: Family, F: Frame>(
     };
     frame.set_len(usize::from(fragment.frame_len));
     if !frame.prepend(FRAGMENT_DIFFERENCE) {
-        return Verdict::Drop(DropReason::NoBuffer);
+        return Verdict::Drop(DropReason::NoHeadroom);
     }
     crossing::fragment_to_v6(frame.bytes_mut());
     let &Fragment { offset, len, more, at, ports, hop_limit, frame_len, .. } = fragment;
@@ -132,7 +132,7 @@ pub(super) fn divide<F: Frame>(
         return None;
     }
     if !frame.prepend(FRAGMENT_HEADER) {
-        return Some(Verdict::Drop(DropReason::NoBuffer));
+        return Some(Verdict::Drop(DropReason::NoHeadroom));
     }
     let ident = OF_WHOLE | shared.idents.take();
     crossing::insert_fragment_header(frame.bytes_mut(), ident);

@@ -13,7 +13,7 @@ use crate::changes::Changes;
 use crate::fragments::{ORDERS, ident, part, refused, step};
 use crate::frames::{mend_ipv4_checksum, packet_too_big, time_exceeded};
 use crate::net::{BACK, FRONT, FRONT_MAC, Family, ROUTER_MAC};
-use crate::rig::Rig;
+use crate::rig::{Rig, with_headroom, without_headroom};
 
 /// An IPv6 packet of 1280 bytes has so many bytes after a fragment header.
 const FIRST: usize = 1232;
@@ -280,4 +280,21 @@ fn two_halves_and_no_neighbor() {
     mend_ipv4_checksum(&mut piece);
     let changes = Changes::none().dropped(why).add("fragments", 1);
     step(&mut rig, "fragment", FRONT, &piece, changes, |_| Vec::new());
+}
+
+/// The headers of an IPv6 fragment are 28 bytes longer than those of an IPv4 one.
+#[test]
+fn without_headroom_nothing_becomes_an_ipv6_fragment() {
+    let mut talk = Talk::new(1, Family::V4, Protocol::Udp, 40_000, false);
+    open(&mut talk);
+    let dropped = || Changes::none().dropped(DropReason::NoHeadroom);
+    let (_, mut whole, ..) = crossing(&talk, true, &[3; 1472]);
+    let piece = without_headroom(FRONT, &part(&whole, 5, 0..1440));
+    talk.rig.step_frame("a fragment", piece, None, dropped(), &[]);
+    // Room for the IPv6 header, and not for the fragment header behind it.
+    whole[20] &= !0x40;
+    mend_ipv4_checksum(&mut whole);
+    let frame = with_headroom(20, FRONT, &whole);
+    talk.rig.step_frame("too long in IPv6", frame, None, dropped(), &[]);
+    assert_eq!(talk.rig.send(FRONT, &whole).len(), 2);
 }

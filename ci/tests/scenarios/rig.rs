@@ -295,9 +295,14 @@ impl Rig {
 /// Frames as one can compare them by eye.
 /// A frame that begins where its buffer does.
 pub fn without_headroom(port: PortId, bytes: &[u8]) -> MemoryFrame {
+    with_headroom(0, port, bytes)
+}
+
+/// A frame that begins so many bytes behind its buffer.
+pub fn with_headroom(headroom: usize, port: PortId, bytes: &[u8]) -> MemoryFrame {
     use shunt::datapath::frame::Frame;
     let mut frame = MemoryFrame::new(port, bytes);
-    assert!(frame.prepend(HEADROOM));
+    assert!(frame.prepend(HEADROOM - headroom));
     frame.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
     assert!(frame.set_len(bytes.len()));
     frame
