@@ -121,15 +121,12 @@ pub(super) fn leave<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     let entry = table.get(id);
-    let (hop_ref, to) = match direction {
-        Direction::Forward => (entry.forward_hop, entry.server),
-        Direction::Reply => (entry.reply_hop, entry.client),
-    };
+    let hop_ref = entry.hop(direction);
     onward::translate(entry, frame.bytes_mut(), direction);
     if item.fill_checksum {
         transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
     }
-    if is_mapped(to) {
+    if leaves_as_v4(entry, direction) {
         make_v4(frame);
     }
     let server = entry.server_id;
@@ -145,12 +142,13 @@ pub(super) fn leave<A: Family, F: Frame>(
 
 /// How many bytes shorter a packet of the session leaves than it is in the lane.
 pub(super) fn shortened<A: Family>(entry: &Entry<A>, direction: Direction) -> u16 {
-    let to = match direction {
-        Direction::Forward => entry.server,
-        Direction::Reply => entry.client,
-    };
     let crossed = entry.extras.has(Extras::CROSSED);
-    if crossed && is_mapped(to) { DIFFERENCE as u16 } else { 0 }
+    if crossed && leaves_as_v4(entry, direction) { DIFFERENCE as u16 } else { 0 }
+}
+
+/// Whether packets of the session in this direction go to an IPv4 host.
+pub(super) fn leaves_as_v4<A: Family>(entry: &Entry<A>, direction: Direction) -> bool {
+    is_mapped(entry.key(direction.turned()).src)
 }
 
 /// Makes an IPv4 frame of an IPv6 frame between mapped addresses; another one stays. Returns by how

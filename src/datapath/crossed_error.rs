@@ -14,7 +14,6 @@ use super::icmp_error::{is_plausible, translation};
 use super::lane::Lane;
 use super::onward;
 use super::shared::Shared;
-use super::snapshot::PortId;
 use super::verdict::Verdict;
 use crate::rewrite::crossing_error::{self, Buffer, Mtus};
 use crate::rewrite::icmp_error::{IcmpError, Translation};
@@ -57,7 +56,7 @@ pub(super) fn to_v6<A: Family + IcmpError, F: Frame>(
         Ok(found) => found,
         Err(reason) => return Some(Verdict::Drop(reason)),
     };
-    let mtus = Mtus { v4: mtu(shared, frame.rx_port()), v6: mtu(shared, hop.port) };
+    let mtus = Mtus { v4: shared.mtu(frame.rx_port()), v6: shared.mtu(hop.port) };
     let mut made: Buffer = [0; size_of::<Buffer>()];
     let untranslatable = Some(Verdict::Drop(DropReason::IcmpNotTranslatable));
     let Some(len) = crossing_error::to_v6(bytes, end, quoted, mtus, &mut made) else {
@@ -100,7 +99,7 @@ pub(super) fn to_v4<A: Family + IcmpError, F: Frame>(
     let own = Ipv4Addr::of_port(&shared.snapshot, hop.port).and_then(|own| A::adopt(own.into()));
     let to = translation_from(entry, aside, direction, reporter, own, quoted);
     A::translate_error(frame.bytes_mut(), end, quoted, &to);
-    let mtus = Mtus { v4: mtu(shared, hop.port), v6: mtu(shared, frame.rx_port()) };
+    let mtus = Mtus { v4: shared.mtu(hop.port), v6: shared.mtu(frame.rx_port()) };
     let mut made: Buffer = [0; size_of::<Buffer>()];
     match crossing_error::to_v4(frame.bytes(), end, quoted, mtus, &mut made) {
         Some(len) => send(shared, frame, &made[..len], hop_ref, now),
@@ -125,10 +124,6 @@ fn translation_from<A: Family>(
         });
     }
     to
-}
-
-fn mtu<F>(shared: &Shared<F>, port: PortId) -> u16 {
-    shared.snapshot.ports[usize::from(port.0)].mtu
 }
 
 /// Sends what was made in the place of the frame.

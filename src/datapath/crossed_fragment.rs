@@ -11,7 +11,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::crossed::{is_mapped, make_v4};
+use super::crossed::{leaves_as_v4, make_v4};
 use super::established;
 use super::family::Family;
 use super::fragment_path::{self, Lanes};
@@ -89,7 +89,7 @@ pub(super) fn exceeded_mtu<A: Family>(
     frame_len: u16,
     mtu: u16,
 ) -> Option<u16> {
-    let to_v4 = is_mapped(entry.key(direction.turned()).src);
+    let to_v4 = leaves_as_v4(entry, direction);
     let longest = ETHERNET + usize::from(mtu) + FRAGMENT_DIFFERENCE;
     (to_v4 && usize::from(frame_len) > longest).then(|| mtu.saturating_add(DIFFERENCE as u16))
 }
@@ -107,7 +107,7 @@ pub(super) fn leave<A: Family, F: Frame>(
 ) -> Verdict {
     make_v4(frame);
     shared.counters.fragments.add(1);
-    let room = usize::from(shared.snapshot.ports[usize::from(hop.port.0)].mtu);
+    let room = usize::from(shared.mtu(hop.port));
     if frame.bytes().len() > ETHERNET + room {
         return send_in_two(shared, frame, (entry.server_id, direction), (hop_ref, hop), now);
     }
@@ -127,7 +127,7 @@ pub(super) fn divide<F: Frame>(
     now: u32,
 ) -> Option<Verdict> {
     let hop = *shared.hops.get(hop_ref)?;
-    let room = usize::from(shared.snapshot.ports[usize::from(hop.port.0)].mtu);
+    let room = usize::from(shared.mtu(hop.port));
     if frame.bytes().len() <= ETHERNET + room {
         return None;
     }

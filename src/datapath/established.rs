@@ -156,7 +156,7 @@ fn exceeded_mtu<A: Family, F: Frame>(
         return None;
     }
     let port = shared.hops.get(hop)?.port;
-    let mtu = shared.snapshot.ports[usize::from(port.0)].mtu;
+    let mtu = shared.mtu(port);
     let mtu = mtu.saturating_add(crossed::shortened(entry, direction));
     (usize::from(flow.frame_len) > ETHERNET + usize::from(mtu)).then_some(mtu)
 }

@@ -349,7 +349,7 @@ fn exceeded_mtu<A: Family, F>(
     direction: Direction,
     frame_len: u16,
 ) -> Option<u16> {
-    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+    let mtu = shared.mtu(hop.port);
     if entry.extras.has(Extras::CROSSED) {
         return crossed_fragment::exceeded_mtu(entry, direction, frame_len, mtu);
     }

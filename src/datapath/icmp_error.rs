@@ -153,7 +153,7 @@ fn pass_on<A: Family + IcmpError, F: Frame>(
             Err(Refused::For(reason)) => Verdict::Drop(reason),
         };
     }
-    if end > ETHERNET + usize::from(shared.snapshot.ports[usize::from(hop.port.0)].mtu) {
+    if end > ETHERNET + usize::from(shared.mtu(hop.port)) {
         return Verdict::Drop(DropReason::PacketTooBig);
     }
     // Ethernet padding ends here.

@@ -283,7 +283,7 @@ fn is_short<A: Family, F: Frame>(frame: &F, n: usize) -> bool {
 /// Whether a frame (without Ethernet padding) can grow by `n` bytes on its way to the server.
 fn fits<A: Family, F: Frame>(shared: &Shared<F>, entry: &Entry<A>, frame: &F, n: usize) -> bool {
     shared.hops.get(entry.forward_hop).is_some_and(|hop| {
-        let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+        let mtu = shared.mtu(hop.port);
         frame.bytes().len() - ETHERNET + n <= usize::from(mtu)
     })
 }

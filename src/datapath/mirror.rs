@@ -85,8 +85,7 @@ fn copy<F: Frame>(shared: &mut Shared<F>, id: MirrorId, frame: &F) {
     }
     *passed_over = mirror.sample.saturating_sub(1);
     let bytes = frame.bytes();
-    let fits =
-        bytes.len() <= usize::from(shared.snapshot.ports[usize::from(port.0)].mtu) + ETHERNET;
+    let fits = bytes.len() <= usize::from(shared.mtu(port)) + ETHERNET;
     match fits.then(|| shared.take_spare(bytes.len())).flatten() {
         Some(mut copy) => {
             copy.bytes_mut().copy_from_slice(bytes);

@@ -78,6 +78,13 @@ pub(super) struct Shared<F> {
     pub(super) resets: TokenBucket,
 }
 
+impl<F> Shared<F> {
+    /// The MTU of a port, in bytes from the IP header on.
+    pub(super) fn mtu(&self, port: PortId) -> u16 {
+        self.snapshot.ports[usize::from(port.0)].mtu
+    }
+}
+
 impl<F: Frame> Shared<F> {
     /// Not yet configured: see [`super::pipeline::Pipeline::configure`].
     pub(super) fn new(

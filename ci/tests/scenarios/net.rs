@@ -32,6 +32,17 @@ pub const fn server_mac(n: u8) -> Mac {
 }
 
 pub const TIMEOUTS: Timeouts = Timeouts::DEFAULT;
+/// Short ones, so that little time has to pass for all states.
+pub const SHORT_TIMEOUTS: Timeouts = Timeouts {
+    tcp_syn: 1000,
+    tcp_established: 4000,
+    tcp_fin: 500,
+    udp: 2000,
+    tcp_syn_received: 1500,
+    tcp_fin_wait: 2500,
+    tcp_time_wait: 700,
+    tcp_close: 300,
+};
 
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -10,12 +10,12 @@ use shunt::datapath::frame::RxChecksum;
 use shunt::datapath::policy::{MidStream, OnServerDown, Policy};
 use shunt::datapath::snapshot::PortId;
 use shunt::io::memory::MemoryFrame;
-use shunt::session::{Mode, ServerId, Timeouts};
+use shunt::session::{Mode, ServerId};
 use shunt::wire::flow::{Parsed, parse};
 use shunt::worker::control::NeighborUpdate;
 
 use crate::frames::{echo, tcp, udp};
-use crate::net::{FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
+use crate::net::{FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, SHORT_TIMEOUTS, server_mac};
 use crate::rig::Rig;
 
 #[derive(Clone, Debug)]
@@ -127,16 +127,7 @@ fn whole(workers: usize, mode: Mode, one_armed: bool, policy: Policy) -> Net {
     }
     for service in &mut net.snapshot.services {
         service.policy = policy;
-        service.timeouts = Timeouts {
-            tcp_syn: 1000,
-            tcp_established: 4000,
-            tcp_fin: 500,
-            udp: 2000,
-            tcp_syn_received: 1500,
-            tcp_fin_wait: 2500,
-            tcp_time_wait: 700,
-            tcp_close: 300,
-        };
+        service.timeouts = SHORT_TIMEOUTS;
     }
     net
 }

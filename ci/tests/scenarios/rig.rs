@@ -292,7 +292,6 @@ impl Rig {
     }
 }
 
-/// Frames as one can compare them by eye.
 /// A frame that begins where its buffer does.
 pub fn without_headroom(port: PortId, bytes: &[u8]) -> MemoryFrame {
     with_headroom(0, port, bytes)
@@ -308,6 +307,7 @@ pub fn with_headroom(headroom: usize, port: PortId, bytes: &[u8]) -> MemoryFrame
     frame
 }
 
+/// Frames as one can compare them by eye.
 fn hex(frames: &[(PortId, Vec<u8>)]) -> Vec<String> {
     frames
         .iter()

@@ -98,7 +98,7 @@ pub(in crate::datapath) fn handle<A: Family + IcmpError, F: Frame>(
         Ok(found) => found,
         Err(reason) => return Some(Verdict::Drop(reason)),
     };
-    let mtu = shared.snapshot.ports[usize::from(hop.port.0)].mtu;
+    let mtu = shared.mtu(hop.port);
     if usize::from(frame_len) > ETHERNET + usize::from(mtu) {
         return Some(icmp::packet_too_big(shared, frame, &flow, mtu, now));
     }

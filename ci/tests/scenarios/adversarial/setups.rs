@@ -14,29 +14,17 @@ use shunt::datapath::snapshot::{
     Forward, Introduction, LocalAddresses, Port, PortRole, Side, Snat, SynProxy,
 };
 use shunt::sched::{HashOn, SchedulerKind};
+use shunt::session::Mode;
 use shunt::session::mappings::Behavior;
-use shunt::session::{Mode, Timeouts};
 use shunt::wire::flow::Protocol;
 
 use super::captures::{endpoint, pool};
 use super::oracle::{GUE_PORT, VXLAN_PORT};
-use crate::net::{FRONT, Family, Net};
+use crate::net::{FRONT, Family, Net, SHORT_TIMEOUTS};
 use crate::snat::rule;
 
 /// A name and how the network is made for so many workers.
 pub type Setup = (&'static str, fn(usize) -> Net);
-
-/// Short, so that time passes for all states between captures.
-const TIMEOUTS: Timeouts = Timeouts {
-    tcp_syn: 1000,
-    tcp_established: 4000,
-    tcp_fin: 500,
-    udp: 2000,
-    tcp_syn_received: 1500,
-    tcp_fin_wait: 2500,
-    tcp_time_wait: 700,
-    tcp_close: 300,
-};
 
 /// The services of a mode on both VIPs, each with two servers of each family.
 fn two_armed(workers: usize, mode: Mode) -> Net {
@@ -47,7 +35,7 @@ fn finish(mut net: Net) -> Net {
     for service in 0..net.snapshot.services.len() {
         let id = shunt::session::ServiceId(service as u16);
         let service = &mut net.snapshot.services[service];
-        service.timeouts = TIMEOUTS;
+        service.timeouts = SHORT_TIMEOUTS;
         let Some(first) = service.servers.first() else { continue };
         let first = net.snapshot.servers[usize::from(first.0)].clone();
         for family in Family::BOTH {
@@ -206,7 +194,7 @@ fn snat(net: Net, mapping: Behavior, filtering: Behavior) -> Net {
         ports_per_source: 25,
         ports: 1024..=1200,
         hairpin: filtering != Behavior::AddressAndPortDependent,
-        timeouts: TIMEOUTS,
+        timeouts: SHORT_TIMEOUTS,
         ..rule(mapping, filtering)
     };
     net.snapshot.set_snats(vec![rule]);
