@@ -13,6 +13,7 @@ use crossbeam_utils::CachePadded;
 use super::filter::MAX_FILTERS;
 use super::snapshot::PortId;
 use super::snat::rules::MAX_SNATS;
+use super::sync_counters::SyncCounters;
 use crate::session::{ServerId, ServiceId};
 use crate::wire::DropReason;
 
@@ -184,6 +185,8 @@ pub struct WorkerCounters {
     pub persistent_clients: Cell,
     /// Connections of clients that could not be remembered, since the table was full.
     pub persistence_full: Cell,
+    /// The channel to the peer.
+    pub sync: SyncCounters,
 }
 
 impl Default for WorkerCounters {
@@ -228,6 +231,7 @@ impl WorkerCounters {
             services: (0..MAX_SERVICES).map(|_| ServiceCounters::default()).collect(),
             persistent_clients: Cell::default(),
             persistence_full: Cell::default(),
+            sync: SyncCounters::default(),
         }
     }
 

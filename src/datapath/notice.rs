@@ -14,4 +14,23 @@ pub enum Notice {
     /// The path to a server that is reached by a tunnel takes packets of this length, outer headers
     /// included, and no longer ones.
     PathMtu(IpAddr, u16),
+    /// A VRRP advert that is formally right (TTL, checksum) was heard.
+    Vrrp(Advert),
+}
+
+/// A VRRP advert as it was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advert {
+    /// The port it came by.
+    pub port: PortId,
+    /// Its sender.
+    pub source: IpAddr,
+    /// The virtual router.
+    pub vrid: u8,
+    /// The sender's priority; 0 when it leaves.
+    pub priority: u8,
+    /// Its advertisement interval, in centiseconds.
+    pub interval_cs: u16,
+    /// How many addresses it names.
+    pub addresses: u8,
 }

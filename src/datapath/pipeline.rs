@@ -25,6 +25,7 @@ use super::fragment_idents::{BITS_V4, BITS_V6, Idents};
 use super::fragments::Fragments;
 use super::frame::Frame;
 use super::guard;
+use super::ha::Masters;
 use super::hops::Released;
 use super::icmp_error;
 use super::lane::{Batch, Item, Lane};
@@ -341,6 +342,14 @@ impl<F: Frame> Pipeline<F> {
     pub fn path_mtu(&mut self, address: std::net::IpAddr, mtu: u16, now: u32) {
         self.shared.tunnels.lower(address, mtu, now);
     }
+
+    /// Answers for the addresses of these groups from now on ([`super::ha`]).
+    pub fn set_masters(&mut self, masters: Masters) {
+        self.shared.masters = masters;
+    }
+
+    /// Tells the peer that this node is about to stop.
+    pub fn leave(&mut self, _now: u32) {}
 
     /// Queues packets whose wait for a next hop is over, at most a burst of them, and says whether
     /// there may be more. The queues of `out` must be empty.

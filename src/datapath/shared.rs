@@ -11,6 +11,7 @@ use super::doubt;
 use super::fragment_idents::{BITS_CUT, Idents};
 use super::frame::Frame;
 use super::guard::GuardState;
+use super::ha::Masters;
 use super::hops::Hops;
 use super::lane::Batch;
 use super::limiter::TokenBucket;
@@ -76,6 +77,8 @@ pub(super) struct Shared<F> {
     pub(super) idents: Idents,
     /// For the resets that answer segments.
     pub(super) resets: TokenBucket,
+    /// The groups whose addresses this node answers for.
+    pub(super) masters: Masters,
 }
 
 impl<F> Shared<F> {
@@ -118,6 +121,7 @@ impl<F: Frame> Shared<F> {
             questions: doubt::QUESTIONS,
             idents: Idents::new(BITS_CUT, !setup.seed),
             resets: RESETS,
+            masters: Masters::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::guard::Guard;
+use super::ha::Ha;
 use super::limits::Limits;
 use super::mirror::MirrorId;
 use super::policy::Policy;
@@ -261,6 +262,8 @@ pub struct Snapshot {
     pub guard: Arc<Guard>,
     /// Whether a service is [crossed](Service::crossed).
     pub crosses: bool,
+    /// The pair this node is one of.
+    pub ha: Option<Arc<Ha>>,
 }
 
 impl Snapshot {
@@ -345,6 +348,7 @@ impl Default for Snapshot {
             snat: SnatRules::default(),
             guard: Arc::default(),
             crosses: false,
+            ha: None,
         }
     }
 }

@@ -135,6 +135,7 @@ pub fn compile(
         snat: SnatRules::default(),
         guard: Arc::new(guard::compile(config)),
         crosses: config.services.iter().any(crossed),
+        ha: None,
     };
     for (service, id) in config.services.iter().zip(0..) {
         add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);

@@ -167,6 +167,7 @@ impl State {
                     other.send(Command::PathMtu { address, mtu });
                 }
             }
+            Event::Vrrp(_) => {}
             Event::Sessions(query) => self.sessions.answer(worker, *query),
             // Both are freed here, where it costs no packet its time.
             Event::Retired(_) | Event::Transmitted(_) => {}
@@ -319,6 +320,8 @@ mod tests {
                 format!("probe @{} for 10.0.0.{}", port.0, frame[41])
             }
             Command::PathMtu { address, mtu } => format!("path to {address} takes {mtu}"),
+            Command::Masters(masters) => format!("masters {:b}", masters.0),
+            Command::Leave => "leave".to_owned(),
             Command::ListSessions(q) => format!("list {}", q.rows.capacity()),
         }
     }

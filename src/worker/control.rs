@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::datapath::ha::Masters;
+use crate::datapath::notice::Advert;
 use crate::datapath::snapshot::{Mac, PortId, Snapshot};
 use crate::session::{Mode, ServerId, ServiceId, TcpState};
 use crate::wire::flow::Protocol;
@@ -42,6 +44,10 @@ pub enum Command {
     },
     /// List sessions; the query comes back filled as [`Event::Sessions`].
     ListSessions(Box<SessionQuery>),
+    /// Answer for the addresses of these groups, and for those of no others.
+    Masters(Masters),
+    /// The node is about to stop: tell the peer.
+    Leave,
 }
 
 /// What the management thread knows of a next hop.
@@ -80,6 +86,8 @@ pub enum Event {
         /// In bytes.
         mtu: u16,
     },
+    /// A VRRP advert was heard.
+    Vrrp(Advert),
     /// A filled query.
     Sessions(Box<SessionQuery>),
     /// A snapshot that is no longer used.

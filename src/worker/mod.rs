@@ -322,6 +322,8 @@ impl<Io: BurstIo> Worker<Io> {
                 self.event(Event::Transmitted(frame));
             }
             Command::PathMtu { address, mtu } => self.pipeline.path_mtu(address, mtu, now),
+            Command::Masters(masters) => self.pipeline.set_masters(masters),
+            Command::Leave => self.pipeline.leave(now),
             Command::ListSessions(query) => {
                 // One list at a time: an unfinished one is answered as far as it got.
                 if let Some(unfinished) = self.query.replace(query) {
@@ -358,6 +360,7 @@ impl<Io: BurstIo> Worker<Io> {
                 Notice::Wanted(port, address) => Event::NeighborWanted { port, address },
                 Notice::Seen(port, address, mac) => Event::NeighborSeen { port, address, mac },
                 Notice::PathMtu(address, mtu) => Event::PathMtu { address, mtu },
+                Notice::Vrrp(advert) => Event::Vrrp(advert),
             });
         }
     }
