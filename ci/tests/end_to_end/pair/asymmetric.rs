@@ -16,9 +16,7 @@ fn forward_and_reply_by_different_nodes() {
     pair.asymmetric();
     pair.nodes.iter_mut().for_each(|node| node.spawn());
     pair.nodes.iter_mut().for_each(|node| node.wait_ready());
-    pair.wait_for("both nodes have all sessions", |pair| {
-        pair.nodes.iter().all(|node| node.is_synced())
-    });
+    pair.wait_for("both nodes have all sessions", |pair| pair.both_synced());
 
     let to = config::listen(LINES);
     let outcome = storm(&pair.fabric.client, &to, CONNECTIONS, 50);

@@ -11,6 +11,9 @@ use crate::process::Process;
 use super::rig::{Forwarding, Pair, Plan, config};
 use super::{one_at_a_time, plan};
 
+/// Its interface with the virtual MAC address.
+const VMAC: &str = "vrrp10";
+
 /// keepalived in a namespace on the front bridge, where node 1 would be.
 struct Keepalived {
     // Before the namespace it lives in.
@@ -43,7 +46,7 @@ vrrp_instance pair {{
     }}
 }}
 ",
-            if vmac { "use_vmac\n    vmac_xmit_base" } else { "" },
+            if vmac { format!("use_vmac {VMAC}") } else { String::new() },
             config::GROUP,
             config::vip(0),
         );
@@ -80,10 +83,13 @@ vrrp_instance pair {{
             signal(pid, libc::SIGKILL);
         }
         drop(parent);
-        // What a dead process cannot take away.
+        // A machine without power has no address either.
         if self.is_master() {
-            self.namespace.ip("addr flush dev eth0");
-            self.namespace.ip(&format!("addr add {}/24 dev eth0", config::front(1)[0]));
+            let vmac = self.namespace.ip("-oneline link show").contains(VMAC);
+            self.namespace.ip(&match vmac {
+                true => format!("link del {VMAC}"),
+                false => format!("addr del {}/24 dev eth0", config::vip(0)),
+            });
         }
     }
 }

@@ -6,9 +6,10 @@ use super::rig::storm::{counter, storm};
 use super::rig::{Forwarding, Pair, config};
 use super::{one_at_a_time, plan};
 
-fn one_node(forwarding: Forwarding) {
+#[test]
+fn one_node() {
     let _alone = one_at_a_time();
-    let mut plan = plan(forwarding);
+    let mut plan = plan(Forwarding::FullNat);
     plan.ha = false;
     let mut pair = Pair::new(plan);
     pair.nodes[0].start();
@@ -29,31 +30,14 @@ fn one_node(forwarding: Forwarding) {
     assert!(report.gap >= Duration::from_millis(300), "{report}");
     assert!(download.is_running() || download.received() == 20_000_000);
     let report = load.finish();
-    eprintln!("{report}");
     assert!(report.is_good(), "{report}");
     download.finish().expect("the download is right");
 
     let before = counter(&pair.fabric.client, "TCPSynRetrans");
     let storm = storm(&pair.fabric.client, &config::listen(super::rig::backend::LINES), 500, 50);
-    eprintln!("{storm:?}");
     assert_eq!((storm.tried, storm.failed), (500, 0), "{:?}", storm.why);
     assert!(counter(&pair.fabric.client, "TCPSynRetrans") - before <= storm.repeated as u64);
     pair.finish();
-}
-
-#[test]
-fn one_node_fullnat() {
-    one_node(Forwarding::FullNat);
-}
-
-#[test]
-fn one_node_nat() {
-    one_node(Forwarding::Nat);
-}
-
-#[test]
-fn one_node_dr() {
-    one_node(Forwarding::Dr);
 }
 
 /// A node that dies takes its connections with it, and the load says so.

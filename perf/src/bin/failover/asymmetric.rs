@@ -32,7 +32,7 @@ pub(crate) fn measure(shunt: PathBuf, arguments: &Arguments) {
     pair.asymmetric();
     pair.nodes.iter_mut().for_each(Node::spawn);
     pair.nodes.iter_mut().for_each(Node::wait_ready);
-    pair.wait_for("both nodes have all sessions", |pair| pair.nodes.iter().all(Node::is_synced));
+    pair.wait_for("both nodes have all sessions", |pair| pair.both_synced());
 
     let sent_again = |pair: &Pair| {
         let client = &pair.fabric.client;

@@ -4,7 +4,7 @@
 //! the whole connection. A byte too many, too few, twice or out of place is seen at once.
 
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -46,7 +46,6 @@ pub(crate) const PATTERN: u64 = (ANSWER - LINE) as u64;
 /// One real server.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    pub(crate) addresses: [IpAddr; 2],
     // Before the namespace, so that they end before it is deleted.
     _nginx: Process,
     _lines: Task,
@@ -55,13 +54,7 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// Starts nginx, which serves the files of `files`, and the lines. Returns when both listen.
-    pub(crate) fn start(
-        name: &str,
-        namespace: Namespace,
-        addresses: [IpAddr; 2],
-        web_port: u16,
-        files: &Path,
-    ) -> Self {
+    pub(crate) fn start(name: &str, namespace: Namespace, web_port: u16, files: &Path) -> Self {
         let directory = files.join(name);
         fs::create_dir(&directory).expect("the server's directory");
         let conf = directory.join("nginx.conf");
@@ -78,7 +71,7 @@ impl Backend {
         for _ in 0..2 {
             listens.recv().expect("the lines are served");
         }
-        Backend { addresses, _nginx: nginx, _lines: lines, namespace }
+        Backend { _nginx: nginx, _lines: lines, namespace }
     }
 }
 

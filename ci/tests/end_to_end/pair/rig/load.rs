@@ -173,7 +173,7 @@ impl Load {
         for held in self.shared.held().iter_mut() {
             held.gap = Duration::ZERO;
         }
-        let mut new = self.shared.new();
+        let mut new = self.shared.new_ones();
         *new = New { under_way: new.under_way, ..New::default() };
     }
 
@@ -192,7 +192,7 @@ impl Load {
             broken: held.iter().enumerate().filter_map(broken).collect(),
             gap: held.iter().map(gap).max().unwrap_or_default(),
             answers: held.iter().map(|held| held.answered).sum(),
-            new: self.shared.new().clone(),
+            new: self.shared.new_ones().clone(),
         }
     }
 
@@ -210,7 +210,7 @@ impl Load {
     /// Sends the last line of every connection and waits until all have been closed in good order.
     pub(crate) fn finish(self) -> Report {
         self.shared.quiet.store(true, Ordering::Relaxed);
-        self.wait(PATIENCE, |shared| shared.new().under_way == 0);
+        self.wait(PATIENCE, |shared| shared.new_ones().under_way == 0);
         self.shared.stop.store(true, Ordering::Relaxed);
         self.wait(PATIENCE, |shared| {
             shared.held().iter().all(|held| held.closed || held.broken.is_some())
@@ -236,7 +236,7 @@ impl Shared {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn new(&self) -> MutexGuard<'_, New> {
+    fn new_ones(&self) -> MutexGuard<'_, New> {
         self.new.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -345,14 +345,14 @@ async fn open_new(shared: Arc<Shared>) {
         }
         let shared = shared.clone();
         {
-            let mut new = shared.new();
+            let mut new = shared.new_ones();
             new.tried += 1;
             new.under_way += 1;
         }
         tokio::spawn(async move {
             let begin = Instant::now();
             let outcome = timeout(PATIENCE, once(shared.to(number), number)).await;
-            let mut new = shared.new();
+            let mut new = shared.new_ones();
             new.under_way -= 1;
             new.slowest = new.slowest.max(begin.elapsed());
             if let Err(why) = outcome.map_err(io::Error::from).and_then(|outcome| outcome) {

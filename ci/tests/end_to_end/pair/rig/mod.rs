@@ -61,15 +61,8 @@ impl Pair {
         let servers = (1..=plan.servers)
             .map(|n| {
                 let namespace = fabric.server(&plan, n);
-                let addresses = plan.forwarding.server(n);
                 let web_port = plan.forwarding.web_port();
-                Backend::start(
-                    &format!("server{n}"),
-                    namespace,
-                    addresses,
-                    web_port,
-                    directory.path(),
-                )
+                Backend::start(&format!("server{n}"), namespace, web_port, directory.path())
             })
             .collect();
         Pair { nodes, servers, fabric, plan, directory: Some(directory) }
@@ -93,9 +86,7 @@ impl Pair {
     /// Waits until `node` is the only master and both have all sessions.
     pub(crate) fn wait_settled(&mut self, node: usize) {
         self.wait_for(&format!("node {node} is the only master"), |pair| pair.active() == [node]);
-        self.wait_for("both nodes have all sessions", |pair| {
-            pair.nodes.iter().all(|node| !node.runs() || node.is_synced())
-        });
+        self.wait_for("both nodes have all sessions", |pair| pair.both_synced());
     }
 
     /// The nodes that say they are master.
@@ -139,6 +130,11 @@ impl Pair {
                 to(&server.namespace, local, config::mac(1, "back"));
             }
         }
+    }
+
+    /// Whether each node has all sessions of the other, which it hears.
+    pub(crate) fn both_synced(&self) -> bool {
+        self.nodes.iter().all(|node| node.ha().is_some_and(|ha| ha.has_peer() && ha.is_synced()))
     }
 
     /// Packets in mid-stream that a node without their session gave to the other.
