@@ -18,7 +18,6 @@ fn one_node() {
     let load = pair.load(200, Duration::from_millis(50), Duration::from_millis(20));
     let mut download = pair.download(20, 1);
     load.flows_again();
-    assert!(pair.nodes[0].sessions() >= 200, "{} sessions", pair.nodes[0].sessions());
 
     // A cable out for a while: a gap, and nothing worse.
     load.mark();

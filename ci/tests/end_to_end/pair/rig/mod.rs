@@ -139,7 +139,7 @@ impl Pair {
 
     /// Packets in mid-stream that a node without their session gave to the other.
     pub(crate) fn corrections(&self) -> u64 {
-        self.nodes.iter().filter_map(Node::ha).map(|ha| ha.counter("relayed")).sum()
+        self.nodes.iter().filter_map(Node::ha).map(|ha| ha.counter("relayed_packets")).sum()
     }
 
     /// Held connections, and new ones besides.

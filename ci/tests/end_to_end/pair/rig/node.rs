@@ -159,8 +159,8 @@ impl Node {
         if !output.status.success() {
             return None;
         }
-        let value = serde_json::from_slice(&output.stdout);
-        Some(HaView::new(value.unwrap_or_else(|e| panic!("shunt ha --json: {e}"))))
+        let answer = serde_json::from_slice(&output.stdout);
+        Some(HaView::new(&answer.unwrap_or_else(|e| panic!("shunt ha --json: {e}"))))
     }
 
     /// Whether it says that it is master of every group.
@@ -173,11 +173,9 @@ impl Node {
         self.ha().is_some_and(|ha| ha.is_synced())
     }
 
-    /// Sessions of all services.
+    /// Its sessions, and its copies of the peer's.
     pub(crate) fn sessions(&self) -> u64 {
-        let services = self.json(&["services"]);
-        let services = services["services"].as_array().cloned().unwrap_or_default();
-        services.iter().filter_map(|s| s["sessions_active"].as_u64()).sum()
+        self.ha().map_or(0, |ha| ha.sessions())
     }
 
     /// Waits until `condition` holds; the node must go on running.

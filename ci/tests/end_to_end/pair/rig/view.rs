@@ -7,8 +7,8 @@ use serde_json::Value;
 pub(crate) struct HaView(Value);
 
 impl HaView {
-    pub(crate) fn new(value: Value) -> Self {
-        HaView(value)
+    pub(crate) fn new(answer: &Value) -> Self {
+        HaView(answer["pair"].clone())
     }
 
     /// Master of every group. In active/active there is none, and nobody is.
@@ -19,7 +19,7 @@ impl HaView {
 
     /// Has every session of its peer.
     pub(crate) fn is_synced(&self) -> bool {
-        self.0["synced"] == true
+        self.0["node"]["synced"] == true
     }
 
     /// Hears its peer on the channel.
@@ -27,8 +27,20 @@ impl HaView {
         self.0["peer"]["alive"] == true
     }
 
-    /// A counter of the channel, over all workers.
+    /// Its own sessions, and the copies of the peer's.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.counter("own_sessions") + self.counter("foreign_sessions")
+    }
+
+    /// A counter or gauge of the channel, over all workers.
     pub(crate) fn counter(&self, name: &str) -> u64 {
-        self.0["counters"][name].as_u64().unwrap_or_else(|| panic!("no counter {name}: {}", self.0))
+        self.0["sync"][name].as_u64().unwrap_or_else(|| panic!("no counter {name}: {}", self.0))
+    }
+
+    /// The sentence about something that is wrong, if it is.
+    pub(crate) fn problem(&self, kind: &str) -> Option<String> {
+        let problems = self.0["problems"].as_array()?;
+        let problem = problems.iter().find(|problem| problem["kind"] == kind)?;
+        problem["text"].as_str().map(str::to_owned)
     }
 }
