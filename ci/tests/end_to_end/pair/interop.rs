@@ -83,6 +83,10 @@ vrrp_instance pair {{
             signal(pid, libc::SIGKILL);
         }
         drop(parent);
+        // Nobody may have waited for the worker yet, which would then seem to run.
+        for file in ["pid", "vrrp.pid"] {
+            let _ = fs::remove_file(self.directory.join(file));
+        }
         // A machine without power has no address either.
         if self.is_master() {
             let vmac = self.namespace.ip("-oneline link show").contains(VMAC);
