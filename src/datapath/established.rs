@@ -11,6 +11,7 @@ use super::lane::{Crossed, Item, Lane};
 use super::new_flow;
 use super::notice::Notice;
 use super::onward;
+use super::replica;
 use super::shared::Shared;
 use super::snapshot::{PortId, Server, Snapshot};
 use super::syn_proxy;
@@ -69,18 +70,22 @@ pub(super) fn forward<A: Family, F: Frame>(
                 }
             };
             if !near {
-                connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+                connection::resume(lane, id, direction, frame.bytes(), flow);
             }
         } else {
             if let Some(verdict) = syn_proxy::follow(shared, lane, frame, item, id, direction, now)
             {
                 return Err(verdict);
             }
-            match connection::follow(shared, &mut lane.table, id, direction, frame, flow, now) {
+            let before = lane.table.get(id).state;
+            match connection::follow(shared, lane, id, direction, frame, flow, now) {
                 Ok(Outcome::Reopen) => {
                     return Err(new_flow::replace(shared, lane, frame, item, id, now));
                 }
-                Ok(_) => policed = true,
+                Ok(_) => {
+                    policed = true;
+                    replica::followed(shared, lane, id, before, now);
+                }
                 Err(reason) => return Err(Verdict::Drop(reason)),
             }
         }

@@ -7,11 +7,12 @@ use super::snapshot::{LocalAddress, PortId, Route, RouteTarget, Snapshot};
 use super::snat::rules::Inside;
 use crate::rewrite::nat::Translate;
 use crate::session::ServiceId;
+use crate::sync::family::Wire;
 use crate::wire::flow::FlowKey;
 use crate::wire::toeplitz::Toeplitz;
 
 /// An address family of the data path.
-pub trait Family: Translate {
+pub trait Family: Translate + Wire {
     /// The service that listens on the destination of `key`.
     fn listener(snapshot: &Snapshot, key: &FlowKey<Self>) -> Option<ServiceId>;
     /// Whether the address is ours, and how.

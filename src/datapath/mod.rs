@@ -48,6 +48,7 @@ pub mod policy;
 pub mod prefix_set;
 pub mod quic_route;
 mod refuse;
+pub mod replica;
 mod reset;
 mod segment;
 pub mod selection;

@@ -22,6 +22,9 @@ pub struct PortQueue<F> {
 pub struct Outbox<F> {
     /// By [`PortId`].
     pub ports: Vec<PortQueue<F>>,
+    /// The port whose queue is emptied first, so that the peer hears of a session before its packet
+    /// leaves by whatever port.
+    pub first: usize,
     /// By worker. What a worker puts into its own queue goes through its pipeline once more.
     pub workers: Vec<Queue<F>>,
 }
@@ -33,6 +36,7 @@ impl<F: Frame> Outbox<F> {
             ports: (0..ports)
                 .map(|_| PortQueue { frames: Queue::new(), originated: 0, bytes: 0, vlan: 0 })
                 .collect(),
+            first: 0,
             workers: (0..workers).map(|_| Queue::new()).collect(),
         }
     }
@@ -42,6 +46,7 @@ impl<F: Frame> Outbox<F> {
         for (queue, port) in self.ports.iter_mut().zip(&snapshot.ports) {
             queue.vlan = port.vlan;
         }
+        self.first = snapshot.ha.as_ref().map_or(0, |ha| usize::from(ha.channel.port.0));
     }
 
     /// Queues a frame for a port. There is room: of a burst each packet leaves at most once, and the

@@ -33,6 +33,7 @@ use super::local;
 use super::note::Note;
 use super::notice::Notice;
 use super::outbox::Outbox;
+use super::replica;
 use super::setup::Setup;
 use super::shared::Shared;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
@@ -106,6 +107,9 @@ impl<F: Frame> Pipeline<F> {
         let v6 = workers * (families - 1) + worker;
         self.fragments_v4.idents().share(workers * families, worker);
         self.fragments_v6.idents().share(workers * families, v6);
+        if let Some(replica) = &mut self.shared.replica {
+            replica.configure(&self.shared.snapshot);
+        }
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
@@ -184,6 +188,7 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
+        replica::tell_changes(&mut self.shared, &mut self.v4, &mut self.v6, now);
         self.shared.flush_ahead(out);
         for (frame, verdict) in burst.drain(..).zip(&verdicts) {
             self.queue(frame, *verdict, now, out);
@@ -279,6 +284,7 @@ impl<F: Frame> Pipeline<F> {
                 icmp_error::handle(shared, v6, None, frame, frame_len, steer, now)
                     .or_else(|| snat::echo::handle(shared, v6, frame, frame_len, steer, now))
             }
+            Parsed::OtherIp { dst } => replica::arrive(shared, v4, v6, frame, dst, now),
             _ => None,
         };
         passed_on.unwrap_or_else(|| local::handle(shared, frame, parsed, now))
@@ -349,7 +355,9 @@ impl<F: Frame> Pipeline<F> {
     }
 
     /// Tells the peer that this node is about to stop.
-    pub fn leave(&mut self, _now: u32) {}
+    pub fn leave(&mut self, now: u32) {
+        replica::leave(&mut self.shared, now);
+    }
 
     /// Queues packets whose wait for a next hop is over, at most a burst of them, and says whether
     /// there may be more. The queues of `out` must be empty.
@@ -380,6 +388,7 @@ impl<F: Frame> Pipeline<F> {
         syn_proxy::pass_gates(&mut self.shared, now);
         self.v4.expire(&mut self.shared, now, budget);
         self.v6.expire(&mut self.shared, now, budget);
+        replica::tick(&mut self.shared, &mut self.v4, &mut self.v6, now);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
         let rules = self.shared.snapshot.snat.list().len();

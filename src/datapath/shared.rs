@@ -19,6 +19,7 @@ use super::limits::Limiters;
 use super::mirror::Samplers;
 use super::notice::Notice;
 use super::outbox::Outbox;
+use super::replica::Replica;
 use super::setup::Setup;
 use super::snapshot::{PortId, PortRole, Snapshot};
 use super::syn_proxy::SynState;
@@ -79,6 +80,8 @@ pub(super) struct Shared<F> {
     pub(super) resets: TokenBucket,
     /// The groups whose addresses this node answers for.
     pub(super) masters: Masters,
+    /// The channel to the peer.
+    pub(super) replica: Option<Box<Replica>>,
 }
 
 impl<F> Shared<F> {
@@ -96,7 +99,6 @@ impl<F: Frame> Shared<F> {
         counters: Arc<WorkerCounters>,
     ) -> Self {
         Shared {
-            snapshot,
             worker: setup.worker,
             several_workers: false,
             fits_all_ports: 0,
@@ -122,6 +124,10 @@ impl<F: Frame> Shared<F> {
             idents: Idents::new(BITS_CUT, !setup.seed),
             resets: RESETS,
             masters: Masters::default(),
+            replica: setup.pair.as_ref().map(|pair| {
+                Box::new(Replica::new(pair, setup.worker, snapshot.node_id, setup.seed))
+            }),
+            snapshot,
         }
     }
 

@@ -48,6 +48,14 @@ impl Scales {
         };
     }
 
+    /// Forgets the scale of the side that sends in `direction`: nothing is known of its numbers.
+    pub fn forget(&mut self, direction: Direction) {
+        self.0 = match direction {
+            Direction::Forward => self.0 | UNKNOWN,
+            Direction::Reply => self.0 | UNKNOWN << 4,
+        };
+    }
+
     const fn get(self, direction: Direction) -> u8 {
         match direction {
             Direction::Forward => self.0 & 15,

@@ -70,6 +70,7 @@ use super::verdict::Verdict;
 use crate::session::sequence::near;
 use crate::session::syn_cookie::SynCookies;
 use crate::session::{Aside, Direction, Entry, Extras, ServiceId, SessionId, TcpState, tcp_state};
+use crate::sync::session::Reason;
 use crate::wire::flow::tcp_flags;
 
 /// What a worker needs of the SYN proxy, for both families.
@@ -175,7 +176,7 @@ pub(super) fn follow<A: Family, F: Frame>(
             let segment = read(frame, item).ok()?;
             let redeemed = verify(shared, item, &segment, now)?;
             show(shared, service, frame);
-            end(shared, lane, id);
+            end(shared, lane, id, now);
             Some(open(shared, lane, frame, item, service, &segment, redeemed, now))
         }
         _ => None,
@@ -222,8 +223,11 @@ fn close<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId, no
 }
 
 /// Ends a session that another takes the place of.
-fn end<A: Family, F>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId) {
-    let entry = lane.table.remove(id);
-    let Shared { counters, limits, .. } = shared;
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
+fn end<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    id: SessionId,
+    now: u32,
+) {
+    lane.end(shared, id, Reason::REPLACED, now);
 }
