@@ -276,6 +276,7 @@ fn start_workers(
             all_counters: all_counters.clone(),
             advise: advise_huge_pages,
             cookie_secret,
+            pair: None,
         };
         let (snapshot, stop, idle, eal) =
             (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());

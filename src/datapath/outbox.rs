@@ -22,9 +22,9 @@ pub struct PortQueue<F> {
 pub struct Outbox<F> {
     /// By [`PortId`].
     pub ports: Vec<PortQueue<F>>,
-    /// The port whose queue is emptied first, so that the peer hears of a session before its packet
-    /// leaves by whatever port.
-    pub first: usize,
+    /// The port that is served first: of the channel to the peer, so that the peer hears of a session
+    /// before its packet leaves by whatever port, and this node of its peer's before their answers.
+    first: usize,
     /// By worker. What a worker puts into its own queue goes through its pipeline once more.
     pub workers: Vec<Queue<F>>,
 }
@@ -47,6 +47,16 @@ impl<F: Frame> Outbox<F> {
             queue.vlan = port.vlan;
         }
         self.first = snapshot.ha.as_ref().map_or(0, |ha| usize::from(ha.channel.port.0));
+    }
+
+    /// The port that is served in this turn.
+    #[inline(always)]
+    pub fn in_turn(&self, turn: usize) -> usize {
+        match turn {
+            0 => self.first,
+            turn if turn <= self.first => turn - 1,
+            turn => turn,
+        }
     }
 
     /// Queues a frame for a port. There is room: of a burst each packet leaves at most once, and the

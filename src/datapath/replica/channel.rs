@@ -14,9 +14,10 @@ use crate::datapath::note::Note;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::Mac;
 use crate::datapath::verdict::Verdict;
+use crate::sync::Replay;
 use crate::sync::datagram::{self, HEADER, Header, Kind, Refused, SERVING};
-use crate::sync::record::Emit;
 use crate::sync::receiver::Receiver;
+use crate::sync::record::Emit;
 use crate::sync::sender::Sender;
 use crate::wire::ethernet::{self, HEADER_LEN as ETHERNET, multicast_v6};
 use crate::wire::{DropReason, ip_protocol, ipv4, ipv6, udp};
@@ -54,7 +55,11 @@ pub(super) fn send_open<F: Frame>(shared: &mut Shared<F>, _now: u32) {
 }
 
 /// Sends a finished datagram to the group.
-pub(super) fn transmit<F: Frame>(shared: &mut Shared<F>, channel: &Channel, datagram: &[u8]) -> bool {
+pub(super) fn transmit<F: Frame>(
+    shared: &mut Shared<F>,
+    channel: &Channel,
+    datagram: &[u8],
+) -> bool {
     let start = overhead(channel);
     let Some(mut frame) = shared.take_spare(start + datagram.len()) else {
         shared.counters.sync.send_failed.add(1);
@@ -96,11 +101,7 @@ pub(super) fn next_header(replica: &mut Replica, kind: Kind, to: u8) -> Header {
 }
 
 /// Sends a frame whose datagram is complete to the group.
-pub(super) fn send<F: Frame>(
-    shared: &mut Shared<F>,
-    channel: &Channel,
-    mut frame: F,
-) {
+pub(super) fn send<F: Frame>(shared: &mut Shared<F>, channel: &Channel, mut frame: F) {
     let port_mac = shared.snapshot.ports[usize::from(channel.port.0)].mac;
     address(frame.bytes_mut(), channel, port_mac, None);
     shared.counters.sync.sent_datagrams.add(1);
@@ -121,7 +122,10 @@ pub(super) fn address(bytes: &mut [u8], channel: &Channel, port_mac: Mac, peer: 
     };
     let mac = peer.unwrap_or_else(|| group_mac(to));
     let payload_len = (bytes.len() - overhead(channel) + udp::HEADER_LEN) as u16;
-    let ether_type = if to.is_ipv4() { ethernet::EtherType::Ipv4 } else { ethernet::EtherType::Ipv6 };
+    let ether_type = match to {
+        IpAddr::V4(_) => ethernet::EtherType::IPV4,
+        IpAddr::V6(_) => ethernet::EtherType::IPV6,
+    };
     ethernet::Repr { dst: mac, src: port_mac, ether_type }.emit(bytes);
     // One hop: the channel does not leave its network.
     match (channel.source, to) {
@@ -308,9 +312,7 @@ fn take<F: Frame>(
             pass_round(shared, workers, shared.worker, exact)
         }
         Kind::Control => {
-            let accepted = known
-                && replica.replays.get_mut(from).is_some_and(|replay| replay.take(header.sequence));
-            if known && !accepted {
+            if known && !is_fresh(replica, &header) {
                 sync.replayed.add(1);
                 return Verdict::Drop(DropReason::SyncRefused);
             }
@@ -327,9 +329,19 @@ fn take<F: Frame>(
     }
 }
 
+/// Whether a datagram outside the streams, of the peer that has proved itself, comes for the first time.
+pub(super) fn is_fresh(replica: &mut Replica, header: &Header) -> bool {
+    let Some(replay) = replica.replays.get_mut(usize::from(header.worker)) else { return false };
+    replay.get_or_insert_with(|| Replay::begin(header.sequence)).take(header.sequence)
+}
+
 /// The records of a datagram concern all workers: it goes from one to the next, always in the same
 /// order, so that none sees them in another.
 fn pass_round<F>(shared: &Shared<F>, workers: u8, first: u8, exact: bool) -> Verdict {
     let next = (shared.worker + 1) % workers;
-    if next == first { Verdict::Consume } else { Verdict::HandOff(next, Note::Records { first, exact }) }
+    if next == first {
+        Verdict::Consume
+    } else {
+        Verdict::HandOff(next, Note::Records { first, exact })
+    }
 }

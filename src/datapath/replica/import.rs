@@ -208,11 +208,7 @@ fn insert<A: Family, F: Frame>(
 }
 
 /// Takes the endpoint towards the server, in the modes that give out such: nobody else may get it.
-fn take_endpoint<A: Family, F>(
-    shared: &Shared<F>,
-    lane: &mut Lane<A>,
-    id: SessionId,
-) -> bool {
+fn take_endpoint<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId) -> bool {
     let entry = lane.table.get(id);
     match entry.mode {
         Mode::FullNat => {

@@ -105,11 +105,7 @@ pub(super) fn arrive<F: Frame>(
         shared.counters.sync.unproven.add(1);
         return refused;
     }
-    let fresh = replica
-        .replays
-        .get_mut(usize::from(header.worker))
-        .is_some_and(|replay| replay.take(header.sequence));
-    if !fresh {
+    if !channel::is_fresh(replica, &header) {
         shared.counters.sync.replayed.add(1);
         return refused;
     }

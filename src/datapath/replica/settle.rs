@@ -148,10 +148,9 @@ const fn rank(state: TcpState) -> u8 {
 /// How much a session is worth when another of the same endpoints is there as well.
 const fn worth(state: TcpState) -> u8 {
     match state {
-        TcpState::Established
-        | TcpState::Contested
-        | TcpState::FinClient
-        | TcpState::FinServer => 2,
+        TcpState::Established | TcpState::Contested | TcpState::FinClient | TcpState::FinServer => {
+            2
+        }
         TcpState::Udp | TcpState::SynSent | TcpState::SynReceived | TcpState::SynProxied => 1,
         TcpState::FinBoth | TcpState::TimeWait | TcpState::Closed => 0,
     }

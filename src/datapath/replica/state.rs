@@ -7,13 +7,15 @@ use crate::datapath::ha::Channel;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{BUCKETS, Mac, Snapshot};
 use crate::session::SessionId;
+use crate::sync::Replay;
 use crate::sync::association::Association;
 use crate::sync::control::{Port, VersionText};
 use crate::sync::keys::Keys;
 use crate::sync::receiver::Receiver;
-use crate::sync::replay::Replay;
 use crate::sync::sender::{KEPT, Sender};
 
+/// Without a word of the peer for so long, in milliseconds, it is gone.
+const DEAD_MS: u32 = 3_000;
 /// The most workers that a node can have.
 pub(super) const MAX_WORKERS: usize = 64;
 /// Sessions that may change in a burst: each of its packets changes one or two.
@@ -28,8 +30,8 @@ pub struct PairSetup {
     pub keys: Keys,
     /// Names this start of the node: random, not 0.
     pub boot: u64,
-    /// Random, known to this node alone: what the peer must know to prove itself follows from it.
-    pub secret: u64,
+    /// Random, known to this node alone: what the peer has to echo follows from it.
+    pub secret: u128,
     /// The version of this node.
     pub version: VersionText,
 }
@@ -52,7 +54,10 @@ pub(in crate::datapath) struct Replica {
     /// What those of former peers have missed.
     pub(super) missed_before: u64,
     /// By worker of the peer: its control datagrams that came.
-    pub(super) replays: Box<[Replay]>,
+    pub(super) replays: Box<[Option<Replay>]>,
+    /// The start of the peer that `receivers` and `replays` are of: kept while it is away, so that
+    /// nothing of it is taken twice.
+    pub(super) windows_of: u64,
     /// Of our own control datagrams.
     pub(super) control: u64,
     /// Only worker 0's is used.
@@ -102,7 +107,6 @@ pub(super) struct Purge {
 /// When something was done last, in milliseconds (wrapping); `None` before the first time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Dues {
-    pub(super) hello: Option<u32>,
     pub(super) digest: Option<u32>,
     pub(super) want: Option<u32>,
     pub(super) ports: Option<u32>,
@@ -119,9 +123,10 @@ impl Replica {
             sender,
             receivers: (0..MAX_WORKERS).map(|_| None).collect(),
             missed_before: 0,
-            replays: (0..MAX_WORKERS).map(|_| Replay::new()).collect(),
+            replays: (0..MAX_WORKERS).map(|_| None).collect(),
+            windows_of: 0,
             control: 0,
-            association: Association::new(node, setup.boot, setup.secret),
+            association: Association::new(node, setup.boot, setup.secret, DEAD_MS),
             peer: None,
             owned: 0,
             synced: 0,
@@ -155,11 +160,11 @@ impl Replica {
     pub(super) fn pair_ports(&mut self, snapshot: &Snapshot) {
         let of_port = |port: &crate::datapath::snapshot::Port| {
             let same = |theirs: &&Port| {
-                let v4 = port.ipv4.zip(theirs.ipv4).is_some_and(|(own, (other, length))| {
+                let v4 = port.ipv4.zip(theirs.v4).is_some_and(|(own, (other, length))| {
                     let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
                     (own.to_bits() ^ other.to_bits()) & mask == 0
                 });
-                let v6 = port.ipv6.zip(theirs.ipv6).is_some_and(|(own, (other, length))| {
+                let v6 = port.ipv6.zip(theirs.v6).is_some_and(|(own, (other, length))| {
                     let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
                     (own.to_bits() ^ other.to_bits()) & mask == 0
                 });
@@ -192,11 +197,13 @@ impl Replica {
         self.own_walk = super::walk::Walk::default();
         self.due.want = None;
         self.due.digest = None;
-        for receiver in &mut self.receivers {
-            self.missed_before += receiver.take().map_or(0, |receiver| receiver.missed());
-        }
-        for replay in &mut self.replays {
-            *replay = Replay::new();
+        if let Some(boot) = peer
+            && std::mem::replace(&mut self.windows_of, boot) != boot
+        {
+            for receiver in &mut self.receivers {
+                self.missed_before += receiver.take().map_or(0, |receiver| receiver.missed());
+            }
+            self.replays.fill_with(|| None);
         }
         match peer {
             Some(_) => self.sender.associate(),

@@ -172,12 +172,7 @@ pub(in crate::datapath) fn tell_changes<F: Frame>(
 
 /// Writes one session into the stream: the whole of it when it is own, what was seen of it when it is
 /// the peer's.
-fn tell<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    id: SessionId,
-    now: u32,
-) {
+fn tell<A: Family, F: Frame>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId, now: u32) {
     let (Some(replica), Some(marks)) = (&shared.replica, &mut lane.marks) else { return };
     if !marks.unqueue(id) {
         return;

@@ -12,15 +12,13 @@ use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{BUCKETS, PortRole};
 use crate::datapath::verdict::Verdict;
 use crate::session::marks::Tally;
-use crate::sync::association::Heard;
-use crate::sync::control::{Ack, Digest, Flags, Gone, Port, VersionText, Want};
+use crate::sync::association::{About, Association, Heard};
+use crate::sync::control::{Digest, Flags, Gone, Port, VersionText, Want};
 use crate::sync::datagram::{Header, SERVING};
 use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit, Record};
 use crate::wire::DropReason;
 
-/// From one hello to the next, in milliseconds.
-const HELLO_MS: u32 = 100;
 /// From one list of our ports to the next.
 const PORTS_MS: u32 = 1_000;
 /// From one acknowledgement to the next.
@@ -29,8 +27,6 @@ const ACK_MS: u32 = 20;
 const DIGEST_MS: u32 = 500;
 /// From one request for buckets to the next.
 const WANT_MS: u32 = 1_000;
-/// Without a word of the peer for so long, it is gone.
-pub const DEAD_MS: u32 = 3_000;
 /// A turn that comes so much after the one before: the node stood still.
 const LEAP_MS: u32 = 1_000;
 /// Datagrams repeated for one request.
@@ -63,7 +59,7 @@ fn every_millisecond<F: Frame>(
     now: u32,
 ) {
     watch(shared, v4, v6, now);
-    if is_due(shared, now, HELLO_MS, |dues| &mut dues.hello) {
+    if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
         hello(shared, now);
     }
     let Some(replica) = &mut shared.replica else { return };
@@ -115,8 +111,11 @@ fn watch<F: Frame>(
         if leapt {
             shared.counters.sync.clock_jumps.add(1);
         }
-        let alive = replica.association.alive(now, DEAD_MS) && !(leapt && replica.has_peer());
-        let boot = replica.association.peer().unwrap_or(0);
+        let alive = replica.association.alive(now)
+            && !replica.association.is_leaving()
+            // What went past meanwhile is found out from the beginning.
+            && !(leapt && replica.has_peer());
+        let boot = replica.association.peer_boot().unwrap_or(0);
         let sync = &shared.counters.sync;
         sync.peer_boot.set(boot);
         sync.peer_alive.set(u64::from(alive));
@@ -135,7 +134,7 @@ fn watch<F: Frame>(
 /// The peer was heard.
 pub(super) fn heard<F>(shared: &mut Shared<F>, now: u32) {
     if let Some(replica) = &mut shared.replica {
-        replica.association.heard_stream(now);
+        replica.association.refresh(now);
     }
 }
 
@@ -144,22 +143,15 @@ fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
     let flags = flags(shared);
     let workers = shared.snapshot.workers() as u8;
     let Some(config) = state::channel(shared).map(|channel| channel.config_digest) else { return };
-    let (challenge_of_peer, peer_boot) = {
-        let sync = &first(shared).sync;
-        (sync.peer_challenge.get(), sync.peer_boot.get())
-    };
+    let peer_boot = first(shared).sync.peer_boot.get();
     let with_ports = is_due(shared, now, PORTS_MS, |dues| &mut dues.ports);
     let Some(replica) = &mut shared.replica else { return };
-    let mut hello = replica.association.hello(now);
+    let version = replica.setup.version;
+    let about = About { workers, flags, stream: replica.sender.highest(), config, version };
+    let mut hello = replica.association.hello(now, &about);
     if replica.worker != 0 {
-        hello.echo = challenge_of_peer;
-        hello.peer_boot = peer_boot;
+        hello = Association::hello_of_stream(replica.setup.boot, peer_boot, &about);
     }
-    hello.workers = workers;
-    hello.flags = flags;
-    hello.stream = replica.sender.highest();
-    hello.config = config;
-    hello.version = replica.setup.version;
     let mut records: Records = [0; 1280];
     let mut length = hello.emit(&mut records);
     if with_ports && replica.worker == 0 {
@@ -198,8 +190,8 @@ fn ports<F>(shared: &Shared<F>) -> arrayvec::ArrayVec<Port, { state::MAX_PORTS }
         .map(|(port, index)| Port {
             index,
             mac: port.mac,
-            ipv4: port.ipv4.map(|address| (address, prefix_of(shared, address.into()))),
-            ipv6: port.ipv6.map(|address| (address, prefix_of(shared, address.into()))),
+            v4: port.ipv4.map(|address| (address, prefix_of(shared, address.into()))),
+            v6: port.ipv6.map(|address| (address, prefix_of(shared, address.into()))),
         })
         .collect()
 }
@@ -415,7 +407,6 @@ fn greeted<F: Frame>(
     let sync = &shared.counters.sync;
     match heard {
         Heard::Accepted { .. } => {
-            sync.peer_challenge.set(hello.challenge);
             if header.worker == 0 {
                 sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
                 sync.peer_config.set(hello.config);
@@ -440,7 +431,8 @@ fn greeted<F: Frame>(
                 self::hello(shared, now);
             }
         }
-        Heard::OwnNode => sync.duplicate_node.add(1),
+        Heard::Echo => {}
+        Heard::OwnNode | Heard::Stranger => sync.duplicate_node.add(1),
         Heard::Superseded => sync.replayed.add(1),
     }
 }

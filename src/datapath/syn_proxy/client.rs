@@ -228,7 +228,7 @@ pub(super) fn from_client<A: Family, F: Frame>(
     }
     match verify(shared, item, &segment, now) {
         Some(redeemed) => {
-            end(shared, lane, id);
+            end(shared, lane, id, now);
             open(shared, lane, frame, item, service, &segment, redeemed, now)
         }
         None => reject(shared, service),

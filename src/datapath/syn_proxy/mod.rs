@@ -223,11 +223,6 @@ fn close<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId, no
 }
 
 /// Ends a session that another takes the place of.
-fn end<A: Family, F: Frame>(
-    shared: &mut Shared<F>,
-    lane: &mut Lane<A>,
-    id: SessionId,
-    now: u32,
-) {
+fn end<A: Family, F: Frame>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId, now: u32) {
     lane.end(shared, id, Reason::REPLACED, now);
 }
