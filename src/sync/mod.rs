@@ -27,3 +27,6 @@ pub use record::{Emit, Malformed, Record, records};
 pub use replay::Replay;
 pub use sender::{Repeated, Sender};
 pub use session::{Close, Persist, Reason, Session, Shifts, Touch};
+
+#[cfg(test)]
+mod tests;
