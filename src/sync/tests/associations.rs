@@ -146,8 +146,8 @@ fn met() -> (Process, Process) {
 fn what_is_not_the_peer() {
     let (mut a, mut b) = met();
     let hello = b.greet(1, 20).hello.unwrap();
-    let header =
-        |node, worker, boot| Header { worker, ..Process::new(node, boot).send(node, None).header };
+    let any = b.send(1, None).header;
+    let header = |node, worker, boot| Header { node, worker, boot, ..any };
     let mut heard =
         |node, worker, boot| a.association.heard(20, &header(node, worker, boot), &hello);
     assert_eq!(heard(0, 0, 10), Heard::Echo);
