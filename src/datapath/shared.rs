@@ -16,6 +16,7 @@ use super::hops::Hops;
 use super::lane::Batch;
 use super::limiter::TokenBucket;
 use super::limits::Limiters;
+use super::mastership::VirtualMacs;
 use super::mirror::Samplers;
 use super::notice::Notice;
 use super::outbox::Outbox;
@@ -82,6 +83,8 @@ pub(super) struct Shared<F> {
     pub(super) masters: Masters,
     /// The channel to the peer.
     pub(super) replica: Option<Box<Replica>>,
+    /// Frames to these are ours besides those to the port's own.
+    pub(super) virtual_macs: VirtualMacs,
 }
 
 impl<F> Shared<F> {
@@ -128,6 +131,7 @@ impl<F: Frame> Shared<F> {
                 Box::new(Replica::new(pair, setup.worker, snapshot.node_id, setup.seed))
             }),
             snapshot,
+            virtual_macs: VirtualMacs::default(),
         }
     }
 
