@@ -195,7 +195,10 @@ pub(super) fn miss<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     match lane.table.find(item.hash, &item.flow.key) {
-        Some((id, direction)) => act(shared, lane, frame, item, id, direction, now),
+        Some((id, direction)) => {
+            replica::met(shared, frame);
+            act(shared, lane, frame, item, id, direction, now)
+        }
         None => new_flow::open(shared, lane, frame, item, now),
     }
 }

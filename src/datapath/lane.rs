@@ -215,6 +215,7 @@ impl<A: Family> Lane<A> {
             let frame = &mut burst[slot];
             let passed = match item.candidate {
                 Some((id, direction)) if self.table.matches(id, direction, &item.flow.key) => {
+                    replica::met(shared, frame);
                     established::forward(shared, self, frame, item, id, direction, now)
                 }
                 _ => Err(established::miss(shared, self, frame, item, now)),

@@ -119,7 +119,10 @@ impl<F: Frame> Shared<F> {
             samplers: Samplers::default(),
             limits: Limiters::new(setup.seed),
             ahead: 0,
-            syn: SynState::new(setup.cookie_secret),
+            syn: SynState::new(
+                setup.cookie_secret,
+                setup.pair.as_ref().map_or(0, |pair| pair.clock_ms),
+            ),
             crossed: ArrayVec::new(),
             all_counters: setup.all_counters.clone(),
             steered: false,

@@ -30,7 +30,7 @@ mod upkeep;
 mod walk;
 
 pub(super) use self::channel::{arrive, arrive_unicast};
-pub(super) use self::relay::{give, is_from_peer};
+pub(super) use self::relay::{give, met};
 pub use self::state::PairSetup;
 pub(super) use self::state::Replica;
 pub(super) use self::tell::{changed, created, due, ended, followed, placed, tell_changes};

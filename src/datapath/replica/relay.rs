@@ -34,11 +34,8 @@ pub(in crate::datapath) fn give<F: Frame>(
     }
     let note = if shared.steered { Note::decode(frame.note()) } else { Note::None };
     let port = frame.rx_port();
-    let came_from_peer = is_from_peer(shared, frame);
-    if note == Note::Relayed || came_from_peer {
-        let sync = &shared.counters.sync;
-        sync.relay_answered.sub(1);
-        sync.relay_refused.add(1);
+    if is_given(shared, frame) {
+        shared.counters.sync.relay_refused.add(1);
         return None;
     }
     if note != Note::Again {
@@ -75,8 +72,23 @@ pub(in crate::datapath) fn give<F: Frame>(
     Some(Verdict::Forward(channel.port))
 }
 
-/// Whether the peer has given us the packet on a network that both are on.
-pub(in crate::datapath) fn is_from_peer<F: Frame>(shared: &Shared<F>, frame: &F) -> bool {
+/// Takes notice of a packet that has met its session: perhaps one that the peer has given to us.
+#[inline(always)]
+pub(in crate::datapath) fn met<F: Frame>(shared: &Shared<F>, frame: &F) {
+    if shared.replica.is_some() && is_given(shared, frame) {
+        shared.counters.sync.relay_answered.add(1);
+    }
+}
+
+/// Whether the peer has given us the packet.
+#[inline(always)]
+fn is_given<F: Frame>(shared: &Shared<F>, frame: &F) -> bool {
+    is_from_peer(shared, frame) || shared.steered && Note::decode(frame.note()) == Note::Relayed
+}
+
+/// Whether it came from the peer on a network that both are on.
+#[inline(always)]
+fn is_from_peer<F: Frame>(shared: &Shared<F>, frame: &F) -> bool {
     let Some(replica) = &shared.replica else { return false };
     let mac = replica.neighbors.get(usize::from(frame.rx_port().0)).copied().flatten();
     mac.is_some_and(|mac| frame.bytes().get(6..12) == Some(&mac[..]))
@@ -132,7 +144,6 @@ pub(super) fn arrive<F: Frame>(
             return refused;
         }
     };
-    shared.counters.sync.relay_answered.add(1);
     Verdict::HandOff(owner, Note::Relayed)
 }
 

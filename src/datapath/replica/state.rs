@@ -34,6 +34,9 @@ pub struct PairSetup {
     pub secret: u128,
     /// The version of this node.
     pub version: VersionText,
+    /// Added to this node's clock it is that of both nodes, to a minute or so: milliseconds of the
+    /// time of day, wrapping. SYN cookies of one node are good on the other.
+    pub clock_ms: u32,
 }
 
 /// A session that is to be told of.

@@ -65,6 +65,7 @@ use super::lane::{Item, Lane};
 use super::mirror;
 use super::persist;
 use super::shared::Shared;
+use super::snapshot::{Service, SynProxy};
 use super::syn_gate::SynGates;
 use super::verdict::Verdict;
 use crate::session::sequence::near;
@@ -77,12 +78,14 @@ use crate::wire::flow::tcp_flags;
 pub(super) struct SynState {
     pub(super) cookies: SynCookies,
     pub(super) gates: SynGates,
+    /// Added to `now`, it is the clock of the cookies.
+    pub(super) clock: u32,
 }
 
 impl SynState {
-    /// `secret` is that of the node's cookies.
-    pub(super) fn new(secret: u128) -> Self {
-        SynState { cookies: SynCookies::new(secret), gates: SynGates::default() }
+    /// `secret` is that of the node's cookies, or of both nodes', which then have a `clock` in common.
+    pub(super) fn new(secret: u128, clock: u32) -> Self {
+        SynState { cookies: SynCookies::new(secret), gates: SynGates::default(), clock }
     }
 }
 
@@ -112,10 +115,17 @@ pub(super) fn admit<A: Family, F: Frame>(
         });
     }
     let may_carry = flags & (SYN | ACK | RST) == ACK;
-    (may_carry && shared.syn.gates.expects_cookies(service, now)).then(|| {
+    (may_carry && expects_cookies(shared, service, now)).then(|| {
         show(shared, service, frame);
         redeem(shared, lane, frame, item, service, now)
     })
+}
+
+/// Whether an ACK without a session may carry a cookie, of this node or its peer.
+fn expects_cookies<F>(shared: &Shared<F>, service: ServiceId, now: u32) -> bool {
+    let proxies = |service: &Service| service.syn_proxy != SynProxy::Off;
+    let of_peer = || shared.snapshot.services.get(usize::from(service.0)).is_some_and(proxies);
+    shared.syn.gates.expects_cookies(service, now) || shared.replica.is_some() && of_peer()
 }
 
 /// Shows the service's sensor a segment as it was received, before it becomes something else.
@@ -168,9 +178,7 @@ pub(super) fn follow<A: Family, F: Frame>(
                     challenge(shared, frame, item, service, now)
                 });
             }
-            if flags & (SYN | ACK | RST | FIN) != ACK
-                || !shared.syn.gates.expects_cookies(service, now)
-            {
+            if flags & (SYN | ACK | RST | FIN) != ACK || !expects_cookies(shared, service, now) {
                 return None;
             }
             let segment = read(frame, item).ok()?;
