@@ -9,6 +9,9 @@ use log::{debug, error, info, warn};
 use super::config::Config;
 use super::health::{CheckResult, Target};
 use super::neighbors::{Action, Neighbors};
+use super::pair_problem::Facts;
+use super::pair_seen::Seen;
+use super::pair_watch::PairWatch;
 use super::port_view::PortView;
 use super::probe::probe_frame;
 use super::rates::Rates;
@@ -38,6 +41,8 @@ pub(super) struct State {
     pub(super) neighbors: Neighbors,
     pub(super) checks: Checks,
     pub(super) rates: RateSet,
+    /// Of a node of a pair.
+    pub(super) pair: Option<(Facts, PairWatch)>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
     changed: Option<Snapshot>,
@@ -56,6 +61,8 @@ pub(super) struct RateSet {
     pub(super) servers: Rates,
     /// Of each drop reason.
     pub(super) drops: Rates,
+    /// [`SYNC_RATES`].
+    pub(super) sync: Rates,
 }
 
 /// rx, tx, polls, busy polls.
@@ -64,6 +71,9 @@ pub(super) const WORKER_RATES: usize = 4;
 pub(super) const PORT_RATES: usize = 4;
 /// Created, forward packets, forward bytes, reply packets, reply bytes.
 pub(super) const SERVER_RATES: usize = 5;
+
+/// Datagrams and records of session sync sent, datagrams and records received.
+pub(super) const SYNC_RATES: usize = 4;
 
 impl State {
     /// The state at the start, and the servers that have to be checked. The workers already use
@@ -77,6 +87,7 @@ impl State {
         let (checks, targets) = Checks::new(0, &config, &snapshot);
         let mut first = Snapshot::clone(&snapshot);
         let changed = servers::await_first_check(&config, &mut first).then_some(first);
+        let pair = Facts::of(&config, &snapshot).map(|facts| (facts, PairWatch::default()));
         let mut state = State {
             now_ms: 0,
             config,
@@ -86,6 +97,7 @@ impl State {
             neighbors: Neighbors::default(),
             checks,
             rates: RateSet::default(),
+            pair,
             sessions: SessionLists::default(),
             changed,
             sampled_ms: None,
@@ -116,6 +128,7 @@ impl State {
         if self.sampled_ms.is_none_or(|then| now_ms >= then + SAMPLE_MS) {
             self.sampled_ms = Some(now_ms);
             self.sample();
+            self.watch_pair();
         }
     }
 
@@ -171,6 +184,14 @@ impl State {
             Event::Sessions(query) => self.sessions.answer(worker, *query),
             // Both are freed here, where it costs no packet its time.
             Event::Retired(_) | Event::Transmitted(_) => {}
+        }
+    }
+
+    /// Looks after the pair, once a second.
+    fn watch_pair(&mut self) {
+        if let Some((facts, watch)) = &mut self.pair {
+            let seen = Seen::of(self.workers.iter().map(Worker::counters));
+            watch.sample(self.now_ms, facts, seen);
         }
     }
 
@@ -266,6 +287,13 @@ impl State {
             .collect();
         let drops: Vec<u64> =
             DropReason::ALL.iter().map(|&reason| sum(&|c| c.drops_of(reason))).collect();
+        let sync: [u64; SYNC_RATES] = [
+            sum(&|c| &c.sync.sent_datagrams),
+            sum(&|c| &c.sync.sent_records),
+            sum(&|c| &c.sync.received_datagrams),
+            sum(&|c| &c.sync.received_records),
+        ];
+        self.rates.sync.sample(now, sync);
         self.rates.workers.sample(now, workers);
         self.rates.ports.sample(now, ports);
         self.rates.servers.sample(now, servers);
