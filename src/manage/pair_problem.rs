@@ -134,7 +134,9 @@ impl Kind {
             | Kind::PeerGone
             | Kind::ConfigDiffers
             | Kind::ImportRefused => Severity::Bad,
-            Kind::RecordsLost | Kind::Replayed | Kind::Malformed | Kind::ClockJump => Severity::Warn,
+            Kind::RecordsLost | Kind::Replayed | Kind::Malformed | Kind::ClockJump => {
+                Severity::Warn
+            }
             Kind::Joining | Kind::Walk => Severity::Info,
         }
     }
@@ -180,11 +182,15 @@ impl Kind {
                  alone"
             ),
             Kind::PeerGone => {
-                format!("the peer {peer} is not heard any more: new sessions are on this node alone")
+                format!(
+                    "the peer {peer} is not heard any more: new sessions are on this node alone"
+                )
             }
-            Kind::ConfigDiffers => "the configurations of the two nodes differ in what must be alike: \
+            Kind::ConfigDiffers => {
+                "the configurations of the two nodes differ in what must be alike: \
                  services, servers, local_addresses, snat or groups"
-                .to_owned(),
+                    .to_owned()
+            }
             Kind::ImportRefused => format!(
                 "{n} sessions of the peer could not be taken in, and would break if it stopped: the \
                  table is full, or their service or server is unknown here"
@@ -242,7 +248,8 @@ impl Kind {
                     .to_owned()
             }
             Kind::ImportRefused => {
-                "give both nodes the same services and servers, and as large a node.sessions".to_owned()
+                "give both nodes the same services and servers, and as large a node.sessions"
+                    .to_owned()
             }
             Kind::RecordsLost => "give the workers more cores if it goes on".to_owned(),
             Kind::Replayed | Kind::Malformed => {

@@ -120,7 +120,10 @@ mod tests {
 
     #[test]
     fn a_version_fills_both_cells() {
-        assert_eq!(version_text([*b"0.1.0-12", *b"-gabcdef"].map(u64::from_be_bytes)), "0.1.0-12-gabcdef");
+        assert_eq!(
+            version_text([*b"0.1.0-12", *b"-gabcdef"].map(u64::from_be_bytes)),
+            "0.1.0-12-gabcdef"
+        );
         assert_eq!(version_text([0, 0]), "");
     }
 }

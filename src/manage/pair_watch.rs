@@ -360,17 +360,16 @@ mod tests {
     #[test]
     fn what_is_counted_is_said_once_a_minute_and_is_a_problem_for_one() {
         let mut w = Watched::new();
-        let seen = |bad_mac, clock_jumps| Seen {
-            bad_mac,
-            clock_jumps,
-            buckets_synced: 128,
-            ..there()
-        };
+        let seen =
+            |bad_mac, clock_jumps| Seen { bad_mac, clock_jumps, buckets_synced: 128, ..there() };
         w.news(0, &seen(0, 0));
-        assert_eq!(w.news(1, &seen(3, 1)), [
-            "WARN datagrams to 239.255.19.19:8849 on port front are",
-            "WARN this node stood still once (a paused",
-        ]);
+        assert_eq!(
+            w.news(1, &seen(3, 1)),
+            [
+                "WARN datagrams to 239.255.19.19:8849 on port front are",
+                "WARN this node stood still once (a paused",
+            ]
+        );
         assert_eq!(w.news(2, &seen(9, 1)), NOTHING);
         assert_eq!(w.problems(2), ["wrong_key", "clock_jump"]);
         assert_eq!(w.news(60, &seen(10, 1)), NOTHING);

@@ -41,8 +41,8 @@ pub(super) struct State {
     pub(super) neighbors: Neighbors,
     pub(super) checks: Checks,
     pub(super) rates: RateSet,
-    /// Of a node of a pair.
-    pub(super) pair: Option<(Facts, PairWatch)>,
+    /// What is seen of the pair; `None` without a peer.
+    pub(super) watched: Option<(Facts, PairWatch)>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
     changed: Option<Snapshot>,
@@ -87,7 +87,7 @@ impl State {
         let (checks, targets) = Checks::new(0, &config, &snapshot);
         let mut first = Snapshot::clone(&snapshot);
         let changed = servers::await_first_check(&config, &mut first).then_some(first);
-        let pair = Facts::of(&config, &snapshot).map(|facts| (facts, PairWatch::default()));
+        let watched = Facts::of(&config, &snapshot).map(|facts| (facts, PairWatch::default()));
         let mut state = State {
             now_ms: 0,
             config,
@@ -97,7 +97,7 @@ impl State {
             neighbors: Neighbors::default(),
             checks,
             rates: RateSet::default(),
-            pair,
+            watched,
             sessions: SessionLists::default(),
             changed,
             sampled_ms: None,
@@ -189,7 +189,7 @@ impl State {
 
     /// Looks after the pair, once a second.
     fn watch_pair(&mut self) {
-        if let Some((facts, watch)) = &mut self.pair {
+        if let Some((facts, watch)) = &mut self.watched {
             let seen = Seen::of(self.workers.iter().map(Worker::counters));
             watch.sample(self.now_ms, facts, seen);
         }

@@ -137,7 +137,7 @@ pub(crate) fn ha() -> config::Ha {
         sync_group: addr("239.255.19.19:8849"),
         sync_port: "front".into(),
         key_file: "/etc/shunt/sync.key".into(),
-        keys: config::Keys::parse(&key).unwrap(),
+        keys: crate::sync::keys::Keys::parse(&key).unwrap(),
         sync_rate: 200_000,
         relay: true,
     }

@@ -10,9 +10,11 @@ use crate::manage::api::pair_types::{Ha, Pair, Peer, Sync};
 pub(in crate::cli) fn text(answer: &Ha) -> String {
     match &answer.pair {
         Some(pair) => pair_text(pair),
-        None => "This node has no peer. The section [ha] of the configuration makes it one of a pair; \
+        None => {
+            "This node has no peer. The section [ha] of the configuration makes it one of a pair; \
                  conf/pair-a.toml and conf/full.toml show how.\n"
-            .to_owned(),
+                .to_owned()
+        }
     }
 }
 
@@ -332,7 +334,8 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
         );
         pair.peer.alive = false;
         pair.peer.config_equal = None;
-        let line = |pair: &Pair| text(&Ha { pair: Some(pair.clone()) }).lines().nth(2).unwrap().to_owned();
+        let line =
+            |pair: &Pair| text(&Ha { pair: Some(pair.clone()) }).lines().nth(2).unwrap().to_owned();
         assert_eq!(
             line(&pair),
             "peer      192.0.2.3 (id 1), not heard for 3m10s, shunt 0.1.0, start 00000000000000b1, 2 workers"

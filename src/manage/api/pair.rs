@@ -14,7 +14,7 @@ impl State {
     /// `GET /v1/ha`
     pub(super) fn ha(&self) -> Ha {
         let view = |ha: &config::Ha| {
-            let (facts, watch) = self.pair.as_ref()?;
+            let (facts, watch) = self.watched.as_ref()?;
             let seen = watch.seen().cloned().unwrap_or_default();
             Some(Pair {
                 mode: ha.mode.name().into(),
@@ -52,7 +52,7 @@ impl State {
     /// The pair for `GET /v1/status`.
     pub(super) fn pair_summary(&self) -> Option<PairSummary> {
         let ha = self.config.ha.as_ref()?;
-        let seen = self.pair.as_ref()?.1.seen().cloned().unwrap_or_default();
+        let seen = self.watched.as_ref()?.1.seen().cloned().unwrap_or_default();
         let passes = |problem: &&Problem| problem.severity == Severity::Info.name();
         Some(PairSummary {
             peer: ha.peer,
@@ -78,7 +78,7 @@ impl State {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let Some((facts, watch)) = &self.pair else { return Vec::new() };
+        let Some((facts, watch)) = &self.watched else { return Vec::new() };
         let problems = watch.problems(self.now_ms, facts).into_iter();
         problems
             .map(|problem| Problem {

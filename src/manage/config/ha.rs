@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 use super::key_file;
-use super::key_file::Keys;
 use super::reader::{At, List, Section};
 use super::schema::value;
 use super::values::{address, boolean, choice, integer, name, string};
 use super::{Port, Service, Snat};
+use crate::sync::keys::Keys;
 
 pub(super) const HA: &str = "[ha]";
 pub(super) const EXTRA: &str = "[[ha.extra_group]]";

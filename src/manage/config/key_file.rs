@@ -10,22 +10,6 @@ const OTHERS: u32 = 0o077;
 /// A file of two keys and their comments is shorter; a device or a wrong file may be endless.
 const LONGEST: u64 = 65_536;
 
-/// TMP
-#[derive(Clone, Debug, PartialEq)]
-pub struct Keys(String);
-impl Keys {
-    pub fn parse(text: &str) -> Result<Keys, String> {
-        let mut keys = text
-            .lines()
-            .map(|l| l.split('#').next().unwrap_or_default().trim())
-            .filter(|l| !l.is_empty());
-        if keys.clone().count() == 0 || !keys.all(|l| l.len() == 64) {
-            return Err("no keys".into());
-        }
-        Ok(Keys(text.to_owned()))
-    }
-}
-
 /// The text of a key file, which nobody but its owner may read or write.
 ///
 /// # Errors

@@ -38,7 +38,6 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use key_file::Keys;
 pub use ha::{Ha, PairMode, VirtualRouter};
 pub use schema::MAX_WORKERS;
 pub use selection::{Persistence, Quic, Selection};
