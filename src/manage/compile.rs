@@ -15,7 +15,8 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
-use super::config::{self, Config};
+use super::config::{self, Config, PairMode};
+use super::ha::PairConfig;
 use super::{digest, guard, selection};
 use crate::datapath::ha::{Channel, Group, Ha};
 use crate::datapath::snapshot::{
@@ -177,6 +178,28 @@ fn ha(config: &Config, pair: &config::Ha) -> Ha {
 pub(super) fn port_id(config: &Config, name: &str) -> Option<PortId> {
     let at = config.ports.iter().position(|port| port.name == name)?;
     u8::try_from(at).ok().map(PortId)
+}
+
+/// What the virtual routers need besides the snapshot; `None` when there are none.
+pub fn pair(config: &Config) -> Option<PairConfig> {
+    let pair = config.ha.as_ref()?;
+    if pair.mode == PairMode::ActiveActive {
+        return None;
+    }
+    let service = |name: &String| {
+        let at = config.services.iter().position(|service| service.name == *name)?;
+        Some(ServiceId(at as u16))
+    };
+    Some(PairConfig {
+        priorities: pair.groups.iter().map(|group| group.priority).collect(),
+        advert_interval_ms: pair.advert_interval_ms.into(),
+        preempt: pair.preempt,
+        preempt_delay_ms: u64::from(pair.preempt_delay_s) * 1_000,
+        track_ports: pair.track_ports.iter().filter_map(|name| port_id(config, name)).collect(),
+        port_drop: pair.port_drop,
+        track_services: pair.track_services.iter().filter_map(service).collect(),
+        service_drop: pair.service_drop,
+    })
 }
 
 /// The worker of each steering bucket: in turn, as the redirection table of a NIC does it unless
@@ -614,7 +637,7 @@ weight = 7
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         let text = format!(
             "{CONFIG}[ha]\ngroup = 10\npeer = \"2001:db8:1::3\"\nsync_port = \"back\"\nkey_file = \
-             \"{}\"\nvirtual_mac = false\nsync_rate = 5_000\n[[ha.extra_group]]\ngroup = 11\n\
+             \"{}\"\nvirtual_mac = false\npreempt_delay_s = 30\ntrack_services = [\"dns\"]\nsync_rate = 5_000\n[[ha.extra_group]]\ngroup = 11\n\
              addresses = [\"10.0.0.101\", \"2001:db8:1::100\"]\n",
             key.display()
         );
@@ -648,6 +671,22 @@ weight = 7
                 config_digest: digest::of(&config),
             }
         );
+        assert_eq!(
+            pair(&config),
+            Some(PairConfig {
+                priorities: vec![100, 100],
+                advert_interval_ms: 1_000,
+                preempt: true,
+                preempt_delay_ms: 30_000,
+                track_ports: vec![PortId(0), PortId(1)],
+                port_drop: 255,
+                track_services: vec![ServiceId(1)],
+                service_drop: 50,
+            })
+        );
+        let mut config = config;
+        config.ha.as_mut().unwrap().mode = PairMode::ActiveActive;
+        assert_eq!(pair(&config), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod config;
 pub mod digest;
 pub mod exception;
 mod guard;
+pub mod ha;
 pub mod health;
 pub mod memory;
 pub mod neighbors;

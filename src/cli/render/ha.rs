@@ -226,6 +226,9 @@ mod tests {
                     why: String::new(),
                     since_ms: 192_000,
                     master: Some(ip("192.0.2.2")),
+                    adverts_sent: 190,
+                    adverts_heard: 0,
+                    adverts_ignored: 0,
                 },
                 Group {
                     vrid: 11,
@@ -236,6 +239,9 @@ mod tests {
                     why: "port back has no link".into(),
                     since_ms: 5_000,
                     master: None,
+                    adverts_sent: 1,
+                    adverts_heard: 7,
+                    adverts_ignored: 0,
                 },
             ],
             peer: Peer {

@@ -6,6 +6,7 @@ use crate::datapath::counters::Cell;
 use crate::datapath::snapshot::BUCKETS;
 use crate::datapath::sync_counters::SyncCounters;
 use crate::manage::config;
+use crate::manage::ha::GroupView;
 use crate::manage::pair_problem::Severity;
 use crate::manage::pair_seen::Seen;
 use crate::manage::state::State;
@@ -64,17 +65,24 @@ impl State {
     }
 
     fn groups(&self, ha: &config::Ha) -> Vec<Group> {
-        let group = |group: &config::VirtualRouter| Group {
-            vrid: group.vrid,
+        let Some(pair) = &self.pair else { return Vec::new() };
+        let group = |(group, view): (&config::VirtualRouter, GroupView)| Group {
+            vrid: view.vrid,
             addresses: group.addresses.clone(),
-            state: "unknown".into(),
-            priority: group.priority,
-            effective_priority: group.priority,
-            why: String::new(),
-            since_ms: self.now_ms,
-            master: None,
+            state: view.state.into(),
+            priority: view.priority,
+            effective_priority: view.effective,
+            why: match view.drops.is_empty() {
+                true => view.reason.into(),
+                false => format!("{}; {}", view.reason, view.drops.join(", ")),
+            },
+            since_ms: view.since_ago_ms,
+            master: view.master,
+            adverts_sent: view.sent,
+            adverts_heard: view.heard,
+            adverts_ignored: view.ignored,
         };
-        ha.groups.iter().map(group).collect()
+        ha.groups.iter().zip(pair.view(self.now_ms).groups).map(group).collect()
     }
 
     fn problems(&self) -> Vec<Problem> {

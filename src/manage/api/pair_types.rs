@@ -58,19 +58,25 @@ pub struct Group {
     pub vrid: u8,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// `master`, `backup`, `joining` (waits for the peer's sessions), `fault` (gives way since
-    /// something that is tracked is down), or `unknown`.
+    /// `master`, `backup`, `joining` (waits for the peer's sessions), or `fault` (gives way since
+    /// something that is tracked is down).
     pub state: String,
     /// The configured priority.
     pub priority: u8,
     /// What is left of it; 0 in `fault`.
     pub effective_priority: u8,
-    /// Why it is lower, or why the state is what it is; empty when there is nothing to say.
+    /// Why the state is what it is, and what lowers the priority.
     pub why: String,
     /// Time since the state last changed.
     pub since_ms: u64,
     /// The master's own address; `null` when none is known.
     pub master: Option<IpAddr>,
+    /// Adverts sent, one for each port and family.
+    pub adverts_sent: u64,
+    /// Adverts of the peer heard.
+    pub adverts_heard: u64,
+    /// Adverts of this group from elsewhere.
+    pub adverts_ignored: u64,
 }
 
 /// The other node.

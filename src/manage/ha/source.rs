@@ -1,0 +1,48 @@
+//! Whose adverts are heeded (see [`super`]).
+
+use std::net::IpAddr;
+
+/// Milliseconds from one line in the log about strangers to the next.
+const LOG_MS: u64 = 60_000;
+
+/// What is known of the peer's addresses.
+#[derive(Debug)]
+pub(super) struct Sources {
+    peer: IpAddr,
+    others: Vec<IpAddr>,
+    logged_ms: Option<u64>,
+    /// Adverts for one of our groups from elsewhere.
+    pub(super) ignored: u64,
+}
+
+impl Sources {
+    pub(super) fn new(peer: IpAddr) -> Self {
+        Sources { peer, others: Vec::new(), logged_ms: None, ignored: 0 }
+    }
+
+    /// The addresses of the peer's ports, link-local ones included.
+    pub(super) fn set(&mut self, addresses: Vec<IpAddr>) {
+        self.others = addresses;
+    }
+
+    /// Whether an advert from there is the peer's.
+    pub(super) fn is_peer(&self, source: IpAddr) -> bool {
+        let known = || std::iter::once(&self.peer).chain(&self.others);
+        known().any(|address| *address == source)
+            || is_link_local(&source) && !known().any(is_link_local)
+    }
+
+    /// Counts an advert from elsewhere; `true` when the log should say so.
+    pub(super) fn ignore(&mut self, now_ms: u64) -> bool {
+        self.ignored += 1;
+        let due = self.logged_ms.is_none_or(|then| now_ms >= then + LOG_MS);
+        if due {
+            self.logged_ms = Some(now_ms);
+        }
+        due
+    }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
+}
