@@ -56,7 +56,8 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let snapshot = Arc::new(first_snapshot(&config, &capabilities));
     let (threads, workers) = start_workers(&eal, &config, &snapshot, ios)?;
     let port_views = port_views(&config, &ports, &capabilities);
-    let manager = Manager { config, socket, snapshot, workers, ports: port_views, pair: None };
+    let pair = compile::pair(&config);
+    let manager = Manager { config, socket, snapshot, workers, ports: port_views, pair };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
