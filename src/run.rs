@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use log::{info, warn};
 use rtrb::RingBuffer;
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::pipeline::Pipeline;
+use shunt::datapath::replica::PairSetup;
 use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
 use shunt::dpdk::{
@@ -24,6 +26,7 @@ use shunt::manage::exception::TAP_MTU;
 use shunt::manage::memory::{self, TAP_DESC, WIRE_DESC};
 use shunt::manage::port_view::{HardwareStatistics, Link};
 use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
+use shunt::sync::control::VersionText;
 use shunt::wire::toeplitz;
 use shunt::worker::{Idle, Peers, Worker, affinity};
 
@@ -54,9 +57,11 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     }
 
     let snapshot = Arc::new(first_snapshot(&config, &capabilities));
-    let (threads, workers) = start_workers(&eal, &config, &snapshot, ios)?;
+    let channel = config.ha.as_ref().map(pair_setup);
+    let boot = channel.as_ref().map(|channel| channel.boot);
+    let (threads, workers) = start_workers(&eal, &config, &snapshot, ios, channel)?;
     let port_views = port_views(&config, &ports, &capabilities);
-    let pair = compile::pair(&config);
+    let pair = compile::pair(&config).zip(boot);
     let manager = Manager { config, socket, snapshot, workers, ports: port_views, pair };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -249,13 +254,20 @@ fn start_workers(
     config: &Config,
     snapshot: &Arc<Snapshot>,
     ios: Vec<DpdkIo>,
+    channel: Option<PairSetup>,
 ) -> anyhow::Result<(WorkerThreads, Vec<WorkerHandle>)> {
     let cores = &config.node.workers;
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
-    let cookie_secret = [0, 1].map(|half| RandomState::new().hash_one(("SYN cookies", half)));
-    let cookie_secret = u128::from(cookie_secret[0]) << 64 | u128::from(cookie_secret[1]);
+    // Both nodes of a pair accept each other's cookies.
+    let cookie_secret = match &channel {
+        Some(channel) => {
+            let key = channel.keys.derive("shunt SYN cookies");
+            key.iter().fold(0, |secret: u128, byte| secret << 8 | u128::from(*byte))
+        }
+        None => random("SYN cookies"),
+    };
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
     let all_counters: Arc<[_]> = cores.iter().map(|_| Arc::new(WorkerCounters::new())).collect();
@@ -277,7 +289,7 @@ fn start_workers(
             all_counters: all_counters.clone(),
             advise: advise_huge_pages,
             cookie_secret,
-            pair: None,
+            pair: channel.clone(),
         };
         let (snapshot, stop, idle, eal) =
             (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());
@@ -313,6 +325,24 @@ fn start_workers(
         info!("workers poll cores {cores:?} for ever (node.idle = \"spin\")");
     }
     Ok((workers, handles))
+}
+
+/// What the workers need to talk to the peer: everything but the keys is of this start alone.
+fn pair_setup(ha: &config::Ha) -> PairSetup {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    PairSetup {
+        keys: ha.keys.clone(),
+        boot: (random("boot") as u64).max(1),
+        secret: random("proof of the peer"),
+        version: VersionText::new(env!("SHUNT_VERSION")),
+        clock_ms: since_1970.as_millis() as u32,
+    }
+}
+
+/// A number that nobody can foretell.
+fn random(purpose: &str) -> u128 {
+    let half = |half: u8| u128::from(RandomState::new().hash_one((purpose, half)));
+    half(0) << 64 | half(1)
 }
 
 fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> Vec<PortView> {

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) watched: Option<(Facts, PairWatch)>,
     /// The virtual routers; `None` without a peer, and in active/active.
     pub(super) pair: Option<Pair>,
+    /// Names this start of the node to its peer.
+    pub(super) boot: Option<u64>,
     tracked_ms: Option<u64>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
@@ -106,6 +108,7 @@ impl State {
             rates: RateSet::default(),
             watched,
             pair: None,
+            boot: None,
             tracked_ms: None,
             sessions: SessionLists::default(),
             changed,
@@ -117,13 +120,14 @@ impl State {
     }
 
     /// Runs the virtual routers of the snapshot from now on, if it has a pair.
-    pub(super) fn join_pair(&mut self, config: &PairConfig) {
+    pub(super) fn join_pair(&mut self, config: &PairConfig, boot: u64) {
+        self.boot = Some(boot);
         self.pair = Pair::new(config, &self.snapshot, self.now_ms);
     }
 
-    /// Tells the peer that this node is about to stop; `true` when there is one to be told. The workers
-    /// need a moment to do it.
-    pub(super) fn leave(&mut self, now_ms: u64) -> bool {
+    /// Gives the addresses to the peer, since this node is about to stop; `false` when it has none.
+    /// Packets on their way here are to be forwarded for a moment.
+    pub(super) fn hand_over(&mut self, now_ms: u64) -> bool {
         self.now_ms = now_ms;
         if self.snapshot.ha.is_none() {
             return false;
@@ -133,9 +137,16 @@ impl State {
         }
         self.act_on_pair();
         for worker in &mut self.workers {
-            worker.send(Command::Leave);
+            worker.flush();
         }
         true
+    }
+
+    /// Tells the peer that this node is gone. The workers need a moment to do it.
+    pub(super) fn leave(&mut self) {
+        for worker in &mut self.workers {
+            worker.send(Command::Leave);
+        }
     }
 
     /// What is due at `now_ms`: events of the workers, the pair, neighbors, a changed snapshot, rates.
@@ -514,7 +525,7 @@ mod tests {
             handles,
             testing::port_views(),
         );
-        state.join_pair(&PairConfig::new(&snapshot, vec![200]));
+        state.join_pair(&PairConfig::new(&snapshot, vec![200]), 7);
         let masters = |worker: &mut FakeWorker| -> Vec<u32> {
             let commands = worker.commands();
             let masters = commands.iter().filter_map(|c| match c {
@@ -555,7 +566,8 @@ mod tests {
                 worker.commands();
             }
         }
-        assert!(state.leave(8_000));
+        assert!(state.hand_over(8_000));
+        state.leave();
         let last = workers[0].commands();
         let [Command::Transmit { port, frame }, .., Command::Leave] = &last[..] else {
             panic!("{last:?}")

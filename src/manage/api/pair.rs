@@ -23,7 +23,7 @@ impl State {
                     name: self.config.node.name.clone(),
                     id: self.config.node.id,
                     version: env!("CARGO_PKG_VERSION").into(),
-                    boot: None,
+                    boot: self.boot.map(hex),
                     address: ha.source,
                     config: hex(facts.config),
                     synced: seen.synced(),
