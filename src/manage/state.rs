@@ -31,6 +31,8 @@ use tokio::sync::oneshot;
 
 /// Milliseconds between two samples of the rates.
 const SAMPLE_MS: u64 = 1_000;
+/// Addresses of the peer's ports that are remembered.
+const PEER_ADDRESSES: usize = 64;
 /// Milliseconds between two looks at what the pair tracks.
 const TRACK_MS: u64 = 100;
 
@@ -51,6 +53,8 @@ pub(super) struct State {
     pub(super) pair: Option<Pair>,
     /// Names this start of the node to its peer.
     pub(super) boot: Option<u64>,
+    /// Of the peer's ports, the latest first.
+    peer_addresses: Vec<IpAddr>,
     tracked_ms: Option<u64>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
@@ -109,6 +113,7 @@ impl State {
             watched,
             pair: None,
             boot: None,
+            peer_addresses: Vec::new(),
             tracked_ms: None,
             sessions: SessionLists::default(),
             changed,
@@ -223,6 +228,7 @@ impl State {
                     other.send(Command::PathMtu { address, mtu });
                 }
             }
+            Event::PeerAddress(address) => self.peer_has(address),
             Event::Vrrp(advert) => {
                 if let Some(pair) = &mut self.pair {
                     pair.heard(self.now_ms, &advert);
@@ -263,6 +269,17 @@ impl State {
         let gateways = gateways.filter_map(|r| Some((r.target.port, r.target.via?)));
         for (port, address) in servers.chain(gateways) {
             self.neighbors.keep(self.now_ms, port, address);
+        }
+    }
+
+    /// The peer has told of an address of its ports: adverts may come from there.
+    fn peer_has(&mut self, address: IpAddr) {
+        if let Some(pair) = &mut self.pair
+            && !self.peer_addresses.contains(&address)
+        {
+            self.peer_addresses.truncate(PEER_ADDRESSES - 1);
+            self.peer_addresses.insert(0, address);
+            pair.set_peer_addresses(self.peer_addresses.clone());
         }
     }
 

@@ -1,13 +1,14 @@
 //! What is due without a packet: hellos, acknowledgements, requests for what is missing, digests; and
 //! what the peer says of these.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::channel;
 use super::state::{self, Replica, first};
 use super::walk;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
+use crate::datapath::notice::Notice;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{BUCKETS, PortRole};
 use crate::datapath::verdict::Verdict;
@@ -17,7 +18,7 @@ use crate::sync::control::{Digest, Flags, Gone, Port, VersionText, Want};
 use crate::sync::datagram::{Header, SERVING};
 use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit, Record};
-use crate::wire::DropReason;
+use crate::wire::{DropReason, vrrp};
 
 /// From one list of our ports to the next.
 const PORTS_MS: u32 = 1_000;
@@ -197,10 +198,10 @@ fn ports<F>(shared: &Shared<F>) -> arrayvec::ArrayVec<Port, { state::MAX_PORTS }
 }
 
 /// The length of the prefix of the network that an address of ours is in.
-fn prefix_of<F>(shared: &Shared<F>, address: std::net::IpAddr) -> u8 {
+fn prefix_of<F>(shared: &Shared<F>, address: IpAddr) -> u8 {
     let routes = match address {
-        std::net::IpAddr::V4(_) => &shared.snapshot.routes_v4,
-        std::net::IpAddr::V6(_) => &shared.snapshot.routes_v6,
+        IpAddr::V4(_) => &shared.snapshot.routes_v4,
+        IpAddr::V6(_) => &shared.snapshot.routes_v6,
     };
     let connected = routes.iter().filter(|route| route.target.via.is_none());
     let length = connected.filter(|route| route.to.contains(&address)).map(|r| r.to.prefix_len());
@@ -374,8 +375,8 @@ pub(super) fn control<F: Frame>(
             Ok(_) | Err(_) => shared.counters.sync.malformed.add(1),
         }
     }
-    if ports_come && let Some(replica) = &mut shared.replica {
-        replica.pair_ports(&shared.snapshot);
+    if ports_come {
+        ports_known(shared);
     }
     match known {
         true => {
@@ -384,6 +385,20 @@ pub(super) fn control<F: Frame>(
             Verdict::Consume
         }
         false => Verdict::Drop(DropReason::SyncRefused),
+    }
+}
+
+/// The peer has told of its ports.
+fn ports_known<F: Frame>(shared: &mut Shared<F>) {
+    let Some(replica) = &mut shared.replica else { return };
+    replica.pair_ports(&shared.snapshot);
+    for port in replica.peer_ports.clone() {
+        let v4 = port.v4.map(|(address, _)| IpAddr::V4(address));
+        let v6 = port.v6.map(|(address, _)| IpAddr::V6(address));
+        let link_local = IpAddr::V6(vrrp::link_local(port.mac));
+        for address in [v4, v6, Some(link_local)].into_iter().flatten() {
+            shared.notify(Notice::PeerAddress(address));
+        }
     }
 }
 
