@@ -105,13 +105,15 @@ pub struct Association {
     peer: Option<Peer>,
     /// When something was accepted last; none when the peer is dead.
     last_accepted: Option<u32>,
-    /// Those on trial, the one that was heard of first at the front.
+    /// Those on trial, the one that was heard of last at the end.
     trials: [Option<Trial>; TRIALS],
     /// 0 where there is none; the place of the next one is `superseded_at`.
     superseded: [u64; REMEMBERED],
     superseded_at: usize,
     /// When the last HELLO was made.
     last_hello: Option<u32>,
+    /// It was for one on trial: the next one is for the peer, if that waits too.
+    was_for_trial: bool,
 }
 
 impl Association {
@@ -133,6 +135,7 @@ impl Association {
             superseded: [0; REMEMBERED],
             superseded_at: 0,
             last_hello: None,
+            was_for_trial: false,
         }
     }
 
@@ -257,13 +260,17 @@ impl Association {
         self.peer.is_some_and(|peer| peer.hello.flags.has(Flags::LEAVING))
     }
 
-    /// Whom the next HELLO is for, and what is echoed: one that waits, else the peer, else the one on
-    /// trial that was heard of last.
+    /// Whom the next HELLO is for, and what is echoed: those that wait, the peer and those on trial by
+    /// turns; else the peer; else the one on trial that was heard of last.
     fn addressee(&mut self) -> (u64, u64) {
-        if let Some(trial) = self.trials.iter_mut().flatten().find(|trial| trial.is_waiting) {
+        let peer_first = self.was_for_trial && self.peer.is_some_and(|peer| peer.is_waiting);
+        let mut waiting = self.trials.iter_mut().flatten().filter(|trial| trial.is_waiting);
+        if !peer_first && let Some(trial) = waiting.next() {
             trial.is_waiting = false;
+            self.was_for_trial = true;
             return (trial.boot, trial.challenge);
         }
+        self.was_for_trial = false;
         if let Some(peer) = &mut self.peer {
             peer.is_waiting = false;
             return (peer.boot, peer.challenge);
@@ -301,7 +308,7 @@ impl Association {
         self.last_accepted = Some(now);
     }
 
-    /// Puts a boot on trial; when there are too many, the one that was heard of first is given up.
+    /// Puts a boot on trial; when there are too many, the one that is at the front is given up.
     fn try_on(&mut self, boot: u64, challenge: u64) {
         let known = |trial: &Option<Trial>| trial.is_some_and(|trial| trial.boot == boot);
         let free = || self.trials.iter().position(Option::is_none);
@@ -310,7 +317,8 @@ impl Association {
         let challenge =
             if challenge != 0 { challenge } else { before.map_or(0, |trial| trial.challenge) };
         self.trials[place] = Some(Trial { boot, challenge, is_waiting: true });
-        // To the end: those at the front are answered, and given up, first.
+        // To the end: those at the front are answered, and given up, first. Between them may be free
+        // places.
         self.trials[place..].rotate_left(1);
     }
 }

@@ -238,8 +238,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys::parse(&"12".repeat(16).chars().chain("34".repeat(16).chars()).collect::<String>())
-            .unwrap()
+        Keys::parse(&"0123456789abcdef".repeat(4)).unwrap()
     }
 
     fn record(xor: u64) -> Digest {
