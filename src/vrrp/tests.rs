@@ -348,6 +348,7 @@ impl World {
                 node.away_until = None;
                 if node.begins_anew {
                     node.machine = Machine::new(node.config, now);
+                    node.machine.hold(self.random.chance(50));
                     node.fault = false;
                 }
             }
@@ -385,7 +386,7 @@ impl World {
         let node = self.random.next(2) as usize;
         let now = self.now;
         let away = now + 100 + self.random.next(10_000);
-        match self.random.next(8) {
+        match self.random.next(9) {
             0 => self.loss = [0, 10, 30][self.random.next(3) as usize],
             1 => self.delay = [1, 20, 100][self.random.next(3) as usize],
             2 | 3 => self.parted = !self.parted,
@@ -406,6 +407,7 @@ impl World {
                 let priority = if node.fault { 0 } else { node.config.priority };
                 node.machine.set_priority(now, priority);
             }
+            8 => self.nodes[node].machine.hold(self.random.chance(30)),
             _ => {}
         }
     }
@@ -452,6 +454,7 @@ fn two_nodes_have_a_master_and_after_healing_exactly_one() {
             world.step();
         }
         for node in &mut world.nodes {
+            node.machine.hold(false);
             // A node that stood still while it was in fault.
             node.fault = false;
             node.machine.set_priority(world.now, node.config.priority);

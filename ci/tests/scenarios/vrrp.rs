@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use shunt::datapath::ha::{Channel, Group, Ha, Masters};
 use shunt::datapath::notice::Advert;
 use shunt::datapath::snapshot::{LocalAddress, Mac, PortId};
+use shunt::manage::ha::{Action, Pair, PairConfig};
 use shunt::session::{Mode, ServerId};
 use shunt::wire::{DropReason, vrrp};
 use shunt::worker::control::{Command, Event};
@@ -294,4 +295,78 @@ fn the_packet_filter_does_not_see_adverts() {
     let frame = advert("10.99.0.3", 200);
     rig.step("advert", PortId(0), &frame, None, Changes::none().consumed(), &[]);
     assert_eq!(rig.events().len(), 1);
+}
+
+/// A node: its data path and its virtual routers.
+struct Node {
+    rig: Rig,
+    pair: Pair,
+}
+
+impl Node {
+    fn new(priority: u8, own: &str, peer: &str, mac: u8) -> Self {
+        let mut net = net(2);
+        let port = &mut net.snapshot.ports[0];
+        let before = port.ipv4.replace(own.parse().unwrap()).unwrap();
+        port.mac[5] = mac;
+        net.snapshot.local_v4.remove(&before);
+        net.local(ip(own), LocalAddress::Port(FRONT));
+        let mut ha = Ha::clone(net.snapshot.ha.as_ref().unwrap());
+        (ha.channel.source, ha.channel.peer) = (ip(own), ip(peer));
+        net.snapshot.ha = Some(Arc::new(ha));
+        let config = PairConfig::new(&net.snapshot, vec![priority; 2]);
+        let pair = Pair::new(&config, &net.snapshot, 0).unwrap();
+        Node { rig: Rig::new(net), pair }
+    }
+
+    /// What it sends by `front` and has to do besides.
+    fn tick(&mut self, now: u64) -> Vec<Vec<u8>> {
+        for event in self.rig.events() {
+            if let Event::Vrrp(advert) = event {
+                self.pair.heard(now, &advert);
+            }
+        }
+        self.pair.tick(now);
+        let mut frames = Vec::new();
+        for action in self.pair.drain().collect::<Vec<_>>() {
+            match action {
+                Action::Transmit { port: FRONT, frame } => frames.push(frame),
+                Action::Transmit { .. } | Action::Log(..) => {}
+                Action::Masters(masters) => self.rig.command(|| Command::Masters(masters)),
+            }
+        }
+        frames
+    }
+}
+
+#[test]
+fn two_nodes_hear_each_other_by_their_frames() {
+    let mut nodes =
+        [Node::new(200, "192.0.2.2", PEER, 0xf0), Node::new(100, PEER, "192.0.2.2", 0xf1)];
+    let mut run = |from: u64, until: u64, cut: bool| {
+        let mut before = None;
+        for now in (from..until).step_by(20) {
+            for from in 0..2 {
+                let frames = nodes[from].tick(now);
+                for frame in frames.iter().filter(|_| !cut) {
+                    assert!(nodes[1 - from].rig.send(FRONT, frame).is_empty());
+                }
+            }
+            before = Some([0, 1].map(|n| nodes[n].pair.masters().0));
+        }
+        before.unwrap()
+    };
+    assert_eq!(run(0, 8_000, false), [3, 0], "the better one");
+    assert_eq!(run(8_000, 14_000, true), [3, 3], "each for itself");
+    assert_eq!(run(14_000, 20_000, false), [3, 0], "healed");
+    for node in &nodes {
+        let view = node.pair.view(20_000);
+        assert_eq!((view.ignored_source, view.other_routers), (0, 0));
+        for counters in &node.rig.counters {
+            assert_eq!(counters.sync.vrrp_invalid.get(), 0);
+            // Its announcements are dropped only while both are masters.
+            assert_eq!(counters.drops_of(DropReason::NotOurMac).get(), 0);
+        }
+    }
+    assert!(nodes[1].pair.view(20_000).groups.iter().all(|group| group.heard > 5));
 }

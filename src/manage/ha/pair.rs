@@ -130,7 +130,7 @@ impl Pair {
             routers: routers.collect(),
             ports: announce::wire_ports(snapshot),
             drops: Drops::new(config, snapshot),
-            sources: Sources::new(ha.channel.peer),
+            sources: Sources::new(ha.channel.peer, ha.channel.port),
             own: ha.channel.source,
             peer_wins_ties: ha.channel.peer > ha.channel.source,
             started_ms: now_ms,
@@ -166,7 +166,7 @@ impl Pair {
         let router = &mut self.routers[index];
         if !self.sources.is_peer(advert.source) {
             router.ignored += 1;
-            if self.sources.ignore(now_ms) {
+            if self.sources.ignore(now_ms, advert.port) {
                 self.actions.push(Action::Log(
                     Level::Warn,
                     format!(

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::datapath::snapshot::PortId;
+
 /// Milliseconds from one line in the log about strangers to the next.
 const LOG_MS: u64 = 60_000;
 
@@ -9,6 +11,8 @@ const LOG_MS: u64 = 60_000;
 #[derive(Debug)]
 pub(super) struct Sources {
     peer: IpAddr,
+    /// The port that `peer` is on.
+    port: PortId,
     others: Vec<IpAddr>,
     logged_ms: Option<u64>,
     /// Adverts for one of our groups from elsewhere.
@@ -16,8 +20,8 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn new(peer: IpAddr) -> Self {
-        Sources { peer, others: Vec::new(), logged_ms: None, ignored: 0 }
+    pub(super) fn new(peer: IpAddr, port: PortId) -> Self {
+        Sources { peer, port, others: Vec::new(), logged_ms: None, ignored: 0 }
     }
 
     /// The addresses of the peer's ports, link-local ones included.
@@ -32,10 +36,12 @@ impl Sources {
             || is_link_local(&source) && !known().any(is_link_local)
     }
 
-    /// Counts an advert from elsewhere; `true` when the log should say so.
-    pub(super) fn ignore(&mut self, now_ms: u64) -> bool {
+    /// Counts an advert from elsewhere; `true` when the log should say so. On another port than that of
+    /// the channel it is most likely the peer's, as long as its addresses there are not known.
+    pub(super) fn ignore(&mut self, now_ms: u64, port: PortId) -> bool {
         self.ignored += 1;
-        let due = self.logged_ms.is_none_or(|then| now_ms >= then + LOG_MS);
+        let strange = port == self.port || !self.others.is_empty();
+        let due = strange && self.logged_ms.is_none_or(|then| now_ms >= then + LOG_MS);
         if due {
             self.logged_ms = Some(now_ms);
         }

@@ -203,18 +203,20 @@ fn who_is_heard() {
     for now in [100, 200, 60_099, 60_100] {
         p.heard(now, &advert("10.0.0.3", 10, 250));
     }
+    // On another port that is most likely the peer.
+    p.heard(60_100, &Advert { port: BACK, ..advert("10.0.0.3", 10, 250) });
     let line = "WARN: VRRP: adverts for group 10 from 10.0.0.3, which is not the peer, are ignored";
     let said = heard(&mut p);
     assert_eq!(said, [line, line], "once a minute");
     let view = p.view(60_100);
-    assert_eq!((view.groups[0].heard, view.groups[0].ignored, view.ignored_source), (3, 4, 4));
+    assert_eq!((view.groups[0].heard, view.groups[0].ignored, view.ignored_source), (3, 5, 5));
     // Once its ports are known, those are the peer's and no other.
     p.set_peer_addresses(vec![ip("192.0.2.3"), ip("10.0.0.3"), ip("fe80::33")]);
     p.heard(60_200, &advert("10.0.0.3", 10, 250));
     p.heard(60_200, &advert("fe80::33", 10, 250));
     p.heard(60_200, &advert("fe80::3", 10, 250));
     let view = p.view(60_200);
-    assert_eq!((view.groups[0].heard, view.ignored_source), (5, 5));
+    assert_eq!((view.groups[0].heard, view.ignored_source), (5, 6));
 }
 
 #[test]
