@@ -343,7 +343,7 @@ mod tests {
         );
         assert_eq!(w.news(2, &restarted), NOTHING);
         let stopped = Seen { alive: false, leaving: true, ..restarted };
-        assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new"]);
+        assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new sessions"]);
     }
 
     #[test]
