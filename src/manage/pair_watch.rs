@@ -337,10 +337,13 @@ mod tests {
         let mut w = Watched::new();
         assert_eq!(w.news(0, &there()), [CAME]);
         let restarted = Seen { boot: 0xb2, ..there() };
-        assert_eq!(w.news(1, &restarted), ["WARN the peer 192.0.2.3 has restarted (start"]);
+        assert_eq!(
+            w.news(1, &restarted),
+            ["WARN the peer 192.0.2.3 has restarted (start 00000000000000b2,"]
+        );
         assert_eq!(w.news(2, &restarted), NOTHING);
         let stopped = Seen { alive: false, leaving: true, ..restarted };
-        assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new"]);
+        assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new sessions"]);
     }
 
     #[test]
