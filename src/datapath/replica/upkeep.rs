@@ -14,7 +14,7 @@ use crate::datapath::snapshot::{BUCKETS, PortRole};
 use crate::datapath::verdict::Verdict;
 use crate::session::marks::Tally;
 use crate::sync::association::{About, Association, Heard};
-use crate::sync::control::{Digest, Flags, Gone, Port, VersionText, Want};
+use crate::sync::control::{Digest, Flags, Gone, Hello, Port, VersionText, Want};
 use crate::sync::datagram::{Header, SERVING};
 use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit, Record};
@@ -69,6 +69,9 @@ fn every_millisecond<F: Frame>(
         follow_streams(shared, acknowledge, now);
         if is_due(shared, now, DIGEST_MS, |dues| &mut dues.digest) {
             digests(shared, v4, v6, u128::MAX, now);
+        }
+        if shared.worker == 0 && is_due(shared, now, PORTS_MS, |dues| &mut dues.ports) {
+            tell_ports(shared);
         }
         ask(shared, now);
         walk::step(shared, v4, v6, now);
@@ -145,7 +148,6 @@ fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
     let workers = shared.snapshot.workers() as u8;
     let Some(config) = state::channel(shared).map(|channel| channel.config_digest) else { return };
     let peer_boot = first(shared).sync.peer_boot.get();
-    let with_ports = is_due(shared, now, PORTS_MS, |dues| &mut dues.ports);
     let Some(replica) = &mut shared.replica else { return };
     let version = replica.setup.version;
     let about = About { workers, flags, stream: replica.sender.highest(), config, version };
@@ -153,16 +155,24 @@ fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
     if replica.worker != 0 {
         hello = Association::hello_of_stream(replica.setup.boot, peer_boot, &about);
     }
+    let mut records = [0; Hello::LEN];
+    hello.emit(&mut records);
+    channel::control(shared, SERVING, &records);
+}
+
+/// Tells every worker of the peer which ports this node has.
+fn tell_ports<F: Frame>(shared: &mut Shared<F>) {
     let mut records: Records = [0; 1280];
-    let mut length = hello.emit(&mut records);
-    if with_ports && replica.worker == 0 {
-        for port in ports(shared) {
-            if length + port.length() <= records.len() {
-                length += port.emit(&mut records[length..]);
-            }
+    let mut length = 0;
+    for port in ports(shared) {
+        if length + port.length() <= records.len() {
+            length += port.emit(&mut records[length..]);
         }
     }
-    channel::control(shared, SERVING, &records[..length]);
+    let peers = first(shared).sync.peer_workers.get() as u8;
+    for worker in 0..peers {
+        channel::control(shared, worker, &records[..length]);
+    }
 }
 
 fn flags<F>(shared: &Shared<F>) -> Flags {
@@ -392,6 +402,9 @@ pub(super) fn control<F: Frame>(
 fn ports_known<F: Frame>(shared: &mut Shared<F>) {
     let Some(replica) = &mut shared.replica else { return };
     replica.pair_ports(&shared.snapshot);
+    if replica.worker != 0 {
+        return;
+    }
     for port in replica.peer_ports.clone() {
         let v4 = port.v4.map(|(address, _)| IpAddr::V4(address));
         let v6 = port.v6.map(|(address, _)| IpAddr::V6(address));
@@ -408,7 +421,7 @@ fn greeted<F: Frame>(
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
     header: &Header,
-    hello: &crate::sync::control::Hello,
+    hello: &Hello,
     now: u32,
 ) {
     let Some(replica) = &mut shared.replica else { return };
