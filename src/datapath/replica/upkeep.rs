@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::channel;
 use super::state::{self, Replica, first};
+use super::tell;
 use super::walk;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
@@ -26,8 +27,6 @@ const PORTS_MS: u32 = 1_000;
 const ACK_MS: u32 = 20;
 /// From one digest of all buckets to the next.
 const DIGEST_MS: u32 = 500;
-/// From one request for buckets to the next.
-const WANT_MS: u32 = 1_000;
 /// A turn that comes so much after the one before: the node stood still.
 const LEAP_MS: u32 = 1_000;
 /// Datagrams repeated for one request.
@@ -59,6 +58,7 @@ fn every_millisecond<F: Frame>(
     v6: &mut Lane<Ipv6Addr>,
     now: u32,
 ) {
+    tell::tell_changes(shared, v4, v6, now);
     watch(shared, v4, v6, now);
     if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
         hello(shared, now);
@@ -304,9 +304,16 @@ pub(super) fn compare<F>(
 
 /// Asks the peer for the buckets that are wanted.
 fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
-    let wanted = shared.replica.as_ref().map_or(0, |replica| replica.wanted);
-    if wanted == 0 || !is_due(shared, now, WANT_MS, |dues| &mut dues.want) {
+    let Some(replica) = &mut shared.replica else { return };
+    let (wanted, wait) = (replica.wanted, replica.want_wait);
+    if replica.synced == replica.owned {
+        replica.want_wait = state::WANT_MS;
+    }
+    if wanted == 0 || !is_due(shared, now, wait, |dues| &mut dues.want) {
         return;
+    }
+    if let Some(replica) = &mut shared.replica {
+        replica.want_wait = (2 * wait).min(state::WANT_MOST_MS);
     }
     let mut records = [0; Want::LEN];
     Want(wanted).emit(&mut records);
