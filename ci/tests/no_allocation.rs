@@ -219,6 +219,7 @@ impl Rig {
                 sessions_v6: 16,
                 seed: 1,
                 cookie_secret: 1,
+                pair: None,
                 advise: |_, _| {},
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), counters.clone());

@@ -124,6 +124,7 @@ impl Rig {
             sessions_v6,
             seed: 7,
             cookie_secret: 7,
+            pair: None,
             all_counters: Arc::default(),
             advise: |_, _| {},
         };

@@ -5,6 +5,7 @@
 use super::extras;
 use super::family::Family;
 use super::frame::Frame;
+use super::lane::Lane;
 use super::shared::Shared;
 use crate::rewrite::mss;
 use crate::session::connection::{self, Connection, Outcome, Segment};
@@ -51,15 +52,20 @@ pub(super) fn advance_shifted<A: Family>(
 #[cold]
 #[inline(never)]
 pub(super) fn resume<A: Family>(
-    table: &mut Table<A>,
+    lane: &mut Lane<A>,
     id: SessionId,
     direction: Direction,
     frame: &[u8],
     flow: &Flow<A>,
 ) {
+    let loose = is_loose(lane, id);
+    let table = &mut lane.table;
     let segment = read(table.get(id), table.aside(id), direction, frame, flow);
     let entry = table.get_mut(id);
     let mut followed = connection_of(entry);
+    if loose {
+        connection::loosen(&mut followed, direction, &segment);
+    }
     connection::resume(&mut followed, direction, &segment);
     take_over(entry, &followed);
 }
@@ -70,13 +76,15 @@ pub(super) fn resume<A: Family>(
 #[inline(never)]
 pub(super) fn follow<A: Family, F: Frame>(
     shared: &mut Shared<F>,
-    table: &mut Table<A>,
+    lane: &mut Lane<A>,
     id: SessionId,
     direction: Direction,
     frame: &mut F,
     flow: &Flow<A>,
     now: u32,
 ) -> Result<Outcome, DropReason> {
+    let loose = is_loose(lane, id);
+    let table = &mut lane.table;
     let entry = table.get(id);
     let segment = read(entry, table.aside(id), direction, frame.bytes(), flow);
     let opens = direction == Direction::Forward
@@ -90,6 +98,9 @@ pub(super) fn follow<A: Family, F: Frame>(
         return Ok(Outcome::Reopen);
     }
     let mut followed = connection_of(entry);
+    if loose {
+        connection::loosen(&mut followed, direction, &segment);
+    }
     let outcome = connection::follow(&mut followed, direction, &segment);
     match outcome {
         Outcome::Pass => {}
@@ -142,6 +153,11 @@ pub(super) fn adopt<A: Family, F: Frame>(
     let before = entry.state;
     table.set_state(id, adopted.state, timeout, now);
     shared.limits.moved(table.get(id), before, &shared.counters);
+}
+
+/// Whether the peer sees packets of the session too, or did: what is known of it here may be old.
+fn is_loose<A: Family>(lane: &Lane<A>, id: SessionId) -> bool {
+    lane.marks.as_ref().is_some_and(|marks| marks.is_loose(id))
 }
 
 fn connection_of<A>(entry: &Entry<A>) -> Connection {

@@ -11,6 +11,7 @@ use super::lane::{Crossed, Item, Lane};
 use super::new_flow;
 use super::notice::Notice;
 use super::onward;
+use super::replica;
 use super::shared::Shared;
 use super::snapshot::{PortId, Server, Snapshot};
 use super::syn_proxy;
@@ -69,18 +70,22 @@ pub(super) fn forward<A: Family, F: Frame>(
                 }
             };
             if !near {
-                connection::resume(&mut lane.table, id, direction, frame.bytes(), flow);
+                connection::resume(lane, id, direction, frame.bytes(), flow);
             }
         } else {
             if let Some(verdict) = syn_proxy::follow(shared, lane, frame, item, id, direction, now)
             {
                 return Err(verdict);
             }
-            match connection::follow(shared, &mut lane.table, id, direction, frame, flow, now) {
+            let before = lane.table.get(id).state;
+            match connection::follow(shared, lane, id, direction, frame, flow, now) {
                 Ok(Outcome::Reopen) => {
                     return Err(new_flow::replace(shared, lane, frame, item, id, now));
                 }
-                Ok(_) => policed = true,
+                Ok(_) => {
+                    policed = true;
+                    replica::followed(shared, lane, id, before, now);
+                }
                 Err(reason) => return Err(Verdict::Drop(reason)),
             }
         }
@@ -190,7 +195,10 @@ pub(super) fn miss<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     match lane.table.find(item.hash, &item.flow.key) {
-        Some((id, direction)) => act(shared, lane, frame, item, id, direction, now),
+        Some((id, direction)) => {
+            replica::met(shared, frame);
+            act(shared, lane, frame, item, id, direction, now)
+        }
         None => new_flow::open(shared, lane, frame, item, now),
     }
 }

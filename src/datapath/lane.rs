@@ -1,9 +1,9 @@
 //! What each family of a worker's data path has of its own, and the stages its packets go through.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::balancer::Balancer;
 use super::counters::WorkerCounters;
@@ -16,6 +16,7 @@ use super::local_ports::LocalPorts;
 use super::new_flow;
 use super::one_packet::{self, Origins};
 use super::persist;
+use super::replica;
 use super::reset;
 use super::setup::Setup;
 use super::shared::Shared;
@@ -24,8 +25,12 @@ use super::sweep::{self, Sweep};
 use super::syn_proxy::{self, Retries};
 use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
+use crate::session::marks::Marks;
 use crate::session::persistence::Persistence;
-use crate::session::{Aside, Direction, Entry, SessionId, Table, TcpState};
+use crate::session::{
+    Aside, Direction, Entry, ServerId, ServiceId, SessionId, Table, TcpState, Then,
+};
+use crate::sync::session::Reason;
 use crate::wire::flow::Flow;
 use crate::wire::toeplitz::Toeplitz;
 
@@ -45,6 +50,10 @@ pub(super) struct Lane<A: Family> {
     pub(super) persistence: Persistence<A>,
     /// Where answers of one-packet services come from.
     pub(super) origins: Origins<A>,
+    /// Who owns the sessions, on a node that has a peer.
+    pub(super) marks: Option<Marks>,
+    /// The servers of services by address, for sessions that the peer tells of.
+    pub(super) server_ids: HashMap<(ServiceId, IpAddr, u16), ServerId>,
 }
 
 /// The packets of a burst that are of one family.
@@ -95,8 +104,15 @@ impl<A> Item<A> {
 
 impl<A: Family> Lane<A> {
     pub(super) fn new(sessions: usize, setup: &Setup) -> Self {
+        let mut table = Table::with_advice(sessions, setup.seed, setup.advise);
+        let paired = setup.pair.is_some();
+        if paired {
+            table.halve();
+        }
         Lane {
-            table: Table::with_advice(sessions, setup.seed, setup.advise),
+            marks: paired.then(|| Marks::new(table.capacity())),
+            server_ids: HashMap::new(),
+            table,
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
             servers: HashSet::new(),
@@ -117,10 +133,32 @@ impl<A: Family> Lane<A> {
         self.servers = of_family.collect();
         self.resets_strays = new_flow::resets_strays(snapshot);
         self.origins = one_packet::origins(snapshot);
+        if self.marks.is_some() {
+            let servers = snapshot.servers.iter().zip(0..);
+            self.server_ids = servers
+                .map(|(s, id)| ((s.service, s.address.to_canonical(), s.port), ServerId(id)))
+                .collect();
+        }
         let clients = persist::clients(snapshot, self.table.capacity());
         if clients != 0 {
             self.persistence.allocate(clients);
         }
+    }
+
+    /// Ends a session.
+    pub(super) fn end<F: Frame>(
+        &mut self,
+        shared: &mut Shared<F>,
+        id: SessionId,
+        reason: Reason,
+        now: u32,
+    ) -> Entry<A> {
+        let entry = *self.table.get(id);
+        replica::ended(shared, &mut self.marks, id, &entry, reason, now);
+        self.table.remove(id);
+        let Shared { limits, counters, .. } = shared;
+        Self::closed(&entry, &mut self.balancer, &mut self.local_ports, limits, counters);
+        entry
     }
 
     /// Undoes what creating the session did outside the table.
@@ -139,20 +177,24 @@ impl<A: Family> Lane<A> {
     }
 
     pub(super) fn expire<F: Frame>(&mut self, shared: &mut Shared<F>, now: u32, budget: usize) {
-        let Lane { table, balancer, local_ports, .. } = self;
-        table.expire_if(now, budget, |entry: &mut Entry<A>, aside: &Aside| {
+        let Lane { table, balancer, local_ports, marks, .. } = self;
+        table.expire_if(now, budget, |due, id, entry: &mut Entry<A>, aside: &Aside| {
+            if let Some(then) = replica::due(shared, marks, due, id, entry, now) {
+                return then;
+            }
             if !doubt::on_expiry(shared, entry, aside, now) {
-                return false;
+                return Then::GoesOn;
             }
             if !reset::on_expiry(shared, entry, aside, now) {
-                return false;
+                return Then::GoesOn;
             }
+            replica::ended(shared, marks, id, entry, Reason::EXPIRED, now);
             Self::closed(entry, balancer, local_ports, &mut shared.limits, &shared.counters);
             shared.counters.expired.add(1);
             if entry.state == TcpState::SynProxied {
                 syn_proxy::expired(shared, entry, aside);
             }
-            true
+            Then::Ends
         });
         sweep::walk(self, shared, now);
         syn_proxy::retry(shared, self, now);
@@ -184,6 +226,7 @@ impl<A: Family> Lane<A> {
             let frame = &mut burst[slot];
             let passed = match item.candidate {
                 Some((id, direction)) if self.table.matches(id, direction, &item.flow.key) => {
+                    replica::met(shared, frame);
                     established::forward(shared, self, frame, item, id, direction, now)
                 }
                 _ => Err(established::miss(shared, self, frame, item, now)),

@@ -141,6 +141,16 @@ impl<A: Family> LocalPorts<A> {
         }
     }
 
+    /// Marks the endpoint of a session that the peer has made as in use, if it is one of those that are
+    /// given out here.
+    pub fn claim(&mut self, server: ServerId, local: A, port: u16) {
+        if let Some(Some(source)) = self.sources.get(usize::from(server.0))
+            && let Some(lip) = self.pools.find_lip(local)
+        {
+            self.pools.claim(lip, source.backend, port);
+        }
+    }
+
     /// Gives back an endpoint.
     pub fn give_back(&mut self, server: ServerId, local: A, port: u16) {
         if let Some(Some(source)) = self.sources.get(usize::from(server.0))

@@ -15,6 +15,7 @@ use super::one_packet;
 use super::persist;
 use super::policy::MidStream;
 use super::refuse;
+use super::replica;
 use super::shared::Shared;
 use super::snapshot::{LocalAddress, Server, Snapshot};
 use super::snat;
@@ -25,6 +26,7 @@ use crate::rewrite::transport_checksum;
 use crate::session::{
     Direction, InsertError, Mode, NewSession, ServerId, ServiceId, SessionId, TcpState, tcp_state,
 };
+use crate::sync::session::Reason;
 use crate::wire::DropReason;
 use crate::wire::flow::{Flow, FlowKey, Protocol, tcp_flags};
 
@@ -92,9 +94,7 @@ pub(super) fn replace<A: Family, F: Frame>(
     old: SessionId,
     now: u32,
 ) -> Verdict {
-    let entry = lane.table.remove(old);
-    let Shared { counters, limits, .. } = &mut *shared;
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
+    lane.end(shared, old, Reason::REPLACED, now);
     open(shared, lane, frame, item, now)
 }
 
@@ -116,6 +116,9 @@ fn mid_stream<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     use tcp_flags::{ACK, RST, SYN};
+    if let Some(given) = replica::give(shared, frame, false, now) {
+        return given;
+    }
     let flow = &item.flow;
     match shared.snapshot.services[usize::from(service.0)].policy.mid_stream {
         MidStream::Reset => refuse::refuse(shared, frame, flow, DropReason::NoSession, now),
@@ -144,6 +147,9 @@ fn stray<A: Family, F: Frame>(
     flow: &Flow<A>,
     now: u32,
 ) -> Verdict {
+    if let Some(given) = replica::give(shared, frame, true, now) {
+        return given;
+    }
     let FlowKey { src, sport, protocol, .. } = flow.key;
     if protocol == Protocol::Tcp && lane.resets_strays.contains(&(src, sport)) {
         return refuse::refuse(shared, frame, flow, DropReason::NoSession, now);
@@ -177,6 +183,12 @@ pub(super) fn without_service<A: Family, F: Frame>(
             stray(shared, lane, frame, &item.flow, now)
         }
         Some(LocalAddress::Port(_)) => {
+            if key.protocol == Protocol::Udp
+                && let Some(verdict) =
+                    replica::arrive_unicast(shared, frame, key.dst, key.dport, now)
+            {
+                return verdict;
+            }
             // The kernel drops what is not finished: the answers to health checks, for instance.
             if item.fill_checksum {
                 transport_checksum::fill::<A>(frame.bytes_mut(), &item.flow);
@@ -212,6 +224,7 @@ pub(super) fn create_with<A: Family, F: Frame>(
             crossed::begin(&mut lane.table, id);
             let entry = lane.table.get_mut(id);
             entry.extras = entry.extras.with(shared.limits.opened(entry, &shared.counters));
+            replica::created(shared, lane, id, now);
             Ok(id)
         }
         Err(error) => {

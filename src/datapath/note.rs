@@ -16,6 +16,12 @@ const HAIRPIN: u64 = 2;
 const WHICH_SERVER: u64 = 16;
 /// The same.
 const SERVER: u64 = 17;
+/// Two numbers of 16 bits.
+const RECORDS: u64 = 18;
+/// Nothing else.
+const AGAIN: u64 = 3;
+/// Nothing else.
+const RELAYED: u64 = 4;
 
 /// A note to a packet; most packets have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +47,17 @@ pub enum Note {
         /// The server of this packet's client.
         server_id: ServerId,
     },
+    /// It found no session and has come back once, since what the peer says may have come meanwhile.
+    Again,
+    /// The peer has given it to us since it has no session for it.
+    Relayed,
+    /// A datagram of the peer's that a worker has verified: its records go round.
+    Records {
+        /// The worker that has verified it, and the last one to see it.
+        first: u8,
+        /// Whether nothing that the peer said before is missing.
+        exact: bool,
+    },
 }
 
 impl Note {
@@ -49,6 +66,9 @@ impl Note {
         match self {
             Note::None => 0,
             Note::Hairpin => HAIRPIN,
+            Note::Again => AGAIN,
+            Note::Relayed => RELAYED,
+            Note::Records { first, exact } => words(RECORDS, first as u16, exact as u16),
             Note::Fragment(Binding { sport, dport, ident, .. }) => {
                 FRAGMENT | (sport as u64) << 8 | (dport as u64) << 24 | (ident as u64) << 40
             }
@@ -70,6 +90,9 @@ impl Note {
                 server: None,
             }),
             HAIRPIN => Note::Hairpin,
+            AGAIN => Note::Again,
+            RELAYED => Note::Relayed,
+            RECORDS => Note::Records { first: first as u8, exact: second != 0 },
             WHICH_SERVER => {
                 Note::WhichServer { service_id: ServiceId(first), asked_by: second as u8 }
             }
@@ -97,6 +120,10 @@ mod tests {
             Note::Fragment(binding),
             Note::WhichServer { service_id: ServiceId(0xfedc), asked_by: 63 },
             Note::Server { service_id: ServiceId(1), server_id: ServerId(0xffff) },
+            Note::Again,
+            Note::Relayed,
+            Note::Records { first: 63, exact: true },
+            Note::Records { first: 0, exact: false },
         ] {
             assert_eq!(Note::decode(note.encode()), note);
         }

@@ -22,6 +22,9 @@ pub struct PortQueue<F> {
 pub struct Outbox<F> {
     /// By [`PortId`].
     pub ports: Vec<PortQueue<F>>,
+    /// The port that is served first: of the channel to the peer, so that the peer hears of a session
+    /// before its packet leaves by whatever port, and this node of its peer's before their answers.
+    first: usize,
     /// By worker. What a worker puts into its own queue goes through its pipeline once more.
     pub workers: Vec<Queue<F>>,
 }
@@ -33,6 +36,7 @@ impl<F: Frame> Outbox<F> {
             ports: (0..ports)
                 .map(|_| PortQueue { frames: Queue::new(), originated: 0, bytes: 0, vlan: 0 })
                 .collect(),
+            first: 0,
             workers: (0..workers).map(|_| Queue::new()).collect(),
         }
     }
@@ -41,6 +45,17 @@ impl<F: Frame> Outbox<F> {
     pub fn configure(&mut self, snapshot: &Snapshot) {
         for (queue, port) in self.ports.iter_mut().zip(&snapshot.ports) {
             queue.vlan = port.vlan;
+        }
+        self.first = snapshot.ha.as_ref().map_or(0, |ha| usize::from(ha.channel.port.0));
+    }
+
+    /// The port that is served in this turn.
+    #[inline(always)]
+    pub fn in_turn(&self, turn: usize) -> usize {
+        match turn {
+            0 => self.first,
+            turn if turn <= self.first => turn - 1,
+            turn => turn,
         }
     }
 

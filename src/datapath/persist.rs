@@ -25,6 +25,7 @@ use super::family::Family;
 use super::frame::Frame;
 use super::lane::Lane;
 use super::note::Note;
+use super::replica;
 use super::selection::{self, Overflow, Persistence};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
@@ -101,7 +102,7 @@ fn answer<F: Frame>(shared: &Shared<F>, frame: &F, asked: ServiceId) -> Option<S
 
 /// The server of this client, if the service is persistent, else the scheduler's choice.
 pub(super) fn server<A: Family, F: Frame>(
-    shared: &Shared<F>,
+    shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     frame: &F,
     flow: &Flow<A>,
@@ -135,9 +136,11 @@ pub(super) fn server<A: Family, F: Frame>(
     };
     let address = shared.snapshot.servers[usize::from(server.0)].address;
     let placed = Placed { server_id: server, server: address };
-    if !lane.persistence.put(client, placed, persistence.life_ms, now) {
+    let life_ms = persistence.life_ms;
+    if !lane.persistence.put(client, placed, life_ms, now) {
         shared.counters.persistence_full.add(1);
     }
+    replica::placed(shared, client.scope, client.address, placed, life_ms, now);
     Ok(server)
 }
 

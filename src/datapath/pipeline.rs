@@ -33,6 +33,7 @@ use super::local;
 use super::note::Note;
 use super::notice::Notice;
 use super::outbox::Outbox;
+use super::replica;
 use super::setup::Setup;
 use super::shared::Shared;
 use super::snapshot::{Mac, PortId, PortRole, Snapshot};
@@ -42,6 +43,7 @@ use super::sweep;
 use super::syn_proxy;
 use super::verdict::Verdict;
 use super::vlan;
+use super::vrrp;
 use crate::io::{BURST, Burst};
 use crate::session::{ServerId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
@@ -106,9 +108,13 @@ impl<F: Frame> Pipeline<F> {
         let v6 = workers * (families - 1) + worker;
         self.fragments_v4.idents().share(workers * families, worker);
         self.fragments_v6.idents().share(workers * families, v6);
+        if let Some(replica) = &mut self.shared.replica {
+            replica.configure(&self.shared.snapshot);
+        }
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
+        self.shared.set_masters(self.shared.masters);
         old
     }
 
@@ -184,6 +190,7 @@ impl<F: Frame> Pipeline<F> {
         if !self.batch_v6.is_empty() {
             self.v6.run(&mut self.shared, &mut self.batch_v6, burst, &mut verdicts, now);
         }
+        replica::tell_changes(&mut self.shared, &mut self.v4, &mut self.v6, now);
         self.shared.flush_ahead(out);
         for (frame, verdict) in burst.drain(..).zip(&verdicts) {
             self.queue(frame, *verdict, now, out);
@@ -223,7 +230,8 @@ impl<F: Frame> Pipeline<F> {
             slot,
             fill_checksum: checksum.transport_partial | port.full_checksums,
         };
-        match flow::parse_into(frame.bytes(), &port.mac, checksum.ip_good, sink) {
+        let mac = self.shared.virtual_macs.expected(frame.bytes(), &port.mac);
+        match flow::parse_into(frame.bytes(), mac, checksum.ip_good, sink) {
             Ok(Parsed::V4(())) if !(guard | steer) => None,
             Ok(Parsed::V6(())) if !(guard | steer) => None,
             Ok(Parsed::V4(())) => {
@@ -233,7 +241,10 @@ impl<F: Frame> Pipeline<F> {
                 admit(&mut self.shared, &mut self.batch_v6, frame, guard, steer, now)
             }
             Ok(other) => {
-                if guard && let Some(verdict) = guard::other(&mut self.shared, frame, now) {
+                if guard
+                    && !vrrp::is_advert(&self.shared, frame, &other)
+                    && let Some(verdict) = guard::other(&mut self.shared, frame, now)
+                {
                     return Some(verdict);
                 }
                 Some(self.not_a_flow(frame, other, steer, now))
@@ -279,6 +290,7 @@ impl<F: Frame> Pipeline<F> {
                 icmp_error::handle(shared, v6, None, frame, frame_len, steer, now)
                     .or_else(|| snat::echo::handle(shared, v6, frame, frame_len, steer, now))
             }
+            Parsed::OtherIp { dst } => replica::arrive(shared, v4, v6, frame, dst, now),
             _ => None,
         };
         passed_on.unwrap_or_else(|| local::handle(shared, frame, parsed, now))
@@ -345,11 +357,13 @@ impl<F: Frame> Pipeline<F> {
 
     /// Answers for the addresses of these groups from now on ([`super::ha`]).
     pub fn set_masters(&mut self, masters: Masters) {
-        self.shared.masters = masters;
+        self.shared.set_masters(masters);
     }
 
     /// Tells the peer that this node is about to stop.
-    pub fn leave(&mut self, _now: u32) {}
+    pub fn leave(&mut self, now: u32) {
+        replica::leave(&mut self.shared, now);
+    }
 
     /// Queues packets whose wait for a next hop is over, at most a burst of them, and says whether
     /// there may be more. The queues of `out` must be empty.
@@ -380,6 +394,7 @@ impl<F: Frame> Pipeline<F> {
         syn_proxy::pass_gates(&mut self.shared, now);
         self.v4.expire(&mut self.shared, now, budget);
         self.v6.expire(&mut self.shared, now, budget);
+        replica::tick(&mut self.shared, &mut self.v4, &mut self.v6, now);
         self.shared.counters.sessions_v4.set(self.v4.table.len() as u64);
         self.shared.counters.sessions_v6.set(self.v6.table.len() as u64);
         let rules = self.shared.snapshot.snat.list().len();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::counters::WorkerCounters;
+use super::replica::PairSetup;
 
 /// How to build a pipeline.
 #[derive(Clone, Debug)]
@@ -23,4 +24,6 @@ pub struct Setup {
     pub advise: fn(usize, usize),
     /// Secret of the SYN cookies, the same for all workers of the node.
     pub cookie_secret: u128,
+    /// Of a node that has a peer.
+    pub pair: Option<PairSetup>,
 }

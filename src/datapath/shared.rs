@@ -16,9 +16,11 @@ use super::hops::Hops;
 use super::lane::Batch;
 use super::limiter::TokenBucket;
 use super::limits::Limiters;
+use super::mastership::VirtualMacs;
 use super::mirror::Samplers;
 use super::notice::Notice;
 use super::outbox::Outbox;
+use super::replica::Replica;
 use super::setup::Setup;
 use super::snapshot::{PortId, PortRole, Snapshot};
 use super::syn_proxy::SynState;
@@ -79,6 +81,10 @@ pub(super) struct Shared<F> {
     pub(super) resets: TokenBucket,
     /// The groups whose addresses this node answers for.
     pub(super) masters: Masters,
+    /// The channel to the peer.
+    pub(super) replica: Option<Box<Replica>>,
+    /// Frames to these are ours besides those to the port's own.
+    pub(super) virtual_macs: VirtualMacs,
 }
 
 impl<F> Shared<F> {
@@ -96,7 +102,6 @@ impl<F: Frame> Shared<F> {
         counters: Arc<WorkerCounters>,
     ) -> Self {
         Shared {
-            snapshot,
             worker: setup.worker,
             several_workers: false,
             fits_all_ports: 0,
@@ -114,7 +119,10 @@ impl<F: Frame> Shared<F> {
             samplers: Samplers::default(),
             limits: Limiters::new(setup.seed),
             ahead: 0,
-            syn: SynState::new(setup.cookie_secret),
+            syn: SynState::new(
+                setup.cookie_secret,
+                setup.pair.as_ref().map_or(0, |pair| pair.clock_ms),
+            ),
             crossed: ArrayVec::new(),
             all_counters: setup.all_counters.clone(),
             steered: false,
@@ -122,6 +130,11 @@ impl<F: Frame> Shared<F> {
             idents: Idents::new(BITS_CUT, !setup.seed),
             resets: RESETS,
             masters: Masters::default(),
+            replica: setup.pair.as_ref().map(|pair| {
+                Box::new(Replica::new(pair, setup.worker, snapshot.node_id, setup.seed))
+            }),
+            snapshot,
+            virtual_macs: VirtualMacs::default(),
         }
     }
 

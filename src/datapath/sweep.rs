@@ -12,6 +12,7 @@ use super::shared::Shared;
 use super::snapshot::{Server, Service, Snapshot};
 use super::syn_proxy;
 use crate::session::{Entry, SessionId, TcpState};
+use crate::sync::session::Reason;
 use crate::wire::flow::Protocol;
 
 /// Entries looked at each turn.
@@ -105,9 +106,7 @@ fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>, now:
             } else if entry.state == TcpState::SynProxied {
                 syn_proxy::expired(shared, &entry, &aside);
             }
-            lane.table.remove(id);
-            let Shared { limits, counters, .. } = &mut *shared;
-            Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
+            lane.end(shared, id, Reason::WITHDRAWN, now);
             shared.counters.ended_with_server.add(1);
         }
         lane.sweep.waited = 0;

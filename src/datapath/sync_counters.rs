@@ -79,8 +79,6 @@ pub struct SyncCounters {
     pub peer_alive: Cell,
     /// Gauge, of worker 0: the start (boot) of the peer that has proved to be the present one, or 0.
     pub peer_boot: Cell,
-    /// Gauge, of worker 0: what the peer wants us to echo, to prove the same of ourselves.
-    pub peer_challenge: Cell,
     /// Gauge, of worker 0: the workers of the peer.
     pub peer_workers: Cell,
     /// Gauge, of worker 0: the digest of the peer's configuration.

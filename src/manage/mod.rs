@@ -7,11 +7,16 @@
 pub mod api;
 pub mod compile;
 pub mod config;
+pub mod digest;
 pub mod exception;
 mod guard;
+pub mod ha;
 pub mod health;
 pub mod memory;
 pub mod neighbors;
+mod pair_problem;
+mod pair_seen;
+mod pair_watch;
 pub mod port_view;
 pub mod probe;
 pub(crate) mod quiet;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::api;
 use super::config::Config;
 use super::exception::{self, ExceptionError};
+use super::ha::PairConfig;
 use super::health;
 use super::port_view::PortView;
 use super::quiet::Quiet;
@@ -24,6 +25,11 @@ use crate::datapath::snapshot::Snapshot;
 
 /// How often the workers' queues are looked at.
 const TICK: Duration = Duration::from_millis(1);
+/// How long a node of a pair goes on forwarding once it has given its addresses to the peer: until
+/// the neighbors have heard of it.
+const HAND_OVER: Duration = Duration::from_millis(500);
+/// How long the workers have at the end to tell the peer that this node leaves.
+const LEAVE: Duration = Duration::from_millis(50);
 
 /// Why management ended.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +58,9 @@ pub struct Manager {
     pub workers: Vec<WorkerHandle>,
     /// The ports, by id.
     pub ports: Vec<PortView>,
+    /// The virtual routers, and what names this start of the node to its peer; heeded when the snapshot
+    /// has a pair.
+    pub pair: Option<(PairConfig, u64)>,
 }
 
 impl Manager {
@@ -64,11 +73,15 @@ impl Manager {
     /// # Errors
     /// See [`ManageError`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ManageError> {
-        let Manager { config, socket, snapshot, workers, ports } = self;
+        let Manager { config, socket, snapshot, workers, ports, pair } = self;
         let _quiet = Quiet::interfaces(&config);
         exception::set_up_all(&config, &snapshot).await?;
         info!("control socket {}", socket.path().display());
-        manage(State::new(config, snapshot, workers, ports), socket.listener()?, shutdown).await
+        let (mut state, targets) = State::new(config, snapshot, workers, ports);
+        if let Some((pair, boot)) = pair {
+            state.join_pair(&pair, boot);
+        }
+        manage((state, targets), socket.listener()?, shutdown).await
     }
 }
 
@@ -95,12 +108,24 @@ async fn manage(
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
+    // When the peer was given the addresses: packets on their way here are still forwarded.
+    let mut handed_over: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
-            () = &mut shutdown => return Ok(()),
+            () = &mut shutdown, if handed_over.is_none() => {
+                if !state.hand_over(start.elapsed().as_millis() as u64) {
+                    return Ok(());
+                }
+                handed_over = Some(Instant::now());
+            }
             _ = ticks.tick() => {
                 state.tick(start.elapsed().as_millis() as u64);
+                if handed_over.is_some_and(|then| then.elapsed() >= HAND_OVER) {
+                    state.leave();
+                    tokio::time::sleep(LEAVE).await;
+                    return Ok(());
+                }
                 if let Some(worker) = state.gone_worker() {
                     return Err(ManageError::WorkerGone(worker));
                 }

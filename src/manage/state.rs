@@ -4,11 +4,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use log::{debug, error, info, warn};
+use log::{debug, error, info, log, warn};
 
 use super::config::Config;
+use super::ha::{self, Pair, PairConfig};
 use super::health::{CheckResult, Target};
 use super::neighbors::{Action, Neighbors};
+use super::pair_problem::Facts;
+use super::pair_seen::Seen;
+use super::pair_watch::PairWatch;
 use super::port_view::PortView;
 use super::probe::probe_frame;
 use super::rates::Rates;
@@ -17,6 +21,7 @@ use super::session_list::SessionLists;
 use super::workers::{Worker, WorkerHandle};
 use crate::datapath::counters::Cell;
 use crate::datapath::snapshot::{PortId, PortRole, RouteTarget, Snapshot};
+use crate::datapath::sync_counters::SyncCounters;
 use crate::session::ServerId;
 use crate::wire::DropReason;
 use crate::worker::control::{Command, Event, SessionFilter};
@@ -26,6 +31,10 @@ use tokio::sync::oneshot;
 
 /// Milliseconds between two samples of the rates.
 const SAMPLE_MS: u64 = 1_000;
+/// Addresses of the peer's ports that are remembered.
+const PEER_ADDRESSES: usize = 64;
+/// Milliseconds between two looks at what the pair tracks.
+const TRACK_MS: u64 = 100;
 
 /// The state of the management thread. Times are milliseconds since its start.
 #[derive(Debug)]
@@ -38,6 +47,15 @@ pub(super) struct State {
     pub(super) neighbors: Neighbors,
     pub(super) checks: Checks,
     pub(super) rates: RateSet,
+    /// What is seen of the pair; `None` without a peer.
+    pub(super) watched: Option<(Facts, PairWatch)>,
+    /// The virtual routers; `None` without a peer, and in active/active.
+    pub(super) pair: Option<Pair>,
+    /// Names this start of the node to its peer.
+    pub(super) boot: Option<u64>,
+    /// Of the peer's ports, the latest first.
+    peer_addresses: Vec<IpAddr>,
+    tracked_ms: Option<u64>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
     changed: Option<Snapshot>,
@@ -56,6 +74,8 @@ pub(super) struct RateSet {
     pub(super) servers: Rates,
     /// Of each drop reason.
     pub(super) drops: Rates,
+    /// [`SYNC_RATES`].
+    pub(super) sync: Rates,
 }
 
 /// rx, tx, polls, busy polls.
@@ -64,6 +84,9 @@ pub(super) const WORKER_RATES: usize = 4;
 pub(super) const PORT_RATES: usize = 4;
 /// Created, forward packets, forward bytes, reply packets, reply bytes.
 pub(super) const SERVER_RATES: usize = 5;
+
+/// Datagrams and records of session sync sent, datagrams and records received.
+pub(super) const SYNC_RATES: usize = 4;
 
 impl State {
     /// The state at the start, and the servers that have to be checked. The workers already use
@@ -77,6 +100,7 @@ impl State {
         let (checks, targets) = Checks::new(0, &config, &snapshot);
         let mut first = Snapshot::clone(&snapshot);
         let changed = servers::await_first_check(&config, &mut first).then_some(first);
+        let watched = Facts::of(&config, &snapshot).map(|facts| (facts, PairWatch::default()));
         let mut state = State {
             now_ms: 0,
             config,
@@ -86,6 +110,11 @@ impl State {
             neighbors: Neighbors::default(),
             checks,
             rates: RateSet::default(),
+            watched,
+            pair: None,
+            boot: None,
+            peer_addresses: Vec::new(),
+            tracked_ms: None,
             sessions: SessionLists::default(),
             changed,
             sampled_ms: None,
@@ -95,7 +124,37 @@ impl State {
         (state, targets)
     }
 
-    /// What is due at `now_ms`: events of the workers, neighbors, a changed snapshot, rates.
+    /// Runs the virtual routers of the snapshot from now on, if it has a pair.
+    pub(super) fn join_pair(&mut self, config: &PairConfig, boot: u64) {
+        self.boot = Some(boot);
+        self.pair = Pair::new(config, &self.snapshot, self.now_ms);
+    }
+
+    /// Gives the addresses to the peer, since this node is about to stop; `false` when it has none.
+    /// Packets on their way here are to be forwarded for a moment.
+    pub(super) fn hand_over(&mut self, now_ms: u64) -> bool {
+        self.now_ms = now_ms;
+        if self.snapshot.ha.is_none() {
+            return false;
+        }
+        if let Some(pair) = &mut self.pair {
+            pair.leave(now_ms);
+        }
+        self.act_on_pair();
+        for worker in &mut self.workers {
+            worker.flush();
+        }
+        true
+    }
+
+    /// Tells the peer that this node is gone. The workers need a moment to do it.
+    pub(super) fn leave(&mut self) {
+        for worker in &mut self.workers {
+            worker.send(Command::Leave);
+        }
+    }
+
+    /// What is due at `now_ms`: events of the workers, the pair, neighbors, a changed snapshot, rates.
     pub(super) fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         for index in 0..self.workers.len() {
@@ -106,6 +165,7 @@ impl State {
             }
             self.events = events;
         }
+        self.tick_pair();
         self.neighbors.tick(now_ms);
         self.sessions.tick(now_ms);
         self.publish();
@@ -116,6 +176,7 @@ impl State {
         if self.sampled_ms.is_none_or(|then| now_ms >= then + SAMPLE_MS) {
             self.sampled_ms = Some(now_ms);
             self.sample();
+            self.watch_pair();
         }
     }
 
@@ -167,10 +228,23 @@ impl State {
                     other.send(Command::PathMtu { address, mtu });
                 }
             }
-            Event::Vrrp(_) => {}
+            Event::PeerAddress(address) => self.peer_has(address),
+            Event::Vrrp(advert) => {
+                if let Some(pair) = &mut self.pair {
+                    pair.heard(self.now_ms, &advert);
+                }
+            }
             Event::Sessions(query) => self.sessions.answer(worker, *query),
             // Both are freed here, where it costs no packet its time.
             Event::Retired(_) | Event::Transmitted(_) => {}
+        }
+    }
+
+    /// Looks after the pair, once a second.
+    fn watch_pair(&mut self) {
+        if let Some((facts, watch)) = &mut self.watched {
+            let seen = Seen::of(self.workers.iter().map(Worker::counters));
+            watch.sample(self.now_ms, facts, seen);
         }
     }
 
@@ -195,6 +269,62 @@ impl State {
         let gateways = gateways.filter_map(|r| Some((r.target.port, r.target.via?)));
         for (port, address) in servers.chain(gateways) {
             self.neighbors.keep(self.now_ms, port, address);
+        }
+    }
+
+    /// The peer has told of an address of its ports: adverts may come from there.
+    fn peer_has(&mut self, address: IpAddr) {
+        if let Some(pair) = &mut self.pair
+            && !self.peer_addresses.contains(&address)
+        {
+            self.peer_addresses.truncate(PEER_ADDRESSES - 1);
+            self.peer_addresses.insert(0, address);
+            pair.set_peer_addresses(self.peer_addresses.clone());
+        }
+    }
+
+    fn tick_pair(&mut self) {
+        let Some(pair) = &mut self.pair else { return };
+        let now_ms = self.now_ms;
+        if self.tracked_ms.is_none_or(|then| now_ms >= then + TRACK_MS) {
+            self.tracked_ms = Some(now_ms);
+            for port in &self.ports {
+                pair.set_link(now_ms, port.id, (port.link)().up);
+            }
+            let snapshot = self.changed.as_ref().unwrap_or(&self.snapshot);
+            for id in pair.tracked_services() {
+                let servers = &snapshot.services[usize::from(id.0)].servers;
+                let mut servers = servers.iter().map(|id| &snapshot.servers[usize::from(id.0)]);
+                pair.set_service_up(now_ms, id, servers.any(|s| s.up && s.weight > 0));
+            }
+            let sum = |cell: &dyn Fn(&SyncCounters) -> &Cell| {
+                self.workers.iter().map(|w| cell(&w.counters().sync).get()).sum::<u64>()
+            };
+            let (synced, owned) = (sum(&|c| &c.buckets_synced), sum(&|c| &c.buckets_owned));
+            pair.set_synced(owned > 0 && synced >= owned);
+            pair.set_peer_heard(sum(&|c| &c.peer_alive) > 0);
+        }
+        pair.tick(now_ms);
+        self.act_on_pair();
+    }
+
+    fn act_on_pair(&mut self) {
+        let Some(pair) = &mut self.pair else { return };
+        for action in pair.drain() {
+            match action {
+                ha::Action::Masters(masters) => {
+                    for worker in &mut self.workers {
+                        worker.send(Command::Masters(masters));
+                    }
+                }
+                // Any worker can send it; the first has a queue on every port.
+                ha::Action::Transmit { port, frame } => {
+                    if let Some(worker) = self.workers.first_mut() {
+                        worker.send(Command::Transmit { port, frame });
+                    }
+                }
+                ha::Action::Log(level, line) => log!(level, "{line}"),
+            }
         }
     }
 
@@ -266,6 +396,13 @@ impl State {
             .collect();
         let drops: Vec<u64> =
             DropReason::ALL.iter().map(|&reason| sum(&|c| c.drops_of(reason))).collect();
+        let sync: [u64; SYNC_RATES] = [
+            sum(&|c| &c.sync.sent_datagrams),
+            sum(&|c| &c.sync.sent_records),
+            sum(&|c| &c.sync.received_datagrams),
+            sum(&|c| &c.sync.received_records),
+        ];
+        self.rates.sync.sample(now, sync);
         self.rates.workers.sample(now, workers);
         self.rates.ports.sample(now, ports);
         self.rates.servers.sample(now, servers);
@@ -289,6 +426,7 @@ fn port_named(snapshot: &Snapshot, name: &str) -> Option<PortId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::notice::Advert;
     use crate::manage::testing::{self, FakeWorker};
     use crate::worker::control::NeighborUpdate;
     use std::time::Duration;
@@ -392,6 +530,68 @@ mod tests {
         for worker in &mut workers {
             assert_eq!(heard(worker), ["path to 10.0.0.11 takes 1400"]);
         }
+    }
+
+    #[test]
+    fn one_of_a_pair_becomes_master_hears_the_peer_and_leaves() {
+        let (handles, mut workers) = testing::workers(2);
+        let snapshot = testing::paired_snapshot();
+        let (mut state, _) = State::new(
+            testing::config(),
+            Arc::new(snapshot.clone()),
+            handles,
+            testing::port_views(),
+        );
+        state.join_pair(&PairConfig::new(&snapshot, vec![200]), 7);
+        let masters = |worker: &mut FakeWorker| -> Vec<u32> {
+            let commands = worker.commands();
+            let masters = commands.iter().filter_map(|c| match c {
+                Command::Masters(masters) => Some(masters.0),
+                _ => None,
+            });
+            masters.collect()
+        };
+        for now in (0..4_000).step_by(10) {
+            state.tick(now);
+            for worker in &mut workers {
+                let expected = if now == 0 {
+                    vec![0]
+                } else if now == 3_220 {
+                    vec![1]
+                } else {
+                    vec![]
+                };
+                assert_eq!(masters(worker), expected, "at {now}");
+            }
+        }
+        // The peer of higher priority is heard.
+        workers[1].event(Event::Vrrp(Advert {
+            port: PortId(0),
+            source: "192.0.2.3".parse().unwrap(),
+            vrid: 10,
+            priority: 250,
+            interval_cs: 100,
+            addresses: 1,
+        }));
+        state.tick(4_000);
+        assert_eq!(masters(&mut workers[0]), [0]);
+        assert_eq!(masters(&mut workers[1]), [0]);
+        // It is silent from then on.
+        for now in (4_010..8_000).step_by(10) {
+            state.tick(now);
+            for worker in &mut workers {
+                worker.commands();
+            }
+        }
+        assert!(state.hand_over(8_000));
+        state.leave();
+        let last = workers[0].commands();
+        let [Command::Transmit { port, frame }, .., Command::Leave] = &last[..] else {
+            panic!("{last:?}")
+        };
+        // By IPv4, router 10, priority 0.
+        assert_eq!((port.0, &frame[34..37]), (0, &[0x31, 10, 0][..]));
+        assert!(last.iter().any(|c| matches!(c, Command::Masters(m) if m.0 == 0)));
     }
 
     #[test]

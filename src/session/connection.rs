@@ -144,6 +144,27 @@ pub fn resume(connection: &mut Connection, direction: Direction, segment: &Segme
     }
 }
 
+/// What is known of the connection may be old, since segments went past on another node: numbers that a
+/// segment is far from are forgotten, and one with data or an acknowledgement that follows the handshake
+/// says that it was completed. To be called before [`follow`] or [`resume`] with the same segment.
+pub fn loosen(connection: &mut Connection, direction: Direction, segment: &Segment) {
+    let plain = segment.flags & (SYN | RST | ACK) == ACK;
+    if plain && matches!(connection.state, TcpState::SynSent | TcpState::SynReceived) {
+        connection.state = TcpState::Established;
+        connection.scales = Scales::UNKNOWN;
+        return;
+    }
+    if segment.flags & SYN != 0 {
+        return;
+    }
+    if !connection.in_window(direction, segment.end()) {
+        connection.scales.forget(direction);
+    }
+    if segment.flags & ACK != 0 && !connection.in_window(direction.turned(), segment.ack) {
+        connection.scales.forget(direction.turned());
+    }
+}
+
 /// Begins with a segment of the client in mid-stream. Its server either knows the connection or
 /// answers with an exact reset; until another segment comes, the connection is in doubt, so that
 /// forged ones do not fill the table for long.

@@ -28,6 +28,18 @@ impl Doubt {
         }
     }
 
+    /// As a number.
+    pub const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// The doubt of a number that comes from elsewhere, unless it is none.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        let doubt = Doubt(bits);
+        let known = bits & !(ASKED | BY_SERVER | ADOPTED) == 0;
+        if known && doubt.asked() <= doubt.tries() { Some(doubt) } else { None }
+    }
+
     /// Whether nobody has confirmed the connection yet.
     pub const fn is_of_adoption(self) -> bool {
         self.0 & ADOPTED != 0
@@ -66,6 +78,18 @@ impl Doubt {
 mod tests {
     use super::*;
     use Direction::{Forward, Reply};
+
+    #[test]
+    fn every_doubt_has_its_number() {
+        for start in [Doubt::of_reset(Forward), Doubt::of_reset(Reply), Doubt::OF_ADOPTION] {
+            for doubt in [start, start.once_more(), start.settled()] {
+                assert_eq!(Doubt::from_bits(doubt.to_bits()), Some(doubt));
+            }
+        }
+        for none in [0x03, 0x04, 0x13, 0x22, 0x40, 0xff] {
+            assert_eq!(Doubt::from_bits(none), None, "{none:#x}");
+        }
+    }
 
     #[test]
     fn tries_are_counted() {

@@ -55,6 +55,21 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The mode with this number (`as u8`), for those that come from elsewhere.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0 => Mode::Nat,
+            1 => Mode::FullNat,
+            2 => Mode::Dr,
+            3 => Mode::Snat,
+            4 => Mode::Ipip,
+            5 => Mode::Gre,
+            6 => Mode::Gue,
+            7 => Mode::Vxlan,
+            _ => return None,
+        })
+    }
+
     /// Whether addresses and ports are rewritten, and replies come back through Shunt.
     #[inline(always)]
     pub const fn translates(self) -> bool {
@@ -108,6 +123,28 @@ impl Extras {
     /// Its handshake was Shunt's (SYN proxy); [`super::Aside::note`] says where the server differs from
     /// what the client was promised.
     pub const PROXIED: Extras = Extras(32);
+
+    /// Every bit that means something.
+    const KNOWN: Extras = Extras::POLICED
+        .with(Extras::MIRRORED)
+        .with(Extras::SHIFTED)
+        .with(Extras::INTRODUCED)
+        .with(Extras::MARKED)
+        .with(Extras::PROXIED)
+        .with(Extras::CROSSED)
+        .with(Extras::PROXY_V1)
+        .with(Extras::PROXY_V2)
+        .with(Extras::TOLD)
+        .with(Extras::HAIRPIN);
+
+    /// The set as a number.
+    pub const fn to_bits(self) -> u16 {
+        self.0
+    }
+    /// The set of a number that comes from elsewhere, unless it has a bit that means nothing.
+    pub const fn from_bits(bits: u16) -> Option<Self> {
+        if bits & !Extras::KNOWN.0 == 0 { Some(Extras(bits)) } else { None }
+    }
 
     /// Whether there is nothing to do.
     #[inline(always)]
@@ -179,6 +216,26 @@ pub enum TcpState {
     Contested,
     /// The client has completed Shunt's own handshake (SYN proxy) and the server was sent a SYN.
     SynProxied,
+}
+
+impl TcpState {
+    /// The state with this number (`as u8`), for those that come from elsewhere.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0 => TcpState::Udp,
+            1 => TcpState::SynSent,
+            2 => TcpState::SynReceived,
+            3 => TcpState::Established,
+            4 => TcpState::FinClient,
+            5 => TcpState::FinServer,
+            6 => TcpState::FinBoth,
+            7 => TcpState::Closed,
+            8 => TcpState::TimeWait,
+            9 => TcpState::Contested,
+            10 => TcpState::SynProxied,
+            _ => return None,
+        })
+    }
 }
 
 /// One session. 64 bytes for IPv4, 128 for IPv6.
@@ -284,5 +341,29 @@ impl<A: Address> Entry<A> {
             Direction::Forward => self.forward_key(),
             Direction::Reply => self.reply_key(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_number_is_found_by_it() {
+        for bits in 0..=u8::MAX {
+            assert_eq!(Mode::from_bits(bits).is_some(), bits <= Mode::Vxlan as u8);
+            assert!(Mode::from_bits(bits).is_none_or(|mode| mode as u8 == bits));
+            assert_eq!(TcpState::from_bits(bits).is_some(), bits <= TcpState::SynProxied as u8);
+            assert!(TcpState::from_bits(bits).is_none_or(|state| state as u8 == bits));
+        }
+    }
+
+    #[test]
+    fn extras_have_eleven_bits() {
+        let known = (0..16).filter(|bit| Extras::from_bits(1 << bit).is_some()).count();
+        assert_eq!(known, 11);
+        let all = Extras::KNOWN;
+        assert_eq!(Extras::from_bits(all.to_bits()), Some(all));
+        assert_eq!(Extras::from_bits(all.to_bits() | 1 << 6), None);
     }
 }

@@ -108,6 +108,25 @@ impl<A: Address> Persistence<A> {
         true
     }
 
+    /// Visits the entries that are alive in at most `budget` places from `cursor` on, which starts at 0
+    /// and is moved on, each with the milliseconds it still lives. Returns whether it has come to the
+    /// end.
+    pub fn walk(
+        &self,
+        cursor: &mut usize,
+        budget: usize,
+        now: u32,
+        mut visit: impl FnMut(Client<A>, Placed, u32),
+    ) -> bool {
+        let start = (*cursor).min(self.slots.len());
+        let end = start.saturating_add(budget).min(self.slots.len());
+        for slot in self.slots[start..end].iter().filter(|slot| slot.is_alive(now)) {
+            visit(slot.client, slot.placed, slot.ends.wrapping_sub(now));
+        }
+        *cursor = end;
+        end == self.slots.len()
+    }
+
     /// Takes entries whose life is over out of the next bucket. To be called often: at least once
     /// for each bucket in twelve days.
     pub fn sweep(&mut self, now: u32) {

@@ -38,6 +38,16 @@ impl Scales {
     /// Both marks are right, and windows may be as large as they get.
     pub const WIDEST: Scales = Scales(MAX_SCALE << 4 | MAX_SCALE);
 
+    /// As a number.
+    pub const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// The scales of a number; every one has a meaning.
+    pub const fn from_bits(bits: u8) -> Self {
+        Scales(bits)
+    }
+
     /// Sets the scale of the side that sends in `direction`; its mark is then taken to be right.
     /// Above [`MAX_SCALE`] counts as that.
     pub fn set(&mut self, direction: Direction, scale: u8) {
@@ -45,6 +55,14 @@ impl Scales {
         self.0 = match direction {
             Direction::Forward => self.0 & 0xf0 | scale,
             Direction::Reply => self.0 & 0x0f | scale << 4,
+        };
+    }
+
+    /// Forgets the scale of the side that sends in `direction`: nothing is known of its numbers.
+    pub fn forget(&mut self, direction: Direction) {
+        self.0 = match direction {
+            Direction::Forward => self.0 | UNKNOWN,
+            Direction::Reply => self.0 | UNKNOWN << 4,
         };
     }
 

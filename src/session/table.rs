@@ -51,6 +51,28 @@ pub enum InsertError {
     IndexFull,
 }
 
+/// Why a session is asked about ([`Table::expire_if`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Half of its timeout or more has passed since it was asked about last, and it is not over:
+    /// packets came, or will be waited for. Only with [`Table::halve`].
+    Half,
+    /// It was idle for its timeout.
+    Over,
+}
+
+/// What becomes of a session that was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It ends; after [`Due::Half`] the same as `GoesOn`.
+    Ends,
+    /// It does not end now. It may have got more time (`last_seen`, `timeout`); otherwise it is asked
+    /// about again a tick (128 ms) later, unless a packet comes for it.
+    GoesOn,
+    /// It does not end now, and is asked about again after that many milliseconds.
+    After(u32),
+}
+
 /// The session table. See the module.
 pub struct Table<A> {
     hasher: KeyHasher,
@@ -59,6 +81,8 @@ pub struct Table<A> {
     /// The other half of each entry.
     asides: Box<[Aside]>,
     wheel: Wheel,
+    /// Whether entries come due at half of their timeout as well.
+    halves: bool,
     /// First of the entries that were used and are free, linked by `next`.
     free: u32,
     /// Entries from here on were never used.
@@ -95,6 +119,7 @@ impl<A: Address> Table<A> {
             slab: slab.into_boxed_slice(),
             asides: asides.into_boxed_slice(),
             wheel: Wheel::new(),
+            halves: false,
             free: NIL,
             fresh: 0,
             live: 0,
@@ -228,7 +253,8 @@ impl<A: Address> Table<A> {
             self.wheel.restart(now);
         }
         self.live += 1;
-        self.wheel.file(&mut *self.asides, index, now.wrapping_add(entry.timeout));
+        let ahead = self.ahead(entry.timeout);
+        self.wheel.file(&mut *self.asides, index, now.wrapping_add(ahead));
         Ok(SessionId(index))
     }
 
@@ -268,7 +294,8 @@ impl<A: Address> Table<A> {
         entry.last_seen = now;
         if earlier {
             self.wheel.unlink(&mut *self.asides, id.0);
-            self.wheel.file(&mut *self.asides, id.0, now.wrapping_add(timeout));
+            let ahead = self.ahead(timeout);
+            self.wheel.file(&mut *self.asides, id.0, now.wrapping_add(ahead));
         }
     }
 
@@ -284,20 +311,26 @@ impl<A: Address> Table<A> {
         budget: usize,
         mut expired: impl FnMut(&Entry<A>, &Aside),
     ) -> usize {
-        self.expire_if(now, budget, |entry, aside| {
-            expired(entry, aside);
-            true
+        self.expire_if(now, budget, |due, _, entry, aside| {
+            if due == Due::Over {
+                expired(entry, aside);
+            }
+            Then::Ends
         })
     }
 
-    /// As [`Table::expire`], but a session for which `expired` returns false does not end. It may have
-    /// given it more time (`last_seen`, `timeout`); otherwise it is asked about again a tick (128 ms)
-    /// later, unless a packet comes for it.
+    /// Has sessions asked about when half of their timeout has passed as well, from the next time on
+    /// that they are: for whoever tells others of them.
+    pub fn halve(&mut self) {
+        self.halves = true;
+    }
+
+    /// As [`Table::expire`]; `ask` says what becomes of a session that came due.
     pub fn expire_if(
         &mut self,
         now: u32,
         budget: usize,
-        mut expired: impl FnMut(&mut Entry<A>, &Aside) -> bool,
+        mut ask: impl FnMut(Due, SessionId, &mut Entry<A>, &Aside) -> Then,
     ) -> usize {
         if self.live == 0 {
             self.wheel.restart(now);
@@ -309,20 +342,40 @@ impl<A: Address> Table<A> {
             let Some(index) = self.wheel.next_due(&mut *self.asides, now, &mut ticks) else {
                 break;
             };
+            let id = SessionId(index);
             let entry = &mut self.slab[index as usize];
             let deadline = entry.last_seen.wrapping_add(entry.timeout);
-            if deadline.wrapping_sub(now) as i32 > 0 {
-                self.wheel.file(&mut *self.asides, index, deadline);
-            } else if expired(entry, &self.asides[index as usize]) {
-                self.release(index);
-                ended += 1;
-            } else {
-                let deadline = entry.last_seen.wrapping_add(entry.timeout);
-                let ahead = (deadline.wrapping_sub(now) as i32).max(TICK as i32) as u32;
-                self.wheel.file(&mut *self.asides, index, now.wrapping_add(ahead));
+            let left = deadline.wrapping_sub(now) as i32;
+            let then = match left > 0 {
+                true if self.halves => ask(Due::Half, id, entry, &self.asides[index as usize]),
+                true => Then::GoesOn,
+                false => ask(Due::Over, id, entry, &self.asides[index as usize]),
+            };
+            let (entry_timeout, last_seen) = (entry.timeout, entry.last_seen);
+            match then {
+                Then::Ends if left <= 0 => {
+                    self.release(index);
+                    ended += 1;
+                }
+                Then::After(ms) => {
+                    self.wheel.file(&mut *self.asides, index, now.wrapping_add(ms.max(TICK)));
+                }
+                Then::Ends | Then::GoesOn => {
+                    let deadline = last_seen.wrapping_add(entry_timeout);
+                    let least = if left > 0 { 1 } else { TICK as i32 };
+                    let ahead = (deadline.wrapping_sub(now) as i32).max(least) as u32;
+                    let ahead = ahead.min(self.ahead(entry_timeout).max(TICK));
+                    self.wheel.file(&mut *self.asides, index, now.wrapping_add(ahead));
+                }
             }
         }
         ended
+    }
+
+    /// In how many milliseconds a session with this timeout is asked about.
+    #[inline]
+    fn ahead(&self, timeout: u32) -> u32 {
+        if self.halves { timeout / 2 } else { timeout }
     }
 
     /// How many sessions there are.

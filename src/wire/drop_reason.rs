@@ -43,6 +43,8 @@ drop_reasons! {
     BadArp, "bad_arp", "An ARP packet with wrong lengths, types or addresses.";
     BadNdp, "bad_ndp", "A neighbor discovery packet that RFC 4861 says to ignore.";
     ArpNotForUs, "arp_not_for_us", "An ARP request or neighbor solicitation for an address that is not ours.";
+    NotMaster, "not_master", "An ICMP message for an address that the peer answers for at present (VRRP).";
+    VrrpInvalid, "vrrp_invalid", "A VRRP advert with a wrong TTL, version, length or checksum (RFC 5798 7.1).";
     // IP headers.
     BadIpVersion, "bad_ip_version", "The version field contradicts the EtherType.";
     BadIpHeaderLength, "bad_ip_header_length", "The IPv4 header length is below 20 bytes.";
@@ -60,6 +62,7 @@ drop_reasons! {
     FragmentQueueFull, "fragment_queue_full", "Too many fragments wait for the first one of their packet.";
     Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
     Land, "land", "Source and destination are the same address and port.";
+    SyncRefused, "sync_refused", "A datagram of the channel between two nodes that is not the peer's, not new or not readable; `shunt ha` says which.";
     SpoofedLocal, "spoofed_local", "The source is one of our own addresses.";
     Bogon, "bogon", "A client's source address that is not globally reachable (protection.bogons).";
     SpoofedInside, "spoofed_inside", "The source is reached by another port than the packet came by (protection.reverse_path).";

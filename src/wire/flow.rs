@@ -93,6 +93,15 @@ impl Protocol {
     pub const fn number(self) -> u8 {
         self as u8
     }
+    /// The protocol with this IP protocol number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Protocol::Tcp),
+            17 => Some(Protocol::Udp),
+            1 => Some(Protocol::Icmp),
+            _ => None,
+        }
+    }
     /// "tcp" or "udp", as in the configuration; "icmp".
     pub const fn name(self) -> &'static str {
         match self {

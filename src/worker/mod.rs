@@ -149,14 +149,18 @@ impl<Io: BurstIo> Worker<Io> {
     /// bounded amount. Returns how many packets came in.
     pub fn poll(&mut self, now: u32) -> usize {
         let mut received = 0;
-        for port in 0..self.ports {
+        // What comes back now has come back after the ports were looked at once more.
+        let again = self.again.len();
+        for turn in 0..self.ports {
+            let port = self.outbox.in_turn(turn);
             received += self.poll_port(PortId(port as u8), now);
         }
         for peer in 0..self.peers.inbound.len() {
             received += self.poll_peer(peer, now);
         }
-        if !self.again.is_empty() {
-            self.poll_again(now);
+        if again != 0 {
+            self.poll_again(again, now);
+            received += again;
         }
         if self.pipeline.expire(now, EXPIRY_BUDGET.max(2 * received), &mut self.outbox) {
             self.flush();
@@ -212,8 +216,8 @@ impl<Io: BurstIo> Worker<Io> {
 
     /// Takes what this worker gave itself through the pipeline.
     #[cold]
-    fn poll_again(&mut self, now: u32) {
-        let n = self.again.len().min(self.burst.remaining_capacity());
+    fn poll_again(&mut self, waiting: usize, now: u32) {
+        let n = waiting.min(self.burst.remaining_capacity());
         self.burst.extend(self.again.drain(..n));
         self.counters.handed_in.add(n as u64);
         self.pipeline.process(&mut self.burst, true, now, &mut self.outbox);
@@ -232,7 +236,9 @@ impl<Io: BurstIo> Worker<Io> {
     /// Empties the outbox. What a port or ring does not take is dropped and counted.
     #[inline(always)]
     fn flush(&mut self) {
-        for (port, queue) in self.outbox.ports.iter_mut().enumerate() {
+        for turn in 0..self.outbox.ports.len() {
+            let port = self.outbox.in_turn(turn);
+            let queue = &mut self.outbox.ports[port];
             if queue.frames.is_empty() {
                 continue;
             }
@@ -360,6 +366,7 @@ impl<Io: BurstIo> Worker<Io> {
                 Notice::Wanted(port, address) => Event::NeighborWanted { port, address },
                 Notice::Seen(port, address, mac) => Event::NeighborSeen { port, address, mac },
                 Notice::PathMtu(address, mtu) => Event::PathMtu { address, mtu },
+                Notice::PeerAddress(address) => Event::PeerAddress(address),
                 Notice::Vrrp(advert) => Event::Vrrp(advert),
             });
         }

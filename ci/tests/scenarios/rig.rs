@@ -60,6 +60,7 @@ impl Rig {
                 seed: 0x5eed + number as u64,
                 advise: |_, _| {},
                 cookie_secret: COOKIE_SECRET,
+                pair: None,
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), own.clone());
             let (to_worker, from_management) = RingBuffer::new(64);

@@ -8,6 +8,7 @@ use crate::datapath::icmp;
 use crate::datapath::lane::{Item, Lane};
 use crate::datapath::new_flow::opens_connection;
 use crate::datapath::note::Note;
+use crate::datapath::replica;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{LocalAddress, PortRole, Side};
 use crate::datapath::verdict::Verdict;
@@ -221,6 +222,7 @@ fn create<A: Family, F: Frame>(
             }
             counters.server(server_id).created.add(1);
             counters.service_sessions(service).add(1);
+            replica::created(shared, lane, id, now);
             Ok(id)
         }
         Err(InsertError::Full | InsertError::IndexFull) => Err(DropReason::SessionTableFull),

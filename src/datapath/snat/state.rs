@@ -126,6 +126,31 @@ impl<A: Family> SnatState<A> {
         mappings.take(&request, candidates)
     }
 
+    /// Takes the mapping of a session that the peer has made. `false` when another has it, or there is
+    /// no room.
+    pub fn claim(&mut self, snapshot: &Snapshot, entry: &Entry<A>) -> bool {
+        let Some(mappings) = &mut self.mappings else { return false };
+        let Ends { inside, outer, .. } = Ends::of(entry);
+        let pool = (outer.dst, outer.dport);
+        let rules = A::inside(snapshot);
+        if is_forwarded(&rules.external, pool.0, pool.1, entry.protocol) {
+            return true;
+        }
+        let Some(rule) = rules.rule_of_pool(pool.0) else { return false };
+        let Some(snat) = snapshot.snat.list().get(usize::from(rule)) else { return false };
+        let key = FlowKey { dst: inside.0, dport: inside.1, ..outer }.reversed();
+        let request = Request { key, rule, policy: snat.policy, limit: None };
+        match mappings.take(&request, [pool]) {
+            Ok(taken) if taken == pool => true,
+            Ok(taken) => {
+                // The host has another endpoint here.
+                mappings.release(inside, &FlowKey { dst: taken.0, dport: taken.1, ..outer });
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
     /// The host inside for a packet from outside without a session.
     pub fn admit(
         &mut self,

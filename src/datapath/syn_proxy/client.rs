@@ -43,7 +43,8 @@ pub(super) fn challenge<A: Family, F: Frame>(
     let claim = Claim { key, isn: syn.seq, timestamps: syn.options.timestamps.is_some() };
     let policy = shared.snapshot.services[usize::from(service.0)].policy;
     let mss = policy.clamp_mss(syn.options.mss.unwrap_or(DEFAULT_MSS[usize::from(A::V6)]));
-    let cookie = shared.syn.cookies.mint(&claim, mss, now);
+    let clock = now.wrapping_add(shared.syn.clock);
+    let cookie = shared.syn.cookies.mint(&claim, mss, clock);
     let headers = (A::TRANSPORT + tcp::HEADER_LEN) as u16;
     let mut answer = Made::plain(cookie, syn.seq.wrapping_add(1), SYN | ACK).of(shared, service);
     answer.options.mss = Some(policy.clamp_mss(shared.fits_all_ports.saturating_sub(headers)));
@@ -84,7 +85,7 @@ pub(super) fn verify<A: Family, F: Frame>(
     let timestamps = segment.options.timestamps.is_some();
     let mut try_isn = |isn: u32| {
         let claim = Claim { key: item.flow.key, isn, timestamps };
-        let mss = shared.syn.cookies.verify(&claim, cookie, now)?;
+        let mss = shared.syn.cookies.verify(&claim, cookie, now.wrapping_add(shared.syn.clock))?;
         Some(Redeemed { isn, mss })
     };
     // A window probe of Linux has the number before the next, as a keep-alive does.
@@ -228,7 +229,7 @@ pub(super) fn from_client<A: Family, F: Frame>(
     }
     match verify(shared, item, &segment, now) {
         Some(redeemed) => {
-            end(shared, lane, id);
+            end(shared, lane, id, now);
             open(shared, lane, frame, item, service, &segment, redeemed, now)
         }
         None => reject(shared, service),

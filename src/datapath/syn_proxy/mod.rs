@@ -65,23 +65,27 @@ use super::lane::{Item, Lane};
 use super::mirror;
 use super::persist;
 use super::shared::Shared;
+use super::snapshot::{Service, SynProxy};
 use super::syn_gate::SynGates;
 use super::verdict::Verdict;
 use crate::session::sequence::near;
 use crate::session::syn_cookie::SynCookies;
 use crate::session::{Aside, Direction, Entry, Extras, ServiceId, SessionId, TcpState, tcp_state};
+use crate::sync::session::Reason;
 use crate::wire::flow::tcp_flags;
 
 /// What a worker needs of the SYN proxy, for both families.
 pub(super) struct SynState {
     pub(super) cookies: SynCookies,
     pub(super) gates: SynGates,
+    /// Added to `now`, it is the clock of the cookies.
+    pub(super) clock: u32,
 }
 
 impl SynState {
-    /// `secret` is that of the node's cookies.
-    pub(super) fn new(secret: u128) -> Self {
-        SynState { cookies: SynCookies::new(secret), gates: SynGates::default() }
+    /// `secret` is that of the node's cookies, or of both nodes', which then have a `clock` in common.
+    pub(super) fn new(secret: u128, clock: u32) -> Self {
+        SynState { cookies: SynCookies::new(secret), gates: SynGates::default(), clock }
     }
 }
 
@@ -111,10 +115,17 @@ pub(super) fn admit<A: Family, F: Frame>(
         });
     }
     let may_carry = flags & (SYN | ACK | RST) == ACK;
-    (may_carry && shared.syn.gates.expects_cookies(service, now)).then(|| {
+    (may_carry && expects_cookies(shared, service, now)).then(|| {
         show(shared, service, frame);
         redeem(shared, lane, frame, item, service, now)
     })
+}
+
+/// Whether an ACK without a session may carry a cookie, of this node or its peer.
+fn expects_cookies<F>(shared: &Shared<F>, service: ServiceId, now: u32) -> bool {
+    let proxies = |service: &Service| service.syn_proxy != SynProxy::Off;
+    let of_peer = || shared.snapshot.services.get(usize::from(service.0)).is_some_and(proxies);
+    shared.syn.gates.expects_cookies(service, now) || shared.replica.is_some() && of_peer()
 }
 
 /// Shows the service's sensor a segment as it was received, before it becomes something else.
@@ -167,15 +178,13 @@ pub(super) fn follow<A: Family, F: Frame>(
                     challenge(shared, frame, item, service, now)
                 });
             }
-            if flags & (SYN | ACK | RST | FIN) != ACK
-                || !shared.syn.gates.expects_cookies(service, now)
-            {
+            if flags & (SYN | ACK | RST | FIN) != ACK || !expects_cookies(shared, service, now) {
                 return None;
             }
             let segment = read(frame, item).ok()?;
             let redeemed = verify(shared, item, &segment, now)?;
             show(shared, service, frame);
-            end(shared, lane, id);
+            end(shared, lane, id, now);
             Some(open(shared, lane, frame, item, service, &segment, redeemed, now))
         }
         _ => None,
@@ -222,8 +231,6 @@ fn close<A: Family, F>(shared: &Shared<F>, lane: &mut Lane<A>, id: SessionId, no
 }
 
 /// Ends a session that another takes the place of.
-fn end<A: Family, F>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId) {
-    let entry = lane.table.remove(id);
-    let Shared { counters, limits, .. } = shared;
-    Lane::closed(&entry, &mut lane.balancer, &mut lane.local_ports, limits, counters);
+fn end<A: Family, F: Frame>(shared: &mut Shared<F>, lane: &mut Lane<A>, id: SessionId, now: u32) {
+    lane.end(shared, id, Reason::REPLACED, now);
 }

@@ -10,6 +10,7 @@ use crate::datapath::frame::Frame;
 use crate::datapath::lane::{Item, Lane};
 use crate::datapath::onward;
 use crate::datapath::refuse;
+use crate::datapath::replica;
 use crate::datapath::segment;
 use crate::datapath::shared::Shared;
 use crate::datapath::verdict::Verdict;
@@ -141,6 +142,7 @@ fn complete<A: Family, F: Frame>(
         tcp_state::timeout(TcpState::Established, &service.timeouts)
     });
     lane.table.set_state(id, TcpState::Established, timeout, now);
+    replica::changed(shared, lane, id, true);
     shared.counters.service(service).syn_proxied.add(1);
 
     let acknowledgment = acknowledgment(segment, adaptation).of(shared, service);

@@ -83,7 +83,7 @@ vrrp_instance pair {{
             signal(pid, libc::SIGKILL);
         }
         drop(parent);
-        // Nobody may have waited for the worker yet, which would then seem to run.
+        // It refuses to start while it takes another for alive.
         for file in ["pid", "vrrp.pid"] {
             let _ = fs::remove_file(self.directory.join(file));
         }

@@ -1,0 +1,39 @@
+//! Keeps the sessions of two nodes alike (design §6).
+//!
+//! Each worker tells the peer of its sessions in a stream of datagrams ([`crate::sync`]), from the data
+//! path: a new session leaves ahead of the packet that opened it.
+//!
+//! - `state`, what a worker keeps of the channel;
+//! - `tell`, what the peer is told of sessions: new, changed, seen, ended;
+//! - `import`, what the peer tells;
+//! - `settle`, when both have a session of the same endpoints;
+//! - `channel`, datagrams to and from the wire;
+//! - `upkeep`, what is due without a packet: hellos, acknowledgements, digests, requests;
+//! - `walk`, the whole table for a peer that lacks it, and what the peer's walk did not confirm;
+//! - `relay`, packets of sessions that perhaps only the peer knows.
+//!
+//! | who | does |
+//! |---|---|
+//! | the owner of a session | tells of it when it begins and when its state changes; ends it; tells that |
+//! | the peer | forwards its packets as well; tells the owner that it was seen, at half of its timeout |
+//! | both, in the absence of the other | own all sessions ([`Marks::begin_term`]) |
+//!
+//! A worker without a peer has neither [`Replica`] nor [`Marks`]: nothing of this costs it anything.
+
+mod channel;
+mod import;
+mod relay;
+mod settle;
+mod state;
+mod tell;
+mod upkeep;
+mod walk;
+
+pub(super) use self::channel::{arrive, arrive_unicast};
+pub(super) use self::relay::{give, met};
+pub use self::state::PairSetup;
+pub(super) use self::state::Replica;
+pub(super) use self::tell::{changed, created, due, ended, followed, placed, tell_changes};
+pub(super) use self::upkeep::{leave, tick};
+#[cfg(doc)]
+use crate::session::marks::Marks;

@@ -1,0 +1,526 @@
+//! What is due without a packet: hellos, acknowledgements, requests for what is missing, digests; and
+//! what the peer says of these.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::channel;
+use super::state::{self, Replica, first};
+use super::tell;
+use super::walk;
+use crate::datapath::frame::Frame;
+use crate::datapath::lane::Lane;
+use crate::datapath::notice::Notice;
+use crate::datapath::shared::Shared;
+use crate::datapath::snapshot::{BUCKETS, PortRole};
+use crate::datapath::verdict::Verdict;
+use crate::session::marks::Tally;
+use crate::sync::association::{About, Association, Heard};
+use crate::sync::control::{Digest, Flags, Gone, Hello, Port, VersionText, Want};
+use crate::sync::datagram::{Header, SERVING};
+use crate::sync::receiver::Receiver;
+use crate::sync::record::{self, Emit, Record};
+use crate::wire::{DropReason, vrrp};
+
+/// From one list of our ports to the next.
+const PORTS_MS: u32 = 1_000;
+/// From one acknowledgement to the next.
+const ACK_MS: u32 = 20;
+/// From one digest of all buckets to the next.
+const DIGEST_MS: u32 = 500;
+/// A turn that comes so much after the one before: the node stood still.
+const LEAP_MS: u32 = 1_000;
+/// Datagrams repeated for one request.
+const REPEATS: u16 = 16;
+
+/// Room for the records of a control datagram.
+type Records = [u8; 1280];
+
+/// Does what is due. To be called often; it does nothing twice in a millisecond.
+#[inline]
+pub(in crate::datapath) fn tick<F: Frame>(
+    shared: &mut Shared<F>,
+    v4: &mut Lane<Ipv4Addr>,
+    v6: &mut Lane<Ipv6Addr>,
+    now: u32,
+) {
+    if let Some(replica) = &mut shared.replica
+        && replica.due.tick != Some(now)
+    {
+        every_millisecond(shared, v4, v6, now);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn every_millisecond<F: Frame>(
+    shared: &mut Shared<F>,
+    v4: &mut Lane<Ipv4Addr>,
+    v6: &mut Lane<Ipv6Addr>,
+    now: u32,
+) {
+    tell::tell_changes(shared, v4, v6, now);
+    watch(shared, v4, v6, now);
+    if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
+        hello(shared, now);
+    }
+    let Some(replica) = &mut shared.replica else { return };
+    if replica.has_peer() {
+        let acknowledge = is_due(shared, now, ACK_MS, |dues| &mut dues.ack);
+        follow_streams(shared, acknowledge, now);
+        if is_due(shared, now, DIGEST_MS, |dues| &mut dues.digest) {
+            digests(shared, v4, v6, u128::MAX, now);
+        }
+        if shared.worker == 0 && is_due(shared, now, PORTS_MS, |dues| &mut dues.ports) {
+            tell_ports(shared);
+        }
+        ask(shared, now);
+        walk::step(shared, v4, v6, now);
+        walk::purge(shared, v4, v6, now);
+    }
+    let Some(replica) = &mut shared.replica else { return };
+    if replica.sender.is_due(now) {
+        channel::send_open(shared, now);
+    }
+    gauges(shared, v4, v6);
+}
+
+/// Whether something is due again, which counts from now on.
+fn is_due<F>(
+    shared: &mut Shared<F>,
+    now: u32,
+    interval: u32,
+    which: impl Fn(&mut state::Dues) -> &mut Option<u32>,
+) -> bool {
+    let Some(replica) = &mut shared.replica else { return false };
+    let last = which(&mut replica.due);
+    let due = last.is_none_or(|last| now.wrapping_sub(last) >= interval);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+/// Whether the peer is there, and whether it is the one it was.
+fn watch<F: Frame>(
+    shared: &mut Shared<F>,
+    v4: &mut Lane<Ipv4Addr>,
+    v6: &mut Lane<Ipv6Addr>,
+    now: u32,
+) {
+    let Some(replica) = &mut shared.replica else { return };
+    let leapt = replica.due.tick.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
+    replica.due.tick = Some(now);
+    let keeps = replica.worker == 0;
+    if keeps {
+        if leapt {
+            shared.counters.sync.clock_jumps.add(1);
+        }
+        let alive = replica.association.alive(now)
+            && !replica.association.is_leaving()
+            // What went past meanwhile is found out from the beginning.
+            && !(leapt && replica.has_peer());
+        let boot = replica.association.peer_boot().unwrap_or(0);
+        let sync = &shared.counters.sync;
+        sync.peer_boot.set(boot);
+        sync.peer_alive.set(u64::from(alive));
+    }
+    let sync = &first(shared).sync;
+    let peer = (sync.peer_alive.get() != 0).then(|| sync.peer_boot.get());
+    let Some(replica) = &mut shared.replica else { return };
+    if replica.peer != peer {
+        replica.begin_with(peer);
+        for marks in [&mut v4.marks, &mut v6.marks].into_iter().flatten() {
+            marks.begin_term();
+        }
+    }
+}
+
+/// The peer was heard.
+pub(super) fn heard<F>(shared: &mut Shared<F>, now: u32) {
+    if let Some(replica) = &mut shared.replica {
+        replica.association.refresh(now);
+    }
+}
+
+/// Says that this worker is there, and how far its stream has come.
+fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
+    let flags = flags(shared);
+    let workers = shared.snapshot.workers() as u8;
+    let Some(config) = state::channel(shared).map(|channel| channel.config_digest) else { return };
+    let peer_boot = first(shared).sync.peer_boot.get();
+    let Some(replica) = &mut shared.replica else { return };
+    let version = replica.setup.version;
+    let about = About { workers, flags, stream: replica.sender.highest(), config, version };
+    let mut hello = replica.association.hello(now, &about);
+    if replica.worker != 0 {
+        hello = Association::hello_of_stream(replica.setup.boot, peer_boot, &about);
+    }
+    let mut records = [0; Hello::LEN];
+    hello.emit(&mut records);
+    channel::control(shared, SERVING, &records);
+}
+
+/// Tells every worker of the peer which ports this node has.
+fn tell_ports<F: Frame>(shared: &mut Shared<F>) {
+    let mut records: Records = [0; 1280];
+    let mut length = 0;
+    for port in ports(shared) {
+        if length + port.length() <= records.len() {
+            length += port.emit(&mut records[length..]);
+        }
+    }
+    let peers = first(shared).sync.peer_workers.get() as u8;
+    for worker in 0..peers {
+        channel::control(shared, worker, &records[..length]);
+    }
+}
+
+fn flags<F>(shared: &Shared<F>) -> Flags {
+    let Some(replica) = &shared.replica else { return Flags::default() };
+    let mut flags = Flags::default();
+    if replica.leaving {
+        flags = flags.with(Flags::LEAVING);
+    }
+    let synced = |c: &crate::datapath::counters::WorkerCounters| {
+        c.sync.buckets_synced.get() == c.sync.buckets_owned.get()
+    };
+    let all = match shared.all_counters.is_empty() {
+        true => synced(&shared.counters),
+        false => shared.all_counters.iter().all(|counters| synced(counters)),
+    };
+    if replica.has_peer() && all { flags.with(Flags::SYNCED) } else { flags }
+}
+
+/// The ports of this node that are on the wire.
+fn ports<F>(shared: &Shared<F>) -> arrayvec::ArrayVec<Port, { state::MAX_PORTS }> {
+    let ports = shared.snapshot.ports.iter().zip(0u8..);
+    let on_wire = ports.filter(|(port, _)| matches!(port.role, PortRole::Wire { .. }));
+    on_wire
+        .filter(|(port, _)| port.ipv4.is_some() || port.ipv6.is_some())
+        .take(state::MAX_PORTS)
+        .map(|(port, index)| Port {
+            index,
+            mac: port.mac,
+            v4: port.ipv4.map(|address| (address, prefix_of(shared, address.into()))),
+            v6: port.ipv6.map(|address| (address, prefix_of(shared, address.into()))),
+        })
+        .collect()
+}
+
+/// The length of the prefix of the network that an address of ours is in.
+fn prefix_of<F>(shared: &Shared<F>, address: IpAddr) -> u8 {
+    let routes = match address {
+        IpAddr::V4(_) => &shared.snapshot.routes_v4,
+        IpAddr::V6(_) => &shared.snapshot.routes_v6,
+    };
+    let connected = routes.iter().filter(|route| route.target.via.is_none());
+    let length = connected.filter(|route| route.to.contains(&address)).map(|r| r.to.prefix_len());
+    length.max().unwrap_or(if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// Acknowledges the peer's streams, and asks for what is missing of them.
+fn follow_streams<F: Frame>(shared: &mut Shared<F>, acknowledge: bool, now: u32) {
+    let workers = usize::from(shared.snapshot.workers() as u8).max(1);
+    let peers = first(shared).sync.peer_workers.get() as usize;
+    for worker in (usize::from(shared.worker)..peers.min(state::MAX_WORKERS)).step_by(workers) {
+        let Some(replica) = &mut shared.replica else { return };
+        let Some(receiver) = &mut replica.receivers[worker] else { continue };
+        if receiver.lost() {
+            // Whatever was in it: everything is looked at anew.
+            replica.wanted |= replica.owned;
+            replica.synced = 0;
+        }
+        let mut records: Records = [0; 1280];
+        let mut length = 0;
+        if acknowledge {
+            length += receiver.ack().emit(&mut records);
+        }
+        while let Some(nak) = receiver.missing(now) {
+            length += nak.emit(&mut records[length..]);
+            shared.counters.sync.naks_sent.add(1);
+        }
+        if length != 0 {
+            channel::control(shared, worker as u8, &records[..length]);
+        }
+    }
+}
+
+/// Puts the digests of our sessions into the stream, of those of our buckets that are in `buckets`.
+pub(super) fn digests<F: Frame>(
+    shared: &mut Shared<F>,
+    v4: &Lane<Ipv4Addr>,
+    v6: &Lane<Ipv6Addr>,
+    buckets: u128,
+    now: u32,
+) {
+    let Some(replica) = &shared.replica else { return };
+    let owned = replica.owned & buckets;
+    for bucket in (0..BUCKETS).filter(|bucket| owned >> bucket & 1 != 0) {
+        let tally = |marks: &Option<crate::session::marks::Marks>| {
+            marks.as_ref().map_or(Tally::default(), |marks| marks.own(bucket))
+        };
+        let Tally { count, xor } = tally(&v4.marks).with(tally(&v6.marks));
+        let record = Digest { bucket: bucket as u8, count, xor };
+        channel::push(shared, &record, now);
+    }
+}
+
+/// The peer's digest of a bucket: are our copies the same?
+pub(super) fn compare<F>(
+    shared: &mut Shared<F>,
+    v4: &Lane<Ipv4Addr>,
+    v6: &Lane<Ipv6Addr>,
+    digest: &Digest,
+) {
+    let Some(replica) = &mut shared.replica else { return };
+    let bit = 1u128 << digest.bucket;
+    if replica.owned & bit == 0 || replica.walking & bit != 0 {
+        return;
+    }
+    let tally = |marks: &Option<crate::session::marks::Marks>| {
+        let bucket = usize::from(digest.bucket);
+        marks.as_ref().map_or(Tally::default(), |marks| marks.foreign(bucket))
+    };
+    let copies = tally(&v4.marks).with(tally(&v6.marks));
+    if (copies.count, copies.xor) == (digest.count, digest.xor) {
+        replica.synced |= bit;
+        replica.differing &= !bit;
+        replica.wanted &= !bit;
+        replica.purge.buckets &= !bit;
+        return;
+    }
+    shared.counters.sync.digest_mismatches.add(1);
+    // It was just sent: what is here beyond that is not the peer's any more.
+    if copies.count > digest.count && replica.purge.buckets & bit == 0 {
+        walk::begin_purge(replica, bit);
+    }
+    // Once may be a session that both have just begun to make room for.
+    if replica.differing & bit != 0 {
+        replica.wanted |= bit;
+        replica.synced &= !bit;
+    }
+    replica.differing |= bit;
+}
+
+/// Asks the peer for the buckets that are wanted.
+fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
+    let Some(replica) = &mut shared.replica else { return };
+    let (wanted, wait) = (replica.wanted, replica.want_wait);
+    if replica.synced == replica.owned {
+        replica.want_wait = state::WANT_MS;
+    }
+    if wanted == 0 || !is_due(shared, now, wait, |dues| &mut dues.want) {
+        return;
+    }
+    if let Some(replica) = &mut shared.replica {
+        replica.want_wait = (2 * wait).min(state::WANT_MOST_MS);
+    }
+    let mut records = [0; Want::LEN];
+    Want(wanted).emit(&mut records);
+    let peers = first(shared).sync.peer_workers.get() as u8;
+    for worker in 0..peers {
+        channel::control(shared, worker, &records);
+    }
+}
+
+/// The peer begins to send all its sessions of these buckets.
+pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
+    let Some(replica) = &mut shared.replica else { return };
+    let buckets = buckets & replica.owned;
+    replica.walk = (replica.walk + 1) & 0xf;
+    replica.walking |= buckets;
+    replica.wanted &= !buckets;
+    for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
+        replica.walk_of[bucket] = replica.walk;
+    }
+}
+
+/// It has sent all.
+pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
+    let Some(replica) = &mut shared.replica else { return };
+    replica.walking &= !buckets;
+    // The next digest finds out at once.
+    replica.differing |= buckets & replica.owned;
+}
+
+/// Takes in a control datagram. `known`: of the peer that has proved itself.
+pub(super) fn control<F: Frame>(
+    shared: &mut Shared<F>,
+    v4: &mut Lane<Ipv4Addr>,
+    v6: &mut Lane<Ipv6Addr>,
+    header: &Header,
+    records: &[u8],
+    known: bool,
+    now: u32,
+) -> Verdict {
+    let mut ports_come = false;
+    for record in record::records(records) {
+        shared.counters.sync.received_records.add(1);
+        match record {
+            Ok(Record::Hello(hello)) => {
+                greeted(shared, v4, v6, header, &hello, now);
+            }
+            Ok(Record::Unknown(_)) => {}
+            Ok(_) if !known => {}
+            Ok(Record::Ack(ack)) => {
+                if let Some(replica) = &mut shared.replica
+                    && ack.worker == replica.worker
+                {
+                    replica.sender.acknowledged(ack.contiguous);
+                }
+            }
+            Ok(Record::Nak(nak)) if nak.worker == shared.worker => {
+                repeat(shared, header.worker, nak.from, nak.count);
+            }
+            Ok(Record::Gone(gone)) => {
+                if let Some(replica) = &mut shared.replica
+                    && let Some(Some(receiver)) =
+                        replica.receivers.get_mut(usize::from(header.worker))
+                {
+                    receiver.gone(gone.through);
+                }
+            }
+            Ok(Record::Want(want)) => walk::want(shared, want.0),
+            Ok(Record::Port(port)) => {
+                if let Some(replica) = &mut shared.replica {
+                    if !std::mem::replace(&mut ports_come, true) {
+                        replica.peer_ports.clear();
+                    }
+                    let _ = replica.peer_ports.try_push(port);
+                }
+            }
+            Ok(_) | Err(_) => shared.counters.sync.malformed.add(1),
+        }
+    }
+    if ports_come {
+        ports_known(shared);
+    }
+    match known {
+        true => {
+            shared.counters.sync.received_datagrams.add(1);
+            heard(shared, now);
+            Verdict::Consume
+        }
+        false => Verdict::Drop(DropReason::SyncRefused),
+    }
+}
+
+/// The peer has told of its ports.
+fn ports_known<F: Frame>(shared: &mut Shared<F>) {
+    let Some(replica) = &mut shared.replica else { return };
+    replica.pair_ports(&shared.snapshot);
+    if replica.worker != 0 {
+        return;
+    }
+    for port in replica.peer_ports.clone() {
+        let v4 = port.v4.map(|(address, _)| IpAddr::V4(address));
+        let v6 = port.v6.map(|(address, _)| IpAddr::V6(address));
+        let link_local = IpAddr::V6(vrrp::link_local(port.mac));
+        for address in [v4, v6, Some(link_local)].into_iter().flatten() {
+            shared.notify(Notice::PeerAddress(address));
+        }
+    }
+}
+
+/// The peer says hello.
+fn greeted<F: Frame>(
+    shared: &mut Shared<F>,
+    v4: &mut Lane<Ipv4Addr>,
+    v6: &mut Lane<Ipv6Addr>,
+    header: &Header,
+    hello: &Hello,
+    now: u32,
+) {
+    let Some(replica) = &mut shared.replica else { return };
+    if replica.worker != 0 {
+        if replica.peer == Some(header.boot) {
+            stream_is_at(replica, header.worker, hello.stream);
+        }
+        return;
+    }
+    let heard = replica.association.heard(now, header, hello);
+    let sync = &shared.counters.sync;
+    match heard {
+        Heard::Accepted { .. } => {
+            if header.worker == 0 {
+                sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
+                sync.peer_config.set(hello.config);
+                sync.peer_flags.set(u64::from(hello.flags.0));
+                let VersionText(text) = hello.version;
+                for (cell, half) in sync.peer_version.iter().zip(text.chunks_exact(8)) {
+                    let mut word = [0; 8];
+                    word.copy_from_slice(half);
+                    cell.set(u64::from_be_bytes(word));
+                }
+            }
+            watch(shared, v4, v6, now);
+            if let Some(replica) = &mut shared.replica
+                && replica.peer == Some(header.boot)
+            {
+                stream_is_at(replica, header.worker, hello.stream);
+            }
+        }
+        Heard::Unproven { answer_now } => {
+            sync.unproven.add(1);
+            if answer_now {
+                self::hello(shared, now);
+            }
+        }
+        Heard::Echo => {}
+        Heard::OwnNode | Heard::Stranger => sync.duplicate_node.add(1),
+        Heard::Superseded => sync.replayed.add(1),
+    }
+}
+
+/// The last datagram of a stream of the peer's has this number.
+fn stream_is_at(replica: &mut Replica, worker: u8, sequence: u64) {
+    if let Some(receiver) = replica.receivers.get_mut(usize::from(worker)) {
+        let begin = || Receiver::begin(worker, sequence + 1);
+        receiver.get_or_insert_with(begin).heard_highest(sequence);
+    }
+}
+
+/// Sends datagrams of our stream once more.
+fn repeat<F: Frame>(shared: &mut Shared<F>, to: u8, from: u64, count: u16) {
+    let Some(channel) = state::channel(shared) else { return };
+    let Some(mut replica) = shared.replica.take() else { return };
+    let count = count.min(REPEATS);
+    let repeated = replica.sender.repeat(from, count, &replica.setup.keys, |datagram| {
+        if channel::transmit(shared, &channel, datagram) {
+            shared.counters.sync.repeated.add(1);
+        }
+    });
+    shared.replica = Some(replica);
+    if let Some(gone) = repeated.gone {
+        shared.counters.sync.gone.add(1);
+        let mut records = [0; Gone::LEN];
+        gone.emit(&mut records);
+        channel::control(shared, to, &records);
+    }
+}
+
+/// Tells the peer that this node stops.
+pub(in crate::datapath) fn leave<F: Frame>(shared: &mut Shared<F>, now: u32) {
+    if let Some(replica) = &mut shared.replica {
+        replica.leaving = true;
+        channel::send_open(shared, now);
+        hello(shared, now);
+    }
+}
+
+fn gauges<F>(shared: &Shared<F>, v4: &Lane<Ipv4Addr>, v6: &Lane<Ipv6Addr>) {
+    let Some(replica) = &shared.replica else { return };
+    let sync = &shared.counters.sync;
+    sync.lag.set(replica.sender.lag());
+    sync.unprotected.set(u64::from(replica.sender.unprotected()));
+    let missed = replica.receivers.iter().flatten().map(Receiver::missed).sum::<u64>();
+    sync.missed.set(replica.missed_before + missed);
+    sync.buckets_synced.set(u64::from((replica.synced & replica.owned).count_ones()));
+    sync.buckets_owned.set(u64::from(replica.owned.count_ones()));
+    let count = |marks: &Option<crate::session::marks::Marks>| {
+        marks.as_ref().map_or((0, 0), |marks| marks.count())
+    };
+    let (a, b) = (count(&v4.marks), count(&v6.marks));
+    sync.own_sessions.set((a.0 + b.0) as u64);
+    sync.foreign_sessions.set((a.1 + b.1) as u64);
+}
