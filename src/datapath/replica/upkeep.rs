@@ -155,6 +155,7 @@ fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
     }
     let mut records: Records = [0; 1280];
     let mut length = hello.emit(&mut records);
+    let greeting = length;
     if with_ports && replica.worker == 0 {
         for port in ports(shared) {
             if length + port.length() <= records.len() {
@@ -163,6 +164,12 @@ fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
         }
     }
     channel::control(shared, SERVING, &records[..length]);
+    if length > greeting {
+        // Each worker of the peer has to know them; the first does by now.
+        for to in 1..first(shared).sync.peer_workers.get().min(state::MAX_WORKERS as u64) {
+            channel::control(shared, to as u8, &records[greeting..length]);
+        }
+    }
 }
 
 fn flags<F>(shared: &Shared<F>) -> Flags {
@@ -310,11 +317,10 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
-    replica.walk = (replica.walk + 1) & 0xf;
     replica.walking |= buckets;
     replica.wanted &= !buckets;
     for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
-        replica.walk_of[bucket] = replica.walk;
+        replica.walk_of[bucket] = (replica.walk_of[bucket] + 1) & 0xf;
     }
 }
 
@@ -326,14 +332,14 @@ pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     replica.differing |= buckets & replica.owned;
 }
 
-/// Takes in a control datagram. `known`: of the peer that has proved itself.
+/// Takes in a control datagram. `known`: of the peer that has proved itself; a hello in it may do that.
 pub(super) fn control<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
     header: &Header,
     records: &[u8],
-    known: bool,
+    mut known: bool,
     now: u32,
 ) -> Verdict {
     let mut ports_come = false;
@@ -341,7 +347,7 @@ pub(super) fn control<F: Frame>(
         shared.counters.sync.received_records.add(1);
         match record {
             Ok(Record::Hello(hello)) => {
-                greeted(shared, v4, v6, header, &hello, now);
+                known |= greeted(shared, v4, v6, header, &hello, now);
             }
             Ok(Record::Unknown(_)) => {}
             Ok(_) if !known => {}
@@ -402,7 +408,7 @@ fn ports_known<F: Frame>(shared: &mut Shared<F>) {
     }
 }
 
-/// The peer says hello.
+/// The peer says hello. Whether it has proved itself by that.
 fn greeted<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
@@ -410,18 +416,19 @@ fn greeted<F: Frame>(
     header: &Header,
     hello: &crate::sync::control::Hello,
     now: u32,
-) {
-    let Some(replica) = &mut shared.replica else { return };
+) -> bool {
+    let Some(replica) = &mut shared.replica else { return false };
     if replica.worker != 0 {
-        if replica.peer == Some(header.boot) {
+        let known = replica.peer == Some(header.boot);
+        if known {
             stream_is_at(replica, header.worker, hello.stream);
         }
-        return;
+        return known;
     }
     let heard = replica.association.heard(now, header, hello);
     let sync = &shared.counters.sync;
     match heard {
-        Heard::Accepted { .. } => {
+        Heard::Accepted { new } => {
             if header.worker == 0 {
                 sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
                 sync.peer_config.set(hello.config);
@@ -438,6 +445,8 @@ fn greeted<F: Frame>(
                 && replica.peer == Some(header.boot)
             {
                 stream_is_at(replica, header.worker, hello.stream);
+                // Nothing that was sent before it is taken.
+                return !new || channel::is_fresh(replica, header);
             }
         }
         Heard::Unproven { answer_now } => {
@@ -450,6 +459,7 @@ fn greeted<F: Frame>(
         Heard::OwnNode | Heard::Stranger => sync.duplicate_node.add(1),
         Heard::Superseded => sync.replayed.add(1),
     }
+    false
 }
 
 /// The last datagram of a stream of the peer's has this number.
