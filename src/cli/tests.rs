@@ -60,7 +60,7 @@ impl Node {
             snapshot: Arc::new(snapshot),
             workers: handles,
             ports: testing::port_views(),
-            pair,
+            pair: pair.map(|pair| (pair, 7)),
         };
         let management = std::thread::spawn(move || {
             let runtime =

@@ -60,11 +60,6 @@ impl PairWatch {
         }
     }
 
-    /// What was seen last.
-    pub(super) fn seen(&self) -> Option<&Seen> {
-        self.seen.as_ref()
-    }
-
     /// How long the peer has been there, or away.
     pub(super) fn peer_since_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.changed_ms)

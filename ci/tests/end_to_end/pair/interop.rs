@@ -83,6 +83,10 @@ vrrp_instance pair {{
             signal(pid, libc::SIGKILL);
         }
         drop(parent);
+        // It refuses to start while it takes another for alive.
+        for file in ["pid", "vrrp.pid"] {
+            let _ = fs::remove_file(self.directory.join(file));
+        }
         // A machine without power has no address either.
         if self.is_master() {
             let vmac = self.namespace.ip("-oneline link show").contains(VMAC);
