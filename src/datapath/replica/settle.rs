@@ -7,7 +7,7 @@ use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::session::sequence::later;
-use crate::session::{Direction, SessionId, TcpState, tcp_state};
+use crate::session::{Direction, Extras, SessionId, TcpState, tcp_state};
 use crate::sync::session::{Reason, Session, Touch};
 
 /// The state of the copy that a record makes.
@@ -41,6 +41,7 @@ pub(super) fn merge<A: Family, F: Frame>(
     // What this node has seen itself may be further than what the owner has.
     let entry = lane.table.get(id);
     let (forward_end, reply_end, scales) = (entry.forward_end, entry.reply_end, entry.scales);
+    let introduced = !entry.extras.has(Extras::INTRODUCED);
     let seen_here = lane.table.get(id).last_seen;
     import::update(lane, id, record);
     let entry = lane.table.get_mut(id);
@@ -49,6 +50,9 @@ pub(super) fn merge<A: Family, F: Frame>(
     }
     if scales.known(Direction::Reply) && entry.scales.known(Direction::Reply) {
         entry.reply_end = later(reply_end, entry.reply_end);
+    }
+    if introduced {
+        entry.extras = entry.extras.without(Extras::INTRODUCED.with(Extras::TOLD));
     }
     entry.last_seen = seen_here;
     advance(shared, lane, id, state_of(record), record.idle, now);
