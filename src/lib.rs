@@ -24,6 +24,7 @@
 //! | [`sched`] | which real server a new session gets | `wire` |
 //! | [`rewrite`] | what forwarding changes in a packet | `wire`, `session` |
 //! | [`sync`] | the protocol that keeps the sessions of two nodes alike | `wire`, `session` |
+//! | [`vrrp`] | which of two nodes answers for the addresses: the state machine of RFC 5798 | `wire`, `session` |
 //! | [`datapath`] | the pipeline: burst in, verdicts out; snapshots, counters, next hops | all of these |
 //! | [`io`] | [`io::BurstIo`], the ports as a worker sees them; in memory for tests | `datapath::frame` |
 //! | `dpdk` | the same over DPDK; the only module that names it (feature `dpdk`) | `datapath`, `io` |
@@ -59,5 +60,6 @@ pub mod rewrite;
 pub mod sched;
 pub mod session;
 pub mod sync;
+pub mod vrrp;
 pub mod wire;
 pub mod worker;

@@ -12,7 +12,7 @@ use rtrb::RingBuffer;
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::pipeline::Pipeline;
 use shunt::datapath::setup::Setup;
-use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
+use shunt::datapath::snapshot::{BUCKETS, Mac, PortId, PortRole, Side, Snapshot};
 use shunt::dpdk::{
     Capabilities, DpdkIo, Eal, EalOptions, Mempool, PortConfig, Ports, Steering, advise_huge_pages,
     preloaded,
@@ -54,9 +54,10 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     }
 
     let snapshot = Arc::new(first_snapshot(&config, &capabilities));
+    accept_virtual_macs(&ports, &snapshot);
     let (threads, workers) = start_workers(&eal, &config, &snapshot, ios)?;
     let port_views = port_views(&config, &ports, &capabilities);
-    let manager = Manager { config, socket, snapshot, workers, ports: port_views };
+    let manager = Manager { config, socket, snapshot, workers, ports: port_views, pair: None };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -231,6 +232,21 @@ fn device_config(config: &Config, id: PortId, index: usize) -> Option<PortConfig
         rx_desc: WIRE_DESC,
         tx_desc: WIRE_DESC,
     })
+}
+
+/// Lets frames to the virtual MAC addresses of the groups in; the data path takes those of the groups it
+/// is master of.
+fn accept_virtual_macs(ports: &Ports, snapshot: &Snapshot) {
+    let Some(ha) = &snapshot.ha else { return };
+    let groups = ha.groups.iter().filter(|group| group.virtual_mac);
+    let macs: Vec<Mac> = groups.flat_map(|group| [group.mac_v4(), group.mac_v6()]).collect();
+    for (id, port) in (0u8..).zip(&snapshot.ports) {
+        if matches!(port.role, PortRole::Wire { .. })
+            && let Some(handle) = ports.handle(PortId(id))
+        {
+            handle.accept(&macs);
+        }
+    }
 }
 
 fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {

@@ -58,6 +58,7 @@ impl Node {
             snapshot: Arc::new(snapshot),
             workers: handles,
             ports: testing::port_views(),
+            pair: None,
         };
         let management = std::thread::spawn(move || {
             let runtime =

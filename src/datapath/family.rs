@@ -3,7 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::snapshot::{LocalAddress, PortId, Route, RouteTarget, Snapshot};
+use super::ha::{Group, Ha};
+use super::snapshot::{LocalAddress, Mac, PortId, Route, RouteTarget, Snapshot};
 use super::snat::rules::Inside;
 use crate::rewrite::nat::Translate;
 use crate::session::ServiceId;
@@ -24,6 +25,11 @@ pub trait Family: Translate {
     fn bucket(toeplitz: &Toeplitz, address: Self, port: u16) -> usize;
     /// Our address on a port.
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self>;
+
+    /// The group of an address of ours, as an index into [`Ha::groups`].
+    fn group(ha: &Ha, address: Self) -> Option<u8>;
+    /// The virtual MAC address of a group's addresses.
+    fn virtual_mac(group: &Group) -> Mac;
 
     /// The address in this family; an IPv4 address is in IPv6 the mapped one, as sessions between
     /// families have it.
@@ -80,6 +86,12 @@ impl Family for Ipv4Addr {
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self> {
         snapshot.ports[usize::from(port.0)].ipv4
     }
+    fn group(ha: &Ha, address: Self) -> Option<u8> {
+        ha.group_of_v4.get(&address).copied()
+    }
+    fn virtual_mac(group: &Group) -> Mac {
+        group.mac_v4()
+    }
     fn inside(snapshot: &Snapshot) -> &Inside<Self> {
         &snapshot.snat.v4
     }
@@ -108,6 +120,12 @@ impl Family for Ipv6Addr {
     }
     fn of_port(snapshot: &Snapshot, port: PortId) -> Option<Self> {
         snapshot.ports[usize::from(port.0)].ipv6
+    }
+    fn group(ha: &Ha, address: Self) -> Option<u8> {
+        ha.group_of_v6.get(&address).copied()
+    }
+    fn virtual_mac(group: &Group) -> Mac {
+        group.mac_v6()
     }
     fn adopt(address: IpAddr) -> Option<Self> {
         Some(match address {

@@ -4,6 +4,9 @@
 //! Shunt answers ARP, neighbor discovery and echo requests for its own addresses. It learns MAC
 //! addresses from what it hears and passes answers on to the kernel too, which shares the port's
 //! addresses through the exception tap and asks questions of its own.
+//!
+//! One of a pair answers for the addresses of a group only as its master ([`super::mastership`]); what it
+//! hears of them from the master is no forgery.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,6 +18,7 @@ use super::shared::Shared;
 use super::snapshot::{LocalAddress, PortId, PortRole};
 use super::tunnel_path::learn_path_mtu;
 use super::verdict::Verdict;
+use super::vrrp;
 use crate::wire::ethernet::{self, HEADER_LEN as ETHERNET};
 use crate::wire::flow::{Address, Parsed};
 use crate::wire::{DropReason, arp, icmpv4, icmpv6, ipv6, ndp};
@@ -31,7 +35,8 @@ pub(super) fn handle<F: Frame>(
         Parsed::Arp => arp(shared, frame, now),
         Parsed::Icmpv4 { src, dst, frame_len } => icmpv4(shared, frame, src, dst, frame_len, now),
         Parsed::Icmpv6 { src, dst, frame_len } => icmpv6(shared, frame, src, dst, frame_len, now),
-        Parsed::OtherIp { dst } => other_ip(shared, frame.rx_port(), dst, now),
+        Parsed::OtherIp { dst } => vrrp::handle(shared, frame, dst)
+            .unwrap_or_else(|| other_ip(shared, frame.rx_port(), dst, now)),
         Parsed::OtherEtherType => match shared.punt(frame.rx_port(), now) {
             Verdict::Drop(DropReason::NoException) => Verdict::Drop(DropReason::UnknownEtherType),
             verdict => verdict,
@@ -50,8 +55,11 @@ fn arp<F: Frame>(shared: &mut Shared<F>, frame: &mut F, now: u32) -> Verdict {
     };
     let (sender, sender_mac) = (packet.sender_ip(), packet.sender_mac());
     let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
-    if sender_mac == own_mac || Ipv4Addr::local(&shared.snapshot, sender).is_some() {
+    if sender_mac == own_mac {
         return Verdict::Drop(DropReason::SpoofedLocal);
+    }
+    if Ipv4Addr::local(&shared.snapshot, sender).is_some() {
+        return from_our_address(shared, sender);
     }
     let for_us = answers_for(shared, port, packet.target_ip());
     // A gratuitous packet tells of a move.
@@ -60,7 +68,8 @@ fn arp<F: Frame>(shared: &mut Shared<F>, frame: &mut F, now: u32) -> Verdict {
     }
     match packet.operation() {
         arp::Operation::Request if for_us => {
-            let reply = arp::Repr::reply(&packet, own_mac).frame(sender_mac);
+            let mac = shared.mac_of(port, packet.target_ip());
+            let reply = arp::Repr::reply(&packet, mac).frame(sender_mac);
             answer(frame, port, &reply)
         }
         _ if packet.is_gratuitous() => Verdict::Consume,
@@ -84,6 +93,9 @@ fn icmpv4<F: Frame>(
     };
     if Ipv4Addr::local(&shared.snapshot, src).is_some() {
         return Verdict::Drop(DropReason::SpoofedLocal);
+    }
+    if shared.is_not_master_of(dst) {
+        return Verdict::Drop(DropReason::NotMaster);
     }
     if matches!(local, LocalAddress::Port(_)) {
         too_long_v4(shared, frame, frame_len, now);
@@ -124,6 +136,9 @@ fn icmpv6<F: Frame>(
     // Nobody to answer (RFC 4291 2.5.2); parsing lets it through for duplicate address detection.
     if src.is_unspecified() {
         return Verdict::Drop(DropReason::Martian);
+    }
+    if shared.is_not_master_of(dst) {
+        return Verdict::Drop(DropReason::NotMaster);
     }
     if matches!(local, LocalAddress::Port(_)) {
         too_long_v6(shared, frame, (src, dst), frame_len, now);
@@ -201,12 +216,12 @@ fn neighbor_discovery<F: Frame>(
         Err(reason) => return Verdict::Drop(reason),
     };
     if Ipv6Addr::local(&shared.snapshot, src).is_some() {
-        return Verdict::Drop(DropReason::SpoofedLocal);
+        return from_our_address(shared, src);
     }
     let target = packet.target();
     if !packet.is_solicitation() {
         if Ipv6Addr::local(&shared.snapshot, target).is_some() {
-            return Verdict::Drop(DropReason::SpoofedLocal);
+            return from_our_address(shared, target);
         }
         // The answer to a question that was put to one host may leave the address out (RFC 4861
         // 7.2.4), and Linux does: then it is that of the frame.
@@ -216,6 +231,9 @@ fn neighbor_discovery<F: Frame>(
             shared.notify(Notice::Seen(port, target.into(), mac));
         }
         return to_kernel_too(shared, port, now);
+    }
+    if shared.is_not_master_of(target) {
+        return Verdict::Drop(DropReason::ArpNotForUs);
     }
     if !answers_for(shared, port, target) {
         // Perhaps a link-local address of the kernel's.
@@ -231,8 +249,7 @@ fn neighbor_discovery<F: Frame>(
         }
         None => ethernet::Packet::new_unchecked(bytes).src(),
     };
-    let own_mac = shared.snapshot.ports[usize::from(port.0)].mac;
-    let answer_to = ndp::Repr::answer(own_mac, target, src);
+    let answer_to = ndp::Repr::answer(shared.mac_of(port, target), target, src);
     let mac = if src.is_unspecified() { ethernet::multicast_v6(answer_to.dst) } else { asker_mac };
     answer(frame, port, &answer_to.frame(mac))
 }
@@ -272,9 +289,21 @@ fn is_group_or_link_local(address: IpAddr) -> bool {
     }
 }
 
+/// What becomes of ARP or neighbor discovery that tells of an address of ours: the master of its group
+/// may, when that is not this node.
+fn from_our_address<A: Family, F>(shared: &Shared<F>, address: A) -> Verdict {
+    match shared.is_not_master_of(address) {
+        true => Verdict::Consume,
+        false => Verdict::Drop(DropReason::SpoofedLocal),
+    }
+}
+
 /// Whether Shunt answers for this address on this port: for VIPs on every port, for the others on
-/// their own.
+/// their own; for an address of a group only as its master.
 fn answers_for<A: Family, F>(shared: &Shared<F>, port: PortId, address: A) -> bool {
+    if shared.is_not_master_of(address) {
+        return false;
+    }
     match A::local(&shared.snapshot, address) {
         Some(LocalAddress::Vip) => true,
         Some(LocalAddress::Port(of) | LocalAddress::Lip(of) | LocalAddress::Pool(of)) => of == port,

@@ -42,6 +42,7 @@ use super::sweep;
 use super::syn_proxy;
 use super::verdict::Verdict;
 use super::vlan;
+use super::vrrp;
 use crate::io::{BURST, Burst};
 use crate::session::{ServerId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
@@ -109,6 +110,7 @@ impl<F: Frame> Pipeline<F> {
         if old.routes_v4 != snapshot.routes_v4 || old.routes_v6 != snapshot.routes_v6 {
             self.shared.hops.invalidate();
         }
+        self.shared.set_masters(self.shared.masters);
         old
     }
 
@@ -223,7 +225,8 @@ impl<F: Frame> Pipeline<F> {
             slot,
             fill_checksum: checksum.transport_partial | port.full_checksums,
         };
-        match flow::parse_into(frame.bytes(), &port.mac, checksum.ip_good, sink) {
+        let mac = self.shared.virtual_macs.expected(frame.bytes(), &port.mac);
+        match flow::parse_into(frame.bytes(), mac, checksum.ip_good, sink) {
             Ok(Parsed::V4(())) if !(guard | steer) => None,
             Ok(Parsed::V6(())) if !(guard | steer) => None,
             Ok(Parsed::V4(())) => {
@@ -233,7 +236,10 @@ impl<F: Frame> Pipeline<F> {
                 admit(&mut self.shared, &mut self.batch_v6, frame, guard, steer, now)
             }
             Ok(other) => {
-                if guard && let Some(verdict) = guard::other(&mut self.shared, frame, now) {
+                if guard
+                    && !vrrp::is_advert(&self.shared, frame, &other)
+                    && let Some(verdict) = guard::other(&mut self.shared, frame, now)
+                {
                     return Some(verdict);
                 }
                 Some(self.not_a_flow(frame, other, steer, now))
@@ -345,7 +351,7 @@ impl<F: Frame> Pipeline<F> {
 
     /// Answers for the addresses of these groups from now on ([`super::ha`]).
     pub fn set_masters(&mut self, masters: Masters) {
-        self.shared.masters = masters;
+        self.shared.set_masters(masters);
     }
 
     /// Tells the peer that this node is about to stop.

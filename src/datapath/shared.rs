@@ -16,6 +16,7 @@ use super::hops::Hops;
 use super::lane::Batch;
 use super::limiter::TokenBucket;
 use super::limits::Limiters;
+use super::mastership::VirtualMacs;
 use super::mirror::Samplers;
 use super::notice::Notice;
 use super::outbox::Outbox;
@@ -79,6 +80,8 @@ pub(super) struct Shared<F> {
     pub(super) resets: TokenBucket,
     /// The groups whose addresses this node answers for.
     pub(super) masters: Masters,
+    /// Frames to these are ours besides those to the port's own.
+    pub(super) virtual_macs: VirtualMacs,
 }
 
 impl<F> Shared<F> {
@@ -122,6 +125,7 @@ impl<F: Frame> Shared<F> {
             idents: Idents::new(BITS_CUT, !setup.seed),
             resets: RESETS,
             masters: Masters::default(),
+            virtual_macs: VirtualMacs::default(),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod compile;
 pub mod config;
 pub mod exception;
 mod guard;
+pub mod ha;
 pub mod health;
 pub mod memory;
 pub mod neighbors;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::api;
 use super::config::Config;
 use super::exception::{self, ExceptionError};
+use super::ha::PairConfig;
 use super::health;
 use super::port_view::PortView;
 use super::quiet::Quiet;
@@ -24,6 +25,8 @@ use crate::datapath::snapshot::Snapshot;
 
 /// How often the workers' queues are looked at.
 const TICK: Duration = Duration::from_millis(1);
+/// How long the workers have at the end to tell the peer that this node leaves.
+const LEAVE: Duration = Duration::from_millis(50);
 
 /// Why management ended.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,8 @@ pub struct Manager {
     pub workers: Vec<WorkerHandle>,
     /// The ports, by id.
     pub ports: Vec<PortView>,
+    /// The virtual routers; heeded when the snapshot has a pair.
+    pub pair: Option<PairConfig>,
 }
 
 impl Manager {
@@ -64,11 +69,15 @@ impl Manager {
     /// # Errors
     /// See [`ManageError`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ManageError> {
-        let Manager { config, socket, snapshot, workers, ports } = self;
+        let Manager { config, socket, snapshot, workers, ports, pair } = self;
         let _quiet = Quiet::interfaces(&config);
         exception::set_up_all(&config, &snapshot).await?;
         info!("control socket {}", socket.path().display());
-        manage(State::new(config, snapshot, workers, ports), socket.listener()?, shutdown).await
+        let (mut state, targets) = State::new(config, snapshot, workers, ports);
+        if let Some(pair) = pair {
+            state.join_pair(&pair);
+        }
+        manage((state, targets), socket.listener()?, shutdown).await
     }
 }
 
@@ -98,7 +107,12 @@ async fn manage(
     loop {
         tokio::select! {
             biased;
-            () = &mut shutdown => return Ok(()),
+            () = &mut shutdown => {
+                if state.leave(start.elapsed().as_millis() as u64) {
+                    tokio::time::sleep(LEAVE).await;
+                }
+                return Ok(());
+            }
             _ = ticks.tick() => {
                 state.tick(start.elapsed().as_millis() as u64);
                 if let Some(worker) = state.gone_worker() {

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use log::{debug, error, info, warn};
+use log::{debug, error, info, log, warn};
 
 use super::config::Config;
+use super::ha::{self, Pair, PairConfig};
 use super::health::{CheckResult, Target};
 use super::neighbors::{Action, Neighbors};
 use super::port_view::PortView;
@@ -17,6 +18,7 @@ use super::session_list::SessionLists;
 use super::workers::{Worker, WorkerHandle};
 use crate::datapath::counters::Cell;
 use crate::datapath::snapshot::{PortId, PortRole, RouteTarget, Snapshot};
+use crate::datapath::sync_counters::SyncCounters;
 use crate::session::ServerId;
 use crate::wire::DropReason;
 use crate::worker::control::{Command, Event, SessionFilter};
@@ -26,6 +28,8 @@ use tokio::sync::oneshot;
 
 /// Milliseconds between two samples of the rates.
 const SAMPLE_MS: u64 = 1_000;
+/// Milliseconds between two looks at what the pair tracks.
+const TRACK_MS: u64 = 100;
 
 /// The state of the management thread. Times are milliseconds since its start.
 #[derive(Debug)]
@@ -38,6 +42,9 @@ pub(super) struct State {
     pub(super) neighbors: Neighbors,
     pub(super) checks: Checks,
     pub(super) rates: RateSet,
+    /// The virtual routers; `None` without a peer.
+    pub(super) pair: Option<Pair>,
+    tracked_ms: Option<u64>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
     changed: Option<Snapshot>,
@@ -86,6 +93,8 @@ impl State {
             neighbors: Neighbors::default(),
             checks,
             rates: RateSet::default(),
+            pair: None,
+            tracked_ms: None,
             sessions: SessionLists::default(),
             changed,
             sampled_ms: None,
@@ -95,7 +104,25 @@ impl State {
         (state, targets)
     }
 
-    /// What is due at `now_ms`: events of the workers, neighbors, a changed snapshot, rates.
+    /// Runs the virtual routers of the snapshot from now on, if it has a pair.
+    pub(super) fn join_pair(&mut self, config: &PairConfig) {
+        self.pair = Pair::new(config, &self.snapshot, self.now_ms);
+    }
+
+    /// Tells the peer that this node is about to stop; `true` when there is one to be told. The workers
+    /// need a moment to do it.
+    pub(super) fn leave(&mut self, now_ms: u64) -> bool {
+        self.now_ms = now_ms;
+        let Some(pair) = &mut self.pair else { return false };
+        pair.leave(now_ms);
+        self.act_on_pair();
+        for worker in &mut self.workers {
+            worker.send(Command::Leave);
+        }
+        true
+    }
+
+    /// What is due at `now_ms`: events of the workers, the pair, neighbors, a changed snapshot, rates.
     pub(super) fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         for index in 0..self.workers.len() {
@@ -106,6 +133,7 @@ impl State {
             }
             self.events = events;
         }
+        self.tick_pair();
         self.neighbors.tick(now_ms);
         self.sessions.tick(now_ms);
         self.publish();
@@ -167,7 +195,11 @@ impl State {
                     other.send(Command::PathMtu { address, mtu });
                 }
             }
-            Event::Vrrp(_) => {}
+            Event::Vrrp(advert) => {
+                if let Some(pair) = &mut self.pair {
+                    pair.heard(self.now_ms, &advert);
+                }
+            }
             Event::Sessions(query) => self.sessions.answer(worker, *query),
             // Both are freed here, where it costs no packet its time.
             Event::Retired(_) | Event::Transmitted(_) => {}
@@ -195,6 +227,51 @@ impl State {
         let gateways = gateways.filter_map(|r| Some((r.target.port, r.target.via?)));
         for (port, address) in servers.chain(gateways) {
             self.neighbors.keep(self.now_ms, port, address);
+        }
+    }
+
+    fn tick_pair(&mut self) {
+        let Some(pair) = &mut self.pair else { return };
+        let now_ms = self.now_ms;
+        if self.tracked_ms.is_none_or(|then| now_ms >= then + TRACK_MS) {
+            self.tracked_ms = Some(now_ms);
+            for port in &self.ports {
+                pair.set_link(now_ms, port.id, (port.link)().up);
+            }
+            let snapshot = self.changed.as_ref().unwrap_or(&self.snapshot);
+            for id in pair.tracked_services() {
+                let servers = &snapshot.services[usize::from(id.0)].servers;
+                let mut servers = servers.iter().map(|id| &snapshot.servers[usize::from(id.0)]);
+                pair.set_service_up(now_ms, id, servers.any(|s| s.up && s.weight > 0));
+            }
+            let sum = |cell: &dyn Fn(&SyncCounters) -> &Cell| {
+                self.workers.iter().map(|w| cell(&w.counters().sync).get()).sum::<u64>()
+            };
+            let (synced, owned) = (sum(&|c| &c.buckets_synced), sum(&|c| &c.buckets_owned));
+            pair.set_synced(owned > 0 && synced >= owned);
+            pair.set_peer_heard(sum(&|c| &c.peer_alive) > 0);
+        }
+        pair.tick(now_ms);
+        self.act_on_pair();
+    }
+
+    fn act_on_pair(&mut self) {
+        let Some(pair) = &mut self.pair else { return };
+        for action in pair.drain() {
+            match action {
+                ha::Action::Masters(masters) => {
+                    for worker in &mut self.workers {
+                        worker.send(Command::Masters(masters));
+                    }
+                }
+                // Any worker can send it; the first has a queue on every port.
+                ha::Action::Transmit { port, frame } => {
+                    if let Some(worker) = self.workers.first_mut() {
+                        worker.send(Command::Transmit { port, frame });
+                    }
+                }
+                ha::Action::Log(level, line) => log!(level, "{line}"),
+            }
         }
     }
 
@@ -289,6 +366,7 @@ fn port_named(snapshot: &Snapshot, name: &str) -> Option<PortId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::notice::Advert;
     use crate::manage::testing::{self, FakeWorker};
     use crate::worker::control::NeighborUpdate;
     use std::time::Duration;
@@ -392,6 +470,67 @@ mod tests {
         for worker in &mut workers {
             assert_eq!(heard(worker), ["path to 10.0.0.11 takes 1400"]);
         }
+    }
+
+    #[test]
+    fn one_of_a_pair_becomes_master_hears_the_peer_and_leaves() {
+        let (handles, mut workers) = testing::workers(2);
+        let snapshot = testing::paired_snapshot();
+        let (mut state, _) = State::new(
+            testing::config(),
+            Arc::new(snapshot.clone()),
+            handles,
+            testing::port_views(),
+        );
+        state.join_pair(&PairConfig::new(&snapshot, vec![200]));
+        let masters = |worker: &mut FakeWorker| -> Vec<u32> {
+            let commands = worker.commands();
+            let masters = commands.iter().filter_map(|c| match c {
+                Command::Masters(masters) => Some(masters.0),
+                _ => None,
+            });
+            masters.collect()
+        };
+        for now in (0..4_000).step_by(10) {
+            state.tick(now);
+            for worker in &mut workers {
+                let expected = if now == 0 {
+                    vec![0]
+                } else if now == 3_220 {
+                    vec![1]
+                } else {
+                    vec![]
+                };
+                assert_eq!(masters(worker), expected, "at {now}");
+            }
+        }
+        // The peer of higher priority is heard.
+        workers[1].event(Event::Vrrp(Advert {
+            port: PortId(0),
+            source: "192.0.2.3".parse().unwrap(),
+            vrid: 10,
+            priority: 250,
+            interval_cs: 100,
+            addresses: 1,
+        }));
+        state.tick(4_000);
+        assert_eq!(masters(&mut workers[0]), [0]);
+        assert_eq!(masters(&mut workers[1]), [0]);
+        // It is silent from then on.
+        for now in (4_010..8_000).step_by(10) {
+            state.tick(now);
+            for worker in &mut workers {
+                worker.commands();
+            }
+        }
+        assert!(state.leave(8_000));
+        let last = workers[0].commands();
+        let [Command::Transmit { port, frame }, .., Command::Leave] = &last[..] else {
+            panic!("{last:?}")
+        };
+        // By IPv4, router 10, priority 0.
+        assert_eq!((port.0, &frame[34..37]), (0, &[0x31, 10, 0][..]));
+        assert!(last.iter().any(|c| matches!(c, Command::Masters(m) if m.0 == 0)));
     }
 
     #[test]

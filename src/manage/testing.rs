@@ -8,9 +8,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::datapath::counters::WorkerCounters;
 
+use crate::datapath::ha::{Channel, Group, Ha};
 use crate::datapath::snapshot::{
-    self as snap, BUCKETS, LocalAddresses, PortId, PortRole, Route, RouteTarget, Side, Snapshot,
-    Timeouts,
+    self as snap, BUCKETS, LocalAddress, LocalAddresses, PortId, PortRole, Route, RouteTarget,
+    Side, Snapshot, Timeouts,
 };
 use crate::manage::config::{self, Config, Health, HealthCheck, Idle};
 use crate::manage::port_view::{HardwareStatistics, Link, PortView};
@@ -174,6 +175,38 @@ pub(crate) fn snapshot() -> Snapshot {
         worker_of: [0; BUCKETS],
         ..Default::default()
     }
+}
+
+/// The same as one of a pair with the peer 192.0.2.3: group 0 (VRID 10, with virtual MAC addresses) has
+/// the VIPs 192.0.2.10, 192.0.2.9 and 2001:db8:1::10, and the LIP 10.0.0.200 on `back`.
+pub(crate) fn paired_snapshot() -> Snapshot {
+    let mut snapshot = snapshot();
+    let mut group_of_v4 = hashbrown::HashMap::new();
+    for (last, local) in [
+        ([192, 0, 2, 10], LocalAddress::Vip),
+        ([192, 0, 2, 9], LocalAddress::Vip),
+        ([10, 0, 0, 200], LocalAddress::Lip(PortId(1))),
+    ] {
+        snapshot.local_v4.insert(last.into(), local);
+        group_of_v4.insert(last.into(), 0);
+    }
+    let v6 = "2001:db8:1::10".parse().unwrap();
+    snapshot.local_v6.insert(v6, LocalAddress::Vip);
+    snapshot.ha = Some(Arc::new(Ha {
+        groups: vec![Group { vrid: 10, virtual_mac: true }],
+        group_of_v4,
+        group_of_v6: [(v6, 0)].into_iter().collect(),
+        channel: Channel {
+            port: PortId(0),
+            group: addr("239.255.19.19:8849"),
+            source: ip("192.0.2.2"),
+            peer: ip("192.0.2.3"),
+            rate: 200_000,
+            relay: true,
+            config_digest: 0,
+        },
+    }));
+    snapshot
 }
 
 /// The worker's ends of the queues.

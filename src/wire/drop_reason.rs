@@ -43,6 +43,8 @@ drop_reasons! {
     BadArp, "bad_arp", "An ARP packet with wrong lengths, types or addresses.";
     BadNdp, "bad_ndp", "A neighbor discovery packet that RFC 4861 says to ignore.";
     ArpNotForUs, "arp_not_for_us", "An ARP request or neighbor solicitation for an address that is not ours.";
+    NotMaster, "not_master", "An ICMP message for an address that the peer answers for at present (VRRP).";
+    VrrpInvalid, "vrrp_invalid", "A VRRP advert with a wrong TTL, version, length or checksum (RFC 5798 7.1).";
     // IP headers.
     BadIpVersion, "bad_ip_version", "The version field contradicts the EtherType.";
     BadIpHeaderLength, "bad_ip_header_length", "The IPv4 header length is below 20 bytes.";

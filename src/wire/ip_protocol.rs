@@ -15,6 +15,8 @@ pub const IPV6: u8 = 41;
 pub const GRE: u8 = 47;
 /// ICMPv6 (RFC 4443).
 pub const ICMPV6: u8 = 58;
+/// VRRP (RFC 5798).
+pub const VRRP: u8 = 112;
 
 /// Hop-by-hop options (RFC 8200 4.3).
 pub const HOP_BY_HOP: u8 = 0;

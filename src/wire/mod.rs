@@ -31,6 +31,7 @@ pub mod tcp;
 pub mod tcp_option;
 pub mod toeplitz;
 pub mod udp;
+pub mod vrrp;
 
 pub use drop_reason::DropReason;
 pub use ethernet::Mac;

@@ -120,6 +120,7 @@ impl Changes {
             ("fragments_held", &c.fragments_held),
             ("toa_no_room", &c.toa_no_room),
             ("icmp_errors", &c.icmp_errors),
+            ("vrrp_invalid", &c.sync.vrrp_invalid),
         ] {
             put(name.into(), cell);
         }

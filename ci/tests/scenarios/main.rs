@@ -36,3 +36,4 @@ mod syn_proxy;
 mod syn_proxy_streams;
 mod tunnels;
 mod vlans;
+mod vrrp;
