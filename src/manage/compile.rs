@@ -15,8 +15,10 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::config::network::{lookup, routes};
-use super::config::{self, Config};
-use super::{guard, selection};
+use super::config::{self, Config, PairMode};
+use super::ha::PairConfig;
+use super::{digest, guard, selection};
+use crate::datapath::ha::{Channel, Group, Ha};
 use crate::datapath::snapshot::{
     BUCKETS, LocalAddress, LocalAddresses, Mac, Port, PortId, PortRole, Route, RouteTarget, Server,
     Service, Snapshot, Snat, SnatRules,
@@ -93,12 +95,8 @@ pub fn server_id(config: &Config, service: usize, server: usize) -> ServerId {
 
 /// The fixed neighbors of the configuration with their ports.
 pub fn fixed_neighbors(config: &Config) -> Vec<(PortId, IpAddr, Mac)> {
-    let port = |name: &str| config.ports.iter().position(|port| port.name == name);
-    config
-        .neighbors
-        .iter()
-        .filter_map(|n| Some((PortId(port(&n.port)? as u8), n.address, n.mac)))
-        .collect()
+    let fixed = |n: &config::Neighbor| Some((port_id(config, &n.port)?, n.address, n.mac));
+    config.neighbors.iter().filter_map(fixed).collect()
 }
 
 /// Makes the snapshot.
@@ -137,6 +135,7 @@ pub fn compile(
         crosses: config.services.iter().any(crossed),
         ha: None,
     };
+    snapshot.ha = config.ha.as_ref().map(|pair| Arc::new(ha(config, pair)));
     for (service, id) in config.services.iter().zip(0..) {
         add_service(&mut snapshot, config, service, ServiceId(id), &routes, servers);
     }
@@ -145,6 +144,62 @@ pub fn compile(
     snapshot.set_snats(config.snats.iter().map(|rule| snat(rule, &routes)).collect());
     snapshot.prepare();
     snapshot
+}
+
+/// The pair. The port to the peer is that of the configuration, which has been validated.
+fn ha(config: &Config, pair: &config::Ha) -> Ha {
+    let mut ha = Ha {
+        groups: Vec::with_capacity(pair.groups.len()),
+        group_of_v4: HashMap::new(),
+        group_of_v6: HashMap::new(),
+        channel: Channel {
+            port: port_id(config, &pair.sync_port).unwrap_or_default(),
+            group: pair.sync_group,
+            source: pair.source,
+            peer: pair.peer,
+            rate: pair.sync_rate,
+            relay: pair.relay,
+            config_digest: digest::of(config),
+        },
+    };
+    for (group, number) in pair.groups.iter().zip(0..) {
+        ha.groups.push(Group { vrid: group.vrid, virtual_mac: pair.virtual_mac });
+        for address in &group.addresses {
+            match address {
+                IpAddr::V4(ip) => _ = ha.group_of_v4.insert(*ip, number),
+                IpAddr::V6(ip) => _ = ha.group_of_v6.insert(*ip, number),
+            }
+        }
+    }
+    ha
+}
+
+/// The wire port of that name.
+pub(super) fn port_id(config: &Config, name: &str) -> Option<PortId> {
+    let at = config.ports.iter().position(|port| port.name == name)?;
+    u8::try_from(at).ok().map(PortId)
+}
+
+/// What the virtual routers need besides the snapshot; `None` when there are none.
+pub fn pair(config: &Config) -> Option<PairConfig> {
+    let pair = config.ha.as_ref()?;
+    if pair.mode == PairMode::ActiveActive {
+        return None;
+    }
+    let service = |name: &String| {
+        let at = config.services.iter().position(|service| service.name == *name)?;
+        Some(ServiceId(at as u16))
+    };
+    Some(PairConfig {
+        priorities: pair.groups.iter().map(|group| group.priority).collect(),
+        advert_interval_ms: pair.advert_interval_ms.into(),
+        preempt: pair.preempt,
+        preempt_delay_ms: u64::from(pair.preempt_delay_s) * 1_000,
+        track_ports: pair.track_ports.iter().filter_map(|name| port_id(config, name)).collect(),
+        port_drop: pair.port_drop,
+        track_services: pair.track_services.iter().filter_map(service).collect(),
+        service_drop: pair.service_drop,
+    })
 }
 
 /// The worker of each steering bucket: in turn, as the redirection table of a NIC does it unless
@@ -571,6 +626,67 @@ weight = 7
                 ("2001:db8::2".to_owned(), LocalAddress::Port(PortId(0))),
             ]
         );
+    }
+
+    #[test]
+    fn the_pair() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let text = format!(
+            "{CONFIG}[ha]\ngroup = 10\npeer = \"2001:db8:1::3\"\nsync_port = \"back\"\nkey_file = \
+             \"{}\"\nvirtual_mac = false\npreempt_delay_s = 30\ntrack_services = [\"dns\"]\nsync_rate = 5_000\n[[ha.extra_group]]\ngroup = 11\n\
+             addresses = [\"10.0.0.101\", \"2001:db8:1::100\"]\n",
+            key.display()
+        );
+        let config = config::parse(&text, "test").unwrap();
+        let facts = [facts(0, 1500); 4];
+        let ha = compile(&config, &facts, &[ServerState::UP; 4], 1).ha.unwrap();
+        let group = |vrid| Group { vrid, virtual_mac: false };
+        assert_eq!(ha.groups, [group(10), group(11)]);
+        let groups = |main: &[&str], extra: &[&str]| -> Vec<(IpAddr, u8)> {
+            let of = |list: &[&str], n| list.iter().map(|a| (ip(a), n)).collect::<Vec<_>>();
+            [of(main, 0), of(extra, 1)].concat()
+        };
+        let mut v4: Vec<_> = ha.group_of_v4.iter().map(|(a, g)| (IpAddr::V4(*a), *g)).collect();
+        v4.sort();
+        assert_eq!(
+            v4,
+            [groups(&["10.0.0.100"], &["10.0.0.101"]), groups(&["192.0.2.10"], &[])].concat()
+        );
+        let mut v6: Vec<_> = ha.group_of_v6.iter().map(|(a, g)| (IpAddr::V6(*a), *g)).collect();
+        v6.sort();
+        assert_eq!(v6, groups(&["2001:db8::10"], &["2001:db8:1::100"]));
+        assert_eq!(
+            ha.channel,
+            Channel {
+                port: PortId(1),
+                group: "[ff12::8849]:8849".parse().unwrap(),
+                source: ip("2001:db8:1::2"),
+                peer: ip("2001:db8:1::3"),
+                rate: 5_000,
+                relay: true,
+                config_digest: digest::of(&config),
+            }
+        );
+        assert_eq!(
+            pair(&config),
+            Some(PairConfig {
+                priorities: vec![100, 100],
+                advert_interval_ms: 1_000,
+                preempt: true,
+                preempt_delay_ms: 30_000,
+                track_ports: vec![PortId(0), PortId(1)],
+                port_drop: 255,
+                track_services: vec![ServiceId(1)],
+                service_drop: 50,
+            })
+        );
+        let mut config = config;
+        config.ha.as_mut().unwrap().mode = PairMode::ActiveActive;
+        assert_eq!(pair(&config), None);
     }
 
     #[test]

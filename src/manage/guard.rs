@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::compile::port_id;
 use super::config::{Config, Filter};
 use crate::datapath::filter::{Filters, Rule};
 use crate::datapath::guard::Guard;
 use crate::datapath::mirror::{Mirror, MirrorId};
 use crate::datapath::prefix_set::PrefixSet;
-use crate::datapath::snapshot::PortId;
 
 /// Makes the guard of a validated configuration.
 pub(super) fn compile(config: &Config) -> Guard {
@@ -54,9 +54,4 @@ fn rule(config: &Config, filter: &Filter) -> Rule {
 /// `None` when the file names none: any address will do.
 fn prefixes(prefixes: &[ipnet::IpNet]) -> Option<PrefixSet> {
     (!prefixes.is_empty()).then(|| prefixes.iter().copied().collect())
-}
-
-fn port_id(config: &Config, name: &str) -> Option<PortId> {
-    let at = config.ports.iter().position(|port| port.name == name)?;
-    u8::try_from(at).ok().map(PortId)
 }

@@ -22,6 +22,10 @@ const SESSION_V6: u64 = 145;
 const PERSISTENT_V4: u64 = 32;
 /// The same for IPv6.
 const PERSISTENT_V6: u64 = 44;
+/// Bytes more for each session of a node of a pair: whose it is, and when the peer was told.
+const SHARED: u64 = 12;
+/// Bytes of the datagrams that each worker of such a node keeps, for when the peer asks again.
+const SYNC_RING: u64 = 1_024 * 1_400;
 const MIB: u64 = 1024 * 1024;
 
 /// More memory is asked for than there is.
@@ -54,6 +58,7 @@ pub fn session_tables(config: &Config) -> (u64, u64) {
         let served = config.services.iter().any(|s| s.listen.iter().any(|at| at.is_ipv6() == v6));
         let snat = config.snats.iter().any(|s| s.pool.iter().any(|a| a.is_ipv6() == v6));
         let session = if snat { session + mapping } else { session };
+        let session = if config.ha.is_some() { session + SHARED } else { session };
         let remembered = if persistent { clients * client } else { 0 };
         if served || snat { config.node.sessions as u64 * session + remembered } else { 0 }
     };
@@ -112,6 +117,11 @@ pub fn buffers(config: &Config) -> u64 {
     if config.dpdk.hugepages { 0 } else { config.dpdk.memory_mb as u64 * MIB }
 }
 
+/// Bytes that workers keep of what they told the other node of the pair.
+pub fn sync_rings(config: &Config) -> u64 {
+    if config.ha.is_some() { config.node.workers.len() as u64 * SYNC_RING } else { 0 }
+}
+
 /// Bytes that processes may still take. `root` is `/`.
 pub fn available(root: &Path) -> Option<u64> {
     let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
@@ -126,7 +136,7 @@ pub fn available(root: &Path) -> Option<u64> {
 /// When it has not. Without this check EAL or a worker would fail late and in other words.
 pub fn check(root: &Path, config: &Config) -> Result<(), TooLittleMemory> {
     let (v4, v6) = session_tables(config);
-    let needed = v4 + v6 + buffers(config);
+    let needed = v4 + v6 + buffers(config) + sync_rings(config);
     match available(root) {
         Some(available) if needed > available => Err(TooLittleMemory {
             needed_mib: needed.div_ceil(MIB),
@@ -161,5 +171,15 @@ mod tests {
         );
         config.dpdk.hugepages = true;
         assert_eq!(check(root.path(), &config), Ok(()));
+    }
+
+    #[test]
+    fn a_node_of_a_pair_takes_more() {
+        let mut config = testing::config();
+        let (alone, rings) = (session_tables(&config), sync_rings(&config));
+        assert_eq!((alone, rings), ((8_100_000, 0), 0));
+        config.ha = Some(testing::ha());
+        assert_eq!(session_tables(&config), (9_300_000, 0));
+        assert_eq!(sync_rings(&config), 2 * 1_433_600);
     }
 }

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod compile;
 pub mod config;
+pub mod digest;
 pub mod exception;
 mod guard;
 pub mod ha;

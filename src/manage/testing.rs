@@ -110,7 +110,37 @@ pub(crate) fn config() -> Config {
         api: config::Api { socket: "/run/shunt.sock".into() },
         snats: Vec::new(),
         guard: config::Guard::default(),
+        ha: None,
         warnings: Vec::new(),
+    }
+}
+
+/// `[ha]` for [`config`]: group 10 has the virtual address; the peer is 192.0.2.3.
+pub(crate) fn ha() -> config::Ha {
+    let key = "0123456789abcdef".repeat(4);
+    config::Ha {
+        mode: config::PairMode::ActiveBackup,
+        groups: vec![config::VirtualRouter {
+            vrid: 10,
+            priority: 200,
+            addresses: vec![ip("192.0.2.10")],
+        }],
+        peer: ip("192.0.2.3"),
+        source: ip("192.0.2.2"),
+        advert_interval_ms: 1_000,
+        preempt: true,
+        preempt_delay_s: 0,
+        virtual_mac: true,
+        track_ports: vec!["front".into(), "back".into()],
+        port_drop: 255,
+        track_services: Vec::new(),
+        service_drop: 50,
+        sync_group: addr("239.255.19.19:8849"),
+        sync_port: "front".into(),
+        key_file: "/etc/shunt/sync.key".into(),
+        keys: crate::sync::keys::Keys::parse(&key).unwrap(),
+        sync_rate: 200_000,
+        relay: true,
     }
 }
 

@@ -89,6 +89,10 @@ fn memory_finding(machine: &Machine, config: &Config) -> Finding {
     if buffers > 0 {
         text.push_str(&format!("; packet buffers: {}", bytes(buffers)));
     }
+    let rings = memory::sync_rings(config);
+    if rings > 0 {
+        text.push_str(&format!("; kept for the other node: {}", bytes(rings)));
+    }
     let Some(available) = memory::available(&machine.root) else {
         return Finding::ok(SUBJECT, text);
     };

@@ -121,12 +121,20 @@ fn other_hosts(draft: &Draft, ours: &Ours, report: &Report<'_>) {
     });
     let inside = super::snat::inside_hosts(draft)
         .map(|(ip, line)| ("[[snat.forward]]", "internal", ip, line, "a host inside"));
-    for (section, key, ip, line, what) in servers.chain(neighbors).chain(gateways).chain(inside) {
+    let peer = peer(draft).map(|(ip, line)| ("[ha]", "peer", ip, line, "the peer"));
+    let hosts = servers.chain(neighbors).chain(gateways).chain(inside).chain(peer);
+    for (section, key, ip, line, what) in hosts {
         if let Some(owner) = ours.owner(ip) {
             let message = format!("{ip} is {owner}; {what} is another host");
             report.error(line, section, key, message);
         }
     }
+}
+
+/// The other node of the pair, with its line.
+fn peer(draft: &Draft) -> Option<(IpAddr, usize)> {
+    let at = draft.ha.as_ref()?.as_ref()?.peer.as_ref()?;
+    Some((at.value, at.line))
 }
 
 /// The first and the last address of a port's IPv4 network are nobody's: hosts there take them for
@@ -145,7 +153,9 @@ fn no_hosts(draft: &Draft, report: &Report<'_>) {
     let neighbors = draft.neighbors.iter().filter_map(|n| n.address.as_ref());
     let neighbors = neighbors.map(|at| ("[[neighbor]]", "address", at.value, at.line));
     let pools = super::snat::pool_addresses(draft).map(|(ip, line)| ("[[snat]]", "pool", ip, line));
+    let peer = peer(draft).map(|(ip, line)| ("[ha]", "peer", ip, line));
     let all = lips.chain(listens).chain(servers).chain(gateways).chain(neighbors).chain(pools);
+    let all = all.chain(peer);
     for (section, key, ip, line) in all {
         for (port, address) in
             draft.ports.iter().flat_map(|p| p.addresses.items.iter().map(move |a| (p, a)))

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::guard::GuardDraft;
+use super::ha::HaDraft;
 use super::reader::{At, List};
 use super::selection::SelectionDraft;
 use super::snat::SnatDraft;
@@ -28,6 +29,8 @@ pub(super) struct Draft {
     pub(super) api: Option<Api>,
     pub(super) snats: Vec<SnatDraft>,
     pub(super) guard: GuardDraft,
+    /// `Some(None)`: the section is not there.
+    pub(super) ha: Option<Option<HaDraft>>,
     /// Whether every `[[port]]` and `[[route]]` is a table.
     pub(super) whole: bool,
 }
@@ -116,24 +119,32 @@ pub(super) struct ServerDraft {
 impl Draft {
     /// The configuration, if nothing is missing.
     pub(super) fn into_config(self) -> Option<Config> {
+        let ports = self.ports.into_iter().map(PortDraft::into_port).collect::<Option<Vec<_>>>()?;
+        let services = self
+            .services
+            .into_iter()
+            .map(ServiceDraft::into_service)
+            .collect::<Option<Vec<_>>>()?;
+        let snats = self.snats.into_iter().map(SnatDraft::into_snat).collect::<Option<Vec<_>>>()?;
+        let ha = match self.ha? {
+            Some(ha) => Some(ha.into_ha(&ports, &services, &snats)?),
+            None => None,
+        };
         Some(Config {
             node: self.node.into_node()?,
             dpdk: self.dpdk.into_dpdk()?,
-            ports: self.ports.into_iter().map(PortDraft::into_port).collect::<Option<_>>()?,
+            ports,
             routes: self.routes.into_iter().map(RouteDraft::into_route).collect::<Option<_>>()?,
             neighbors: self
                 .neighbors
                 .into_iter()
                 .map(NeighborDraft::into_neighbor)
                 .collect::<Option<_>>()?,
-            services: self
-                .services
-                .into_iter()
-                .map(ServiceDraft::into_service)
-                .collect::<Option<_>>()?,
+            services,
             api: self.api?,
-            snats: self.snats.into_iter().map(SnatDraft::into_snat).collect::<Option<_>>()?,
+            snats,
             guard: self.guard.into_guard()?,
+            ha,
             warnings: Vec::new(),
         })
     }

@@ -36,10 +36,10 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
         families(filter, report);
         if guard.whole {
             let lists: Vec<_> = guard.lists.iter().map(|l| &l.name).collect();
-            known(filter.list.as_ref(), &lists, ("[[filter]]", "list"), report);
+            known(filter.list.as_ref(), &lists, ("[[filter]]", "list", "list"), report);
         }
         let ports: Vec<_> = draft.ports.iter().map(|p| &p.name).collect();
-        known(filter.port.as_ref(), &ports, ("[[filter]]", "port"), report);
+        known(filter.port.as_ref(), &ports, ("[[filter]]", "port", "port"), report);
     }
     for mirror in &guard.mirrors {
         sensor_port(draft, mirror, report);
@@ -130,11 +130,11 @@ fn unique<'a>(
     }
 }
 
-/// A name that is given must be one of `names`. Not checked when one of these could not be read.
-fn known(
+/// A name that is given must be one of `names`, those of the `[[table]]`s. Not checked when one of these could not be read.
+pub(super) fn known(
     given: Option<&At<Option<String>>>,
     names: &[&Option<At<String>>],
-    (section, key): (&str, &str),
+    (section, key, table): (&str, &str, &str),
     report: &Report<'_>,
 ) {
     let Some(At { value: Some(given), line }) = given else { return };
@@ -143,7 +143,7 @@ fn known(
     let Some(all) = all.filter(|all| !all.contains(&given)) else { return };
     let quoted: Vec<_> = all.iter().map(|name| format!("{name:?}")).collect();
     let message = match quoted.is_empty() {
-        true => format!("{given:?} is unknown; there is no [[{key}]] in the file"),
+        true => format!("{given:?} is unknown; there is no [[{table}]] in the file"),
         false => format!("{given:?} is unknown; expected {}", quoted.join(", ")),
     };
     report.error(*line, section, key, message);
@@ -213,7 +213,7 @@ fn sensor_port(draft: &Draft, mirror: &MirrorDraft, report: &Report<'_>) {
     let Some(port) = &mirror.port else { return };
     let names: Vec<_> = draft.ports.iter().map(|p| &p.name).collect();
     let given = At { value: Some(port.value.clone()), line: port.line };
-    known(Some(&given), &names, ("[[mirror]]", "port"), report);
+    known(Some(&given), &names, ("[[mirror]]", "port", "port"), report);
     let sensor =
         draft.ports.iter().find(|p| p.name.as_ref().is_some_and(|name| name.value == port.value));
     let Some(sensor) = sensor else { return };
@@ -242,7 +242,7 @@ fn services(draft: &Draft, report: &Report<'_>) {
     let mirrors: Vec<_> = draft.guard.mirrors.iter().map(|m| &m.name).collect();
     for service in &draft.services {
         if draft.guard.whole {
-            known(service.mirror.as_ref(), &mirrors, ("[[service]]", "mirror"), report);
+            known(service.mirror.as_ref(), &mirrors, ("[[service]]", "mirror", "mirror"), report);
         }
         let udp = service.protocol.as_ref().is_some_and(|p| p.value == Protocol::Udp);
         let Some(limits) = service.limits.as_ref().filter(|_| udp) else { continue };

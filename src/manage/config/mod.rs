@@ -10,7 +10,10 @@ mod draft;
 mod error;
 mod guard;
 mod guard_checks;
+mod ha;
+mod ha_checks;
 mod introduction;
+pub(crate) mod key_file;
 mod list_file;
 pub(in crate::manage) mod network;
 mod policy;
@@ -35,6 +38,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use ha::{Ha, PairMode, VirtualRouter};
 pub use schema::MAX_WORKERS;
 pub use selection::{Persistence, Quic, Selection};
 
@@ -76,6 +80,8 @@ pub struct Config {
     pub snats: Vec<Snat>,
     /// `[[filter]]`, `[[list]]`, `[[mirror]]` and `[protection]`
     pub guard: Guard,
+    /// `[ha]`; `None` for a node without a peer.
+    pub ha: Option<Ha>,
     /// What of the file does nothing, in the order of its lines.
     pub warnings: Vec<ConfigError>,
 }

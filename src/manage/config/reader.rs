@@ -233,11 +233,6 @@ impl<'a> Section<'a> {
         list
     }
 
-    /// A key of the design that this version does not have.
-    pub(super) fn not_yet(&mut self, key: &'static str) {
-        self.not_yet_but(key, "", |_| false);
-    }
-
     /// A key of the design of which this version only has the value that asks for nothing; `shown`
     /// is how that is written, `is_off` knows it.
     pub(super) fn not_yet_but(
@@ -251,10 +246,7 @@ impl<'a> Section<'a> {
         if is_off(value) {
             return;
         }
-        let message = match shown {
-            "" => "not supported yet; leave it out".to_owned(),
-            shown => format!("not supported yet; only {shown} is accepted"),
-        };
+        let message = format!("not supported yet; only {shown} is accepted");
         let (section, key) = self.place(key, value);
         self.report.error(line, &section, key, message);
     }
@@ -316,6 +308,12 @@ impl<'a> Section<'a> {
     pub(super) fn error(&self, key: &str, message: impl Into<String>) {
         let line = self.value(key).map_or(self.line, |(_, line)| line);
         self.report.error(line, self.header, key, message);
+    }
+
+    /// Records that a key of this section is right but does nothing.
+    pub(super) fn warning(&self, key: &str, message: impl Into<String>) {
+        let line = self.value(key).map_or(self.line, |(_, line)| line);
+        self.report.warning(line, self.header, key, message);
     }
 
     /// Reports every key that was not asked for.

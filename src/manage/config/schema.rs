@@ -12,7 +12,7 @@ use super::values::{
     routed_address, socket_path, string, vdev,
 };
 use super::{Api, Idle};
-use super::{service, snat};
+use super::{ha, service, snat};
 use crate::datapath::snapshot::{Side, Timeouts};
 
 /// The most workers a node can have: one ring joins each ordered pair of them.
@@ -40,9 +40,15 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
     let services = file.tables("service", "[[service]]").0;
     let services = services.into_iter().map(|s| service::read(s, timeouts)).collect();
     let snats = file.tables("snat", "[[snat]]").0.into_iter().map(snat::read).collect();
+    let ha = match file.has("ha") {
+        true => file.table("ha", ha::HA).map(|s| Some(ha::read(s))),
+        false => {
+            file.accept("ha");
+            Some(None)
+        }
+    };
     let api = read_api(file.table("api", "[api]"));
 
-    file.not_yet("ha");
     file.finish();
     Draft {
         node,
@@ -54,6 +60,7 @@ pub(super) fn read<'a>(root: &'a DeTable<'a>, report: &'a Report<'a>) -> Draft {
         api,
         snats,
         guard,
+        ha,
         whole: ports_whole && routes_whole,
     }
 }

@@ -161,6 +161,11 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 }
 
 impl SnatDraft {
+    /// Whether every entry of the pool could be read.
+    pub(super) fn pool_is_whole(&self) -> bool {
+        self.pool.whole
+    }
+
     pub(super) fn into_snat(self) -> Option<Snat> {
         let forward = |f: ForwardDraft| {
             Some(Forward {

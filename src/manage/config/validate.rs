@@ -8,7 +8,7 @@ use super::draft::{Draft, PortDraft, ServerDraft, ServiceDraft};
 use super::reader::{At, Report};
 use super::schema::MAX_WORKERS;
 use super::values::{canonical_pci, vdev_name};
-use super::{Idle, addresses, guard_checks, reach, selection, snat, syn_proxy};
+use super::{Idle, addresses, guard_checks, ha_checks, reach, selection, snat, syn_proxy};
 use crate::datapath::counters::{MAX_PORTS, MAX_SERVERS};
 use crate::session::Mode;
 use crate::wire::flow::Protocol;
@@ -25,6 +25,7 @@ pub(super) fn check(draft: &Draft, report: &Report<'_>) {
     selection::check(draft, report);
     let ours = addresses::check(draft, report);
     reach::check(draft, &ours, report);
+    ha_checks::check(draft, &ours, report);
 }
 
 /// Things that may stand only once, and the line where each stood first.
@@ -34,6 +35,10 @@ impl<K: Eq + Hash> Once<K> {
     /// None so far.
     pub(super) fn new() -> Self {
         Once(HashMap::new())
+    }
+    /// Whether `key` was noted.
+    pub(super) fn has(&self, key: &K) -> bool {
+        self.0.contains_key(key)
     }
     /// Notes `key`; the line where it stood already, if it did.
     pub(super) fn repeated(&mut self, key: K, line: usize) -> Option<usize> {
