@@ -20,7 +20,7 @@ use shunt::dpdk::{
 use shunt::manage::api::ControlSocket;
 use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
 use shunt::manage::config::{self, Config};
-use shunt::manage::exception::TAP_MTU;
+use shunt::manage::exception::{self, TAP_MTU};
 use shunt::manage::memory::{self, TAP_DESC, WIRE_DESC};
 use shunt::manage::port_view::{HardwareStatistics, Link};
 use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
@@ -57,7 +57,8 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     accept_virtual_macs(&ports, &snapshot);
     let (threads, workers) = start_workers(&eal, &config, &snapshot, ios)?;
     let port_views = port_views(&config, &ports, &capabilities);
-    let manager = Manager { config, socket, snapshot, workers, ports: port_views, pair: None };
+    let pair = compile::pair(&config);
+    let manager = Manager { config, socket, snapshot, workers, ports: port_views, pair };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -338,6 +339,13 @@ fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> 
             let id = PortId(id as u8);
             let link = ports.handle(id)?;
             let statistics = link.clone();
+            let interface = match use_ {
+                PortUse::Wire { index } => {
+                    exception::interface_below(config, &config.ports[index].device)
+                }
+                PortUse::Exception { .. } => None,
+            };
+            let interface = interface.map(str::to_owned);
             Some(PortView {
                 id,
                 name: port_name(config, use_).to_owned(),
@@ -352,7 +360,10 @@ fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> 
                 capabilities: serde_json::to_value(capabilities).unwrap_or_default(),
                 link: Box::new(move || {
                     let link = link.link();
-                    Link { up: link.up, speed_mbps: link.speed_mbps }
+                    let has_carrier =
+                        |interface: &String| exception::has_carrier(Path::new("/"), interface);
+                    let up = link.up && interface.as_ref().is_none_or(has_carrier);
+                    Link { up, speed_mbps: link.speed_mbps }
                 }),
                 statistics: Box::new(move || {
                     let s = statistics.stats();
