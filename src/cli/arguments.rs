@@ -61,6 +61,8 @@ pub enum Command {
     Workers(Read),
     /// Next hops and their MAC addresses.
     Neighbors(Read),
+    /// The pair: who is master, whether the peer has every session, what is wrong.
+    Ha(Read),
     /// Rules of the packet filter and what each has matched.
     Filters(Read),
     /// Why packets were dropped.

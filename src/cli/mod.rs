@@ -70,6 +70,7 @@ pub fn dispatch(cli: Cli, hooks: &Hooks) -> Result<ExitCode> {
         Command::Ports(read) => show(&read, "ports", render::ports::text)?,
         Command::Workers(read) => show(&read, "workers", render::workers::text)?,
         Command::Neighbors(read) => show(&read, "neighbors", render::neighbors::text)?,
+        Command::Ha(read) => show(&read, "ha", render::ha::text)?,
         Command::Filters(read) => show(&read, "filters", render::filters::text)?,
         Command::Drops { read, all } => {
             show(&read, "drops", |drops| render::drops::text(drops, all))?;

@@ -75,6 +75,8 @@ pub struct SyncCounters {
     pub walk_sent: Cell,
     /// Gauge: sessions the present bulk walk has to look at; 0 when there is none.
     pub walk_total: Cell,
+    /// Gauge, of worker 0: this start (boot) of this node.
+    pub own_boot: Cell,
     /// Gauge, of worker 0: whether the peer is there, 0 or 1.
     pub peer_alive: Cell,
     /// Gauge, of worker 0: the start (boot) of the peer that has proved to be the present one, or 0.
@@ -87,7 +89,7 @@ pub struct SyncCounters {
     pub peer_config: Cell,
     /// Gauge, of worker 0: the peer's flags ([`crate::sync`]).
     pub peer_flags: Cell,
-    /// Gauges, of worker 0: the peer's version, 16 bytes of text.
+    /// Gauges, of worker 0: the peer's version, 16 bytes of text in network byte order.
     pub peer_version: [Cell; 2],
     /// Gauge, of worker 0: the version of the protocol in the last datagram of another version.
     pub other_version: Cell,

@@ -10,6 +10,9 @@ use super::config::Config;
 use super::ha::{self, Pair, PairConfig};
 use super::health::{CheckResult, Target};
 use super::neighbors::{Action, Neighbors};
+use super::pair_problem::Facts;
+use super::pair_seen::Seen;
+use super::pair_watch::PairWatch;
 use super::port_view::PortView;
 use super::probe::probe_frame;
 use super::rates::Rates;
@@ -42,7 +45,9 @@ pub(super) struct State {
     pub(super) neighbors: Neighbors,
     pub(super) checks: Checks,
     pub(super) rates: RateSet,
-    /// The virtual routers; `None` without a peer.
+    /// What is seen of the pair; `None` without a peer.
+    pub(super) watched: Option<(Facts, PairWatch)>,
+    /// The virtual routers; `None` without a peer, and in active/active.
     pub(super) pair: Option<Pair>,
     tracked_ms: Option<u64>,
     sessions: SessionLists,
@@ -63,6 +68,8 @@ pub(super) struct RateSet {
     pub(super) servers: Rates,
     /// Of each drop reason.
     pub(super) drops: Rates,
+    /// [`SYNC_RATES`].
+    pub(super) sync: Rates,
 }
 
 /// rx, tx, polls, busy polls.
@@ -71,6 +78,9 @@ pub(super) const WORKER_RATES: usize = 4;
 pub(super) const PORT_RATES: usize = 4;
 /// Created, forward packets, forward bytes, reply packets, reply bytes.
 pub(super) const SERVER_RATES: usize = 5;
+
+/// Datagrams and records of session sync sent, datagrams and records received.
+pub(super) const SYNC_RATES: usize = 4;
 
 impl State {
     /// The state at the start, and the servers that have to be checked. The workers already use
@@ -84,6 +94,7 @@ impl State {
         let (checks, targets) = Checks::new(0, &config, &snapshot);
         let mut first = Snapshot::clone(&snapshot);
         let changed = servers::await_first_check(&config, &mut first).then_some(first);
+        let watched = Facts::of(&config, &snapshot).map(|facts| (facts, PairWatch::default()));
         let mut state = State {
             now_ms: 0,
             config,
@@ -93,6 +104,7 @@ impl State {
             neighbors: Neighbors::default(),
             checks,
             rates: RateSet::default(),
+            watched,
             pair: None,
             tracked_ms: None,
             sessions: SessionLists::default(),
@@ -113,8 +125,12 @@ impl State {
     /// need a moment to do it.
     pub(super) fn leave(&mut self, now_ms: u64) -> bool {
         self.now_ms = now_ms;
-        let Some(pair) = &mut self.pair else { return false };
-        pair.leave(now_ms);
+        if self.snapshot.ha.is_none() {
+            return false;
+        }
+        if let Some(pair) = &mut self.pair {
+            pair.leave(now_ms);
+        }
         self.act_on_pair();
         for worker in &mut self.workers {
             worker.send(Command::Leave);
@@ -144,6 +160,7 @@ impl State {
         if self.sampled_ms.is_none_or(|then| now_ms >= then + SAMPLE_MS) {
             self.sampled_ms = Some(now_ms);
             self.sample();
+            self.watch_pair();
         }
     }
 
@@ -203,6 +220,14 @@ impl State {
             Event::Sessions(query) => self.sessions.answer(worker, *query),
             // Both are freed here, where it costs no packet its time.
             Event::Retired(_) | Event::Transmitted(_) => {}
+        }
+    }
+
+    /// Looks after the pair, once a second.
+    fn watch_pair(&mut self) {
+        if let Some((facts, watch)) = &mut self.watched {
+            let seen = Seen::of(self.workers.iter().map(Worker::counters));
+            watch.sample(self.now_ms, facts, seen);
         }
     }
 
@@ -343,6 +368,13 @@ impl State {
             .collect();
         let drops: Vec<u64> =
             DropReason::ALL.iter().map(|&reason| sum(&|c| c.drops_of(reason))).collect();
+        let sync: [u64; SYNC_RATES] = [
+            sum(&|c| &c.sync.sent_datagrams),
+            sum(&|c| &c.sync.sent_records),
+            sum(&|c| &c.sync.received_datagrams),
+            sum(&|c| &c.sync.received_records),
+        ];
+        self.rates.sync.sample(now, sync);
         self.rates.workers.sample(now, workers);
         self.rates.ports.sample(now, ports);
         self.rates.servers.sample(now, servers);
@@ -531,6 +563,16 @@ mod tests {
         // By IPv4, router 10, priority 0.
         assert_eq!((port.0, &frame[34..37]), (0, &[0x31, 10, 0][..]));
         assert!(last.iter().any(|c| matches!(c, Command::Masters(m) if m.0 == 0)));
+    }
+
+    #[test]
+    fn a_node_of_an_active_pair_tells_that_it_leaves() {
+        let (handles, mut workers) = testing::workers(1);
+        let snapshot = Arc::new(testing::paired_snapshot());
+        let (mut state, _) =
+            State::new(testing::config(), snapshot, handles, testing::port_views());
+        assert!(state.leave(0));
+        assert!(workers[0].commands().iter().any(|c| matches!(c, Command::Leave)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(super) mod drops;
 pub(super) mod filters;
+pub(super) mod ha;
 pub(super) mod neighbors;
 pub(super) mod ports;
 pub(super) mod servers;

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::balance;
-use crate::cli::format::{count, duration, rate};
-use crate::manage::api::types::Status;
+use crate::cli::format::{count, duration, plural, rate};
+use crate::manage::api::types::{PairSummary, Status};
 
 /// The node at a glance, one subject to a line.
 pub(in crate::cli) fn text(s: &Status) -> String {
@@ -46,6 +46,9 @@ pub(in crate::cli) fn text(s: &Status) -> String {
         n => format!(", {n} not checked yet"),
     };
     line("servers", format!("{} up, {} down{unknown}", s.servers_up, s.servers_down));
+    if let Some(pair) = &s.pair {
+        line("pair", pair_text(pair));
+    }
     for (i, w) in s.workers.iter().enumerate() {
         let subject = if i == 0 { "workers" } else { "" };
         let balance = balance(w.unaccounted_packets);
@@ -58,6 +61,20 @@ pub(in crate::cli) fn text(s: &Status) -> String {
         line("", format!("{packets} {} ({}/s): {}", drop.reason, rate(drop.pps), drop.help));
     }
     out
+}
+
+fn pair_text(pair: &PairSummary) -> String {
+    let groups = pair.groups.iter().map(|(vrid, state)| format!("group {vrid} {state}, "));
+    let peer = match (pair.peer_alive, pair.synced) {
+        (true, true) => "is there, all its sessions are here",
+        (true, false) => "is there, not all its sessions are here yet",
+        (false, _) => "is not heard",
+    };
+    let problems = match pair.problems {
+        0 => String::new(),
+        n => format!("; {}: see shunt ha", plural(n as usize, "problem")),
+    };
+    format!("{}peer {} {peer}{problems}", groups.collect::<String>(), pair.peer)
 }
 
 #[cfg(test)]
@@ -99,6 +116,7 @@ mod tests {
             }],
             syn_proxy_on: vec!["web".into(), "mail".into()],
             servers_unknown: 0,
+            pair: None,
         };
         assert_eq!(
             text(&status),
@@ -115,6 +133,23 @@ workers   0 on core 1: packets balanced
 drops     1234 packets, 5 packets/s
           1200 no_session (5/s): In mid-stream and no session is known for it.
 "
+        );
+        let pair = |peer_alive, synced, problems| {
+            let groups = vec![(10, "master".into()), (11, "backup".into())];
+            let peer = "192.0.2.3".parse().unwrap();
+            let pair = Some(PairSummary { peer, peer_alive, synced, groups, problems });
+            let text = text(&Status { pair, ..status.clone() });
+            text.lines().find(|line| line.starts_with("pair")).unwrap().to_owned()
+        };
+        assert_eq!(
+            pair(true, true, 0),
+            "pair      group 10 master, group 11 backup, peer 192.0.2.3 is there, all its sessions are \
+             here"
+        );
+        assert_eq!(
+            pair(false, false, 2),
+            "pair      group 10 master, group 11 backup, peer 192.0.2.3 is not heard; 2 problems: see \
+             shunt ha"
         );
         let starting = Status { servers_unknown: 2, ..status };
         assert!(text(&starting).contains("\nservers   4 up, 3 down, 2 not checked yet\n"));

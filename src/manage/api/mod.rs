@@ -1,12 +1,14 @@
 //! The control socket: HTTP/1.1 over a Unix socket, read-only, JSON.
 //!
 //! `GET /v1/` and `status`, `services`, `servers`, `sessions?service=&server=&client=&limit=`,
-//! `snat`, `ports`, `workers`, `neighbors`, `drops` or `filters`. A handler sends a `Call` to the
+//! `snat`, `ports`, `workers`, `neighbors`, `ha`, `drops` or `filters`. A handler sends a `Call` to the
 //! management loop, which alone has the state, and waits for its answer.
 
 mod filter;
 mod local_ports;
 mod names;
+mod pair;
+pub mod pair_types;
 mod socket;
 pub mod types;
 mod views;
@@ -77,6 +79,7 @@ pub(super) fn router(calls: mpsc::Sender<Call>) -> Router {
         .route("/v1/workers", plain(State::workers))
         .route("/v1/neighbors", plain(State::neighbors))
         .route("/v1/drops", plain(State::drops))
+        .route("/v1/ha", plain(State::ha))
         .route("/v1/filters", plain(State::filters))
         .fallback(unknown)
         .method_not_allowed_fallback(read_only)

@@ -78,6 +78,24 @@ pub struct Status {
     /// Servers that wait for their first check; no session goes there yet.
     #[serde(default)]
     pub servers_unknown: u64,
+    /// The pair; `null` for a node without a peer.
+    #[serde(default)]
+    pub pair: Option<PairSummary>,
+}
+
+/// The pair in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairSummary {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// Whether it is there.
+    pub peer_alive: bool,
+    /// Whether this node has all its sessions.
+    pub synced: bool,
+    /// The groups and their states, as in [`super::pair_types::Group`].
+    pub groups: Vec<(u8, String)>,
+    /// Problems that `GET /v1/ha` explains and that do not pass by themselves.
+    pub problems: u64,
 }
 
 /// Whether a worker accounts for every packet.

@@ -76,6 +76,7 @@ impl State {
             worst_drops: drops,
             syn_proxy_on,
             servers_unknown: servers.iter().filter(|s| s.is_unknown()).count() as u64,
+            pair: self.pair_summary(),
         }
     }
 
@@ -370,7 +371,7 @@ impl State {
     }
 
     /// The sum of a counter over all workers.
-    fn sum<'a>(&'a self, cell: impl Fn(&'a WorkerCounters) -> &'a Cell) -> u64 {
+    pub(super) fn sum<'a>(&'a self, cell: impl Fn(&'a WorkerCounters) -> &'a Cell) -> u64 {
         self.workers.iter().map(|w| cell(w.counters()).get()).sum()
     }
 

@@ -1,0 +1,132 @@
+//! What the workers have counted of the channel to the peer, over all of them, at one instant.
+
+use crate::datapath::counters::{Cell, WorkerCounters};
+use crate::datapath::snapshot::BUCKETS;
+use crate::datapath::sync_counters::SyncCounters;
+
+/// The peer's flag that it has all sessions.
+const SYNCED: u64 = 1;
+/// The peer's flag that it is about to stop.
+const LEAVING: u64 = 2;
+
+/// The channel to the peer at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// This start of this node, 0 when not known.
+    pub(super) own_boot: u64,
+    /// Whether the peer is there.
+    pub(super) alive: bool,
+    /// Its start, 0 before any is known.
+    pub(super) boot: u64,
+    /// Its workers.
+    pub(super) workers: u64,
+    /// The digest of its configuration.
+    pub(super) config: u64,
+    /// Its version.
+    pub(super) version: String,
+    /// Whether it says that it has all sessions of this node.
+    pub(super) peer_synced: bool,
+    /// Whether it said that it would stop.
+    pub(super) leaving: bool,
+    /// The version of the protocol in the last datagram of another one.
+    pub(super) other_version: u64,
+    /// Buckets in which the copies of the peer's sessions were found equal.
+    pub(super) buckets_synced: u64,
+    /// Sessions sent in the present bulk walk.
+    pub(super) walk_sent: u64,
+    /// Sessions it has to look at; 0 when there is none.
+    pub(super) walk_total: u64,
+    /// Datagrams of another process with this node's id.
+    pub(super) duplicate_node: u64,
+    /// Datagrams with a wrong MAC or of another key.
+    pub(super) bad_mac: u64,
+    /// Datagrams of another version of the protocol.
+    pub(super) wrong_version: u64,
+    /// Sessions of the peer that could not be taken in.
+    pub(super) import_refused: u64,
+    /// Records lost on their way between two workers.
+    pub(super) records_lost: u64,
+    /// Datagrams that came before, or too late.
+    pub(super) replayed: u64,
+    /// Datagrams that cannot be read.
+    pub(super) malformed: u64,
+    /// Leaps of this node's clock.
+    pub(super) clock_jumps: u64,
+}
+
+impl Seen {
+    /// What these workers, the first of which is worker 0, have counted.
+    pub(super) fn of<'a>(workers: impl Iterator<Item = &'a WorkerCounters> + Clone) -> Self {
+        let sum = |cell: fn(&SyncCounters) -> &Cell| {
+            workers.clone().map(|w| cell(&w.sync).get()).fold(0, u64::wrapping_add)
+        };
+        let Some(first) = workers.clone().next().map(|w| &w.sync) else { return Seen::default() };
+        let flags = first.peer_flags.get();
+        Seen {
+            own_boot: first.own_boot.get(),
+            alive: first.peer_alive.get() != 0,
+            boot: first.peer_boot.get(),
+            workers: first.peer_workers.get(),
+            config: first.peer_config.get(),
+            version: version_text([&first.peer_version[0], &first.peer_version[1]].map(Cell::get)),
+            peer_synced: flags & SYNCED != 0,
+            leaving: flags & LEAVING != 0,
+            other_version: first.other_version.get(),
+            buckets_synced: sum(|c| &c.buckets_synced),
+            walk_sent: sum(|c| &c.walk_sent),
+            walk_total: sum(|c| &c.walk_total),
+            duplicate_node: sum(|c| &c.duplicate_node),
+            bad_mac: sum(|c| &c.bad_mac),
+            wrong_version: sum(|c| &c.wrong_version),
+            import_refused: sum(|c| &c.import_refused),
+            records_lost: sum(|c| &c.records_lost),
+            replayed: sum(|c| &c.replayed),
+            malformed: sum(|c| &c.malformed),
+            clock_jumps: sum(|c| &c.clock_jumps),
+        }
+    }
+
+    /// Whether this node has all sessions of the peer.
+    pub(super) fn synced(&self) -> bool {
+        self.buckets_synced >= BUCKETS as u64
+    }
+}
+
+/// The text in two cells: 16 bytes, padded with zeros. What is not printable ASCII was not written by
+/// a Shunt and is left out.
+fn version_text(cells: [u64; 2]) -> String {
+    let bytes = cells.into_iter().flat_map(u64::to_be_bytes).take_while(|byte| *byte != 0);
+    bytes.filter(u8::is_ascii_graphic).map(char::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_what_only_the_first_worker_knows() {
+        let workers = [WorkerCounters::new(), WorkerCounters::new()];
+        for (worker, n) in workers.iter().zip(1..) {
+            worker.sync.bad_mac.add(n);
+            worker.sync.buckets_synced.set(64);
+            worker.sync.peer_alive.set(n % 2);
+            worker.sync.peer_flags.set(n);
+            worker.sync.peer_boot.set(n);
+            worker.sync.peer_version[0].set(u64::from_be_bytes(*b"0.1.0\x1b\0x"));
+        }
+        let seen = Seen::of(workers.iter());
+        assert_eq!((seen.bad_mac, seen.buckets_synced, seen.synced()), (3, 128, true));
+        assert_eq!((seen.alive, seen.boot, seen.peer_synced, seen.leaving), (true, 1, true, false));
+        assert_eq!(seen.version, "0.1.0");
+        assert_eq!(Seen::of([].iter()), Seen::default());
+    }
+
+    #[test]
+    fn a_version_fills_both_cells() {
+        assert_eq!(
+            version_text([*b"0.1.0-12", *b"-gabcdef"].map(u64::from_be_bytes)),
+            "0.1.0-12-gabcdef"
+        );
+        assert_eq!(version_text([0, 0]), "");
+    }
+}
