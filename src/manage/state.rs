@@ -600,7 +600,8 @@ mod tests {
         let snapshot = Arc::new(testing::paired_snapshot());
         let (mut state, _) =
             State::new(testing::config(), snapshot, handles, testing::port_views());
-        assert!(state.leave(0));
+        assert!(state.hand_over(0));
+        state.leave();
         assert!(workers[0].commands().iter().any(|c| matches!(c, Command::Leave)));
     }
 
