@@ -24,8 +24,8 @@ pub(super) fn merge<A: Family, F: Frame>(
     now: u32,
 ) {
     let Some(replica) = &shared.replica else { return };
-    let (node, walk) = (replica.node, replica.walk);
     let Some(marks) = &mut lane.marks else { return };
+    let (node, walk) = (replica.node, replica.walk_of[marks.bucket(id)]);
     let foreign = marks.is_foreign(id);
     if !foreign {
         // Both claim it: they were apart. Node 0 keeps it.

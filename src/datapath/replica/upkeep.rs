@@ -327,11 +327,10 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
-    replica.walk = (replica.walk + 1) & 0xf;
     replica.walking |= buckets;
     replica.wanted &= !buckets;
     for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
-        replica.walk_of[bucket] = replica.walk;
+        replica.walk_of[bucket] = (replica.walk_of[bucket] + 1) & 0xf;
     }
 }
 
@@ -343,14 +342,14 @@ pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     replica.differing |= buckets & replica.owned;
 }
 
-/// Takes in a control datagram. `known`: of the peer that has proved itself.
+/// Takes in a control datagram. `known`: of the peer that has proved itself; a hello in it may do that.
 pub(super) fn control<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
     header: &Header,
     records: &[u8],
-    known: bool,
+    mut known: bool,
     now: u32,
 ) -> Verdict {
     let mut ports_come = false;
@@ -358,7 +357,7 @@ pub(super) fn control<F: Frame>(
         shared.counters.sync.received_records.add(1);
         match record {
             Ok(Record::Hello(hello)) => {
-                greeted(shared, v4, v6, header, &hello, now);
+                known |= greeted(shared, v4, v6, header, &hello, now);
             }
             Ok(Record::Unknown(_)) => {}
             Ok(_) if !known => {}
@@ -422,7 +421,7 @@ fn ports_known<F: Frame>(shared: &mut Shared<F>) {
     }
 }
 
-/// The peer says hello.
+/// The peer says hello. Whether it has proved itself by that.
 fn greeted<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
@@ -430,18 +429,19 @@ fn greeted<F: Frame>(
     header: &Header,
     hello: &Hello,
     now: u32,
-) {
-    let Some(replica) = &mut shared.replica else { return };
+) -> bool {
+    let Some(replica) = &mut shared.replica else { return false };
     if replica.worker != 0 {
-        if replica.peer == Some(header.boot) {
+        let known = replica.peer == Some(header.boot);
+        if known {
             stream_is_at(replica, header.worker, hello.stream);
         }
-        return;
+        return known;
     }
     let heard = replica.association.heard(now, header, hello);
     let sync = &shared.counters.sync;
     match heard {
-        Heard::Accepted { .. } => {
+        Heard::Accepted { new } => {
             if header.worker == 0 {
                 sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
                 sync.peer_config.set(hello.config);
@@ -458,6 +458,8 @@ fn greeted<F: Frame>(
                 && replica.peer == Some(header.boot)
             {
                 stream_is_at(replica, header.worker, hello.stream);
+                // Nothing that was sent before it is taken.
+                return !new || channel::is_fresh(replica, header);
             }
         }
         Heard::Unproven { answer_now } => {
@@ -470,6 +472,7 @@ fn greeted<F: Frame>(
         Heard::OwnNode | Heard::Stranger => sync.duplicate_node.add(1),
         Heard::Superseded => sync.replayed.add(1),
     }
+    false
 }
 
 /// The last datagram of a stream of the peer's has this number.
