@@ -64,6 +64,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_rss_hash_conf_get",
     "rte_eth_macaddr_get",
     "rte_eth_dev_default_mac_addr_set",
+    "rte_eth_dev_mac_addr_add",
     "rte_eth_promiscuous_enable",
     "rte_eth_allmulticast_enable",
     "rte_eth_link_get_nowait",

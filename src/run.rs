@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use log::{info, warn};
 use rtrb::RingBuffer;
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::pipeline::Pipeline;
+use shunt::datapath::replica::PairSetup;
 use shunt::datapath::setup::Setup;
-use shunt::datapath::snapshot::{BUCKETS, PortId, Side, Snapshot};
+use shunt::datapath::snapshot::{BUCKETS, Mac, PortId, PortRole, Side, Snapshot};
 use shunt::dpdk::{
     Capabilities, DpdkIo, Eal, EalOptions, Mempool, PortConfig, Ports, Steering, advise_huge_pages,
     preloaded,
@@ -20,10 +22,11 @@ use shunt::dpdk::{
 use shunt::manage::api::ControlSocket;
 use shunt::manage::compile::{self, PortFacts, PortUse, ServerState};
 use shunt::manage::config::{self, Config};
-use shunt::manage::exception::TAP_MTU;
+use shunt::manage::exception::{self, TAP_MTU};
 use shunt::manage::memory::{self, TAP_DESC, WIRE_DESC};
 use shunt::manage::port_view::{HardwareStatistics, Link};
 use shunt::manage::{Manager, PortView, WorkerHandle, await_first_check};
+use shunt::sync::control::VersionText;
 use shunt::wire::toeplitz;
 use shunt::worker::{Idle, Peers, Worker, affinity};
 
@@ -54,9 +57,12 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     }
 
     let snapshot = Arc::new(first_snapshot(&config, &capabilities));
-    let (threads, workers) = start_workers(&eal, &config, &snapshot, ios)?;
+    let channel = config.ha.as_ref().map(pair_setup);
+    let boot = channel.as_ref().map(|channel| channel.boot);
+    let (threads, workers) = start_workers(&eal, &config, &snapshot, ios, channel)?;
+    accept_virtual_macs(&ports, &snapshot);
     let port_views = port_views(&config, &ports, &capabilities);
-    let pair = compile::pair(&config);
+    let pair = compile::pair(&config).zip(boot);
     let manager = Manager { config, socket, snapshot, workers, ports: port_views, pair };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -234,6 +240,21 @@ fn device_config(config: &Config, id: PortId, index: usize) -> Option<PortConfig
     })
 }
 
+/// Lets frames to the virtual MAC addresses of the groups in; the data path takes those of the groups it
+/// is master of.
+fn accept_virtual_macs(ports: &Ports, snapshot: &Snapshot) {
+    let Some(ha) = &snapshot.ha else { return };
+    let groups = ha.groups.iter().filter(|group| group.virtual_mac);
+    let macs: Vec<Mac> = groups.flat_map(|group| [group.mac_v4(), group.mac_v6()]).collect();
+    for (id, port) in (0u8..).zip(&snapshot.ports) {
+        if matches!(port.role, PortRole::Wire { .. })
+            && let Some(handle) = ports.handle(PortId(id))
+        {
+            handle.accept(&macs);
+        }
+    }
+}
+
 fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {
     let facts: Vec<PortFacts> =
         capabilities.iter().map(|c| PortFacts { mac: c.mac, mtu: c.mtu }).collect();
@@ -249,13 +270,20 @@ fn start_workers(
     config: &Config,
     snapshot: &Arc<Snapshot>,
     ios: Vec<DpdkIo>,
+    channel: Option<PairSetup>,
 ) -> anyhow::Result<(WorkerThreads, Vec<WorkerHandle>)> {
     let cores = &config.node.workers;
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
-    let cookie_secret = [0, 1].map(|half| RandomState::new().hash_one(("SYN cookies", half)));
-    let cookie_secret = u128::from(cookie_secret[0]) << 64 | u128::from(cookie_secret[1]);
+    // Both nodes of a pair accept each other's cookies.
+    let cookie_secret = match &channel {
+        Some(channel) => {
+            let key = channel.keys.derive("shunt SYN cookies");
+            key.iter().fold(0, |secret: u128, byte| secret << 8 | u128::from(*byte))
+        }
+        None => random("SYN cookies"),
+    };
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
     let all_counters: Arc<[_]> = cores.iter().map(|_| Arc::new(WorkerCounters::new())).collect();
@@ -277,7 +305,7 @@ fn start_workers(
             all_counters: all_counters.clone(),
             advise: advise_huge_pages,
             cookie_secret,
-            pair: None,
+            pair: channel.clone(),
         };
         let (snapshot, stop, idle, eal) =
             (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());
@@ -315,6 +343,24 @@ fn start_workers(
     Ok((workers, handles))
 }
 
+/// What the workers need to talk to the peer: everything but the keys is of this start alone.
+fn pair_setup(ha: &config::Ha) -> PairSetup {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    PairSetup {
+        keys: ha.keys.clone(),
+        boot: (random("boot") as u64).max(1),
+        secret: random("proof of the peer"),
+        version: VersionText::new(env!("SHUNT_VERSION")),
+        clock_ms: since_1970.as_millis() as u32,
+    }
+}
+
+/// A number that nobody can foretell.
+fn random(purpose: &str) -> u128 {
+    let half = |half: u8| u128::from(RandomState::new().hash_one((purpose, half)));
+    half(0) << 64 | half(1)
+}
+
 fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> Vec<PortView> {
     compile::port_uses(config)
         .into_iter()
@@ -324,6 +370,13 @@ fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> 
             let id = PortId(id as u8);
             let link = ports.handle(id)?;
             let statistics = link.clone();
+            let interface = match use_ {
+                PortUse::Wire { index } => {
+                    exception::interface_below(config, &config.ports[index].device)
+                }
+                PortUse::Exception { .. } => None,
+            };
+            let interface = interface.map(str::to_owned);
             Some(PortView {
                 id,
                 name: port_name(config, use_).to_owned(),
@@ -338,7 +391,10 @@ fn port_views(config: &Config, ports: &Ports, capabilities: &[Capabilities]) -> 
                 capabilities: serde_json::to_value(capabilities).unwrap_or_default(),
                 link: Box::new(move || {
                     let link = link.link();
-                    Link { up: link.up, speed_mbps: link.speed_mbps }
+                    let has_carrier =
+                        |interface: &String| exception::has_carrier(Path::new("/"), interface);
+                    let up = link.up && interface.as_ref().is_none_or(has_carrier);
+                    Link { up, speed_mbps: link.speed_mbps }
                 }),
                 statistics: Box::new(move || {
                     let s = statistics.stats();

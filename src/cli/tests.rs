@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::*;
 use crate::datapath::counters::WorkerCounters;
 use crate::datapath::snapshot::{PortId, Snapshot};
-use crate::manage::api::ControlSocket;
+use crate::manage::api::{ControlSocket, pair_types};
+use crate::manage::compile;
 use crate::manage::config::Config;
 use crate::manage::testing::{self, FakeWorker, row};
 use crate::manage::{ManageError, Manager};
@@ -41,6 +42,7 @@ impl Node {
         let socket = dir.path().join("shunt.sock");
         config.api.socket = socket.clone();
         let (handles, fakes) = testing::workers(2);
+        let pair = compile::pair(&config);
         count_something(&fakes);
         let workers_stop = Arc::new(AtomicBool::new(false));
         let workers = fakes
@@ -58,7 +60,7 @@ impl Node {
             snapshot: Arc::new(snapshot),
             workers: handles,
             ports: testing::port_views(),
-            pair: None,
+            pair: pair.map(|pair| (pair, 7)),
         };
         let management = std::thread::spawn(move || {
             let runtime =
@@ -105,6 +107,17 @@ fn count_something(workers: &[FakeWorker]) {
     c.rx.add(5);
     c.sessions_v6.set(2);
     c.port(PortId(0)).rx_packets.add(5);
+    // What a node without a peer does not look at.
+    let sync = &workers[0].counters.sync;
+    sync.peer_alive.set(1);
+    sync.peer_boot.set(0xabcd);
+    sync.peer_workers.set(3);
+    sync.peer_config.set(5);
+    sync.bad_mac.add(2);
+    sync.sent_datagrams.add(30);
+    sync.buckets_synced.set(40);
+    workers[1].counters.sync.sent_datagrams.add(40);
+    workers[1].counters.sync.unprotected.set(5);
     for worker in workers {
         let server = worker.counters.server(ServerId(1));
         server.created.add(10);
@@ -190,6 +203,40 @@ fn every_command_reads_a_running_node() {
     assert_eq!(martian.count.reason, "martian");
     assert_eq!(martian.packets_by_worker, [3, 0]);
 
+    node.stop();
+}
+
+#[test]
+fn the_pair() {
+    let alone = Node::start(2);
+    assert_eq!(alone.get::<pair_types::Ha>("ha").pair, None);
+    assert_eq!(alone.get::<types::Status>("status").pair, None);
+    alone.stop();
+
+    let mut config = testing::config();
+    config.services[0].health = None;
+    config.ha = Some(testing::ha());
+    let node = Node::start_with(2, config, testing::paired_snapshot());
+    // After the first look, which is at the start.
+    let pair = loop {
+        let pair = node.get::<pair_types::Ha>("ha").pair.unwrap();
+        if pair.peer.alive {
+            break pair;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    assert_eq!((pair.mode.as_str(), pair.node.name.as_str()), ("active-backup", "lb-a"));
+    assert_eq!((pair.node.synced, pair.node.buckets_synced, pair.node.buckets), (false, 40, 128));
+    let group = &pair.groups[0];
+    assert_eq!((group.vrid, group.priority), (10, 200));
+    assert_eq!(group.addresses, ["192.0.2.10".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(pair.peer.boot.as_deref(), Some("000000000000abcd"));
+    assert_eq!((pair.peer.id, pair.peer.workers, pair.peer.config_equal), (1, 3, Some(false)));
+    assert_eq!((pair.sync.sent_datagrams, pair.sync.unprotected_sessions), (70, 5));
+    let problems: Vec<_> = pair.problems.iter().map(|p| p.kind.as_str()).collect();
+    assert_eq!(problems, ["wrong_key", "config_differs", "joining"]);
+    let summary = node.get::<types::Status>("status").pair.unwrap();
+    assert_eq!((summary.peer_alive, summary.synced, summary.problems), (true, false, 2));
     node.stop();
 }
 

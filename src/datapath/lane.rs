@@ -1,9 +1,9 @@
 //! What each family of a worker's data path has of its own, and the stages its packets go through.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::balancer::Balancer;
 use super::counters::WorkerCounters;
@@ -27,7 +27,9 @@ use super::verdict::Verdict;
 use crate::io::{BURST, Burst};
 use crate::session::marks::Marks;
 use crate::session::persistence::Persistence;
-use crate::session::{Aside, Direction, Entry, SessionId, Table, TcpState, Then};
+use crate::session::{
+    Aside, Direction, Entry, ServerId, ServiceId, SessionId, Table, TcpState, Then,
+};
 use crate::sync::session::Reason;
 use crate::wire::flow::Flow;
 use crate::wire::toeplitz::Toeplitz;
@@ -50,6 +52,8 @@ pub(super) struct Lane<A: Family> {
     pub(super) origins: Origins<A>,
     /// Who owns the sessions, on a node that has a peer.
     pub(super) marks: Option<Marks>,
+    /// The servers of services by address, for sessions that the peer tells of.
+    pub(super) server_ids: HashMap<(ServiceId, IpAddr, u16), ServerId>,
 }
 
 /// The packets of a burst that are of one family.
@@ -107,6 +111,7 @@ impl<A: Family> Lane<A> {
         }
         Lane {
             marks: paired.then(|| Marks::new(table.capacity())),
+            server_ids: HashMap::new(),
             table,
             balancer: Balancer::new(u64::from(setup.worker)),
             local_ports: LocalPorts::default(),
@@ -128,6 +133,12 @@ impl<A: Family> Lane<A> {
         self.servers = of_family.collect();
         self.resets_strays = new_flow::resets_strays(snapshot);
         self.origins = one_packet::origins(snapshot);
+        if self.marks.is_some() {
+            let servers = snapshot.servers.iter().zip(0..);
+            self.server_ids = servers
+                .map(|(s, id)| ((s.service, s.address.to_canonical(), s.port), ServerId(id)))
+                .collect();
+        }
         let clients = persist::clients(snapshot, self.table.capacity());
         if clients != 0 {
             self.persistence.allocate(clients);

@@ -116,7 +116,7 @@ fn mid_stream<A: Family, F: Frame>(
     now: u32,
 ) -> Verdict {
     use tcp_flags::{ACK, RST, SYN};
-    if let Some(given) = replica::give(shared, frame) {
+    if let Some(given) = replica::give(shared, frame, false, now) {
         return given;
     }
     let flow = &item.flow;
@@ -147,7 +147,7 @@ fn stray<A: Family, F: Frame>(
     flow: &Flow<A>,
     now: u32,
 ) -> Verdict {
-    if let Some(given) = replica::give(shared, frame) {
+    if let Some(given) = replica::give(shared, frame, true, now) {
         return given;
     }
     let FlowKey { src, sport, protocol, .. } = flow.key;

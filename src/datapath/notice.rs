@@ -14,6 +14,8 @@ pub enum Notice {
     /// The path to a server that is reached by a tunnel takes packets of this length, outer headers
     /// included, and no longer ones.
     PathMtu(IpAddr, u16),
+    /// The peer's port has this address.
+    PeerAddress(IpAddr),
     /// A VRRP advert that is formally right (TTL, checksum) was heard.
     Vrrp(Advert),
 }

@@ -13,7 +13,7 @@ use super::error::{self, Error};
 use super::mempool::Mempool;
 use super::port_start::{info, start_port};
 use crate::datapath::counters::MAX_PORTS;
-use crate::datapath::snapshot::{BUCKETS, PortId, Side};
+use crate::datapath::snapshot::{BUCKETS, Mac, PortId, Side};
 
 /// A port to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,6 +207,31 @@ pub struct Link {
 }
 
 impl PortHandle {
+    /// Lets frames to these MAC addresses in besides those to the device's own: by its filters, or where
+    /// it has none (left) by taking all frames.
+    pub fn accept(&self, macs: &[Mac]) {
+        for &addr_bytes in macs {
+            let mut address = dpdk_sys::rte_ether_addr { addr_bytes };
+            // SAFETY: `address` is read during the call only; the port is open while we are.
+            let result =
+                unsafe { dpdk_sys::rte_eth_dev_mac_addr_add(self.port, &raw mut address, 0) };
+            if result != 0 {
+                // SAFETY: takes any port.
+                let result = unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.port) };
+                if result != 0 {
+                    let cause = error::text(result);
+                    log::warn!(
+                        target: "dpdk",
+                        "port {}: neither a further MAC address nor promiscuous: {cause}; mend: \
+                         virtual_mac = false",
+                        self.port
+                    );
+                }
+                return;
+            }
+        }
+    }
+
     /// The device's counters; zero when it has none.
     pub fn stats(&self) -> PortStats {
         let mut raw = dpdk_sys::rte_eth_stats::default();

@@ -115,6 +115,20 @@ pub fn shared_interface(vdev: &str) -> Option<&str> {
     of_af_packet.then(|| vdev.split(',').find_map(|argument| argument.strip_prefix("iface=")))?
 }
 
+/// The kernel's interface below a device, if it is one that leaves the kernel receiving.
+pub fn interface_below<'a>(config: &'a Config, device: &str) -> Option<&'a str> {
+    let is_it = |vdev: &&String| vdev.split(',').next() == Some(device);
+    shared_interface(config.dpdk.vdevs.iter().find(is_it)?)
+}
+
+/// Whether the kernel says that an interface is up and has a carrier. DPDK's driver for such
+/// interfaces knows the former at most. `root` is `/`.
+pub fn has_carrier(root: &Path, interface: &str) -> bool {
+    // It cannot be read while the interface is down.
+    let carrier = root.join("sys/class/net").join(interface).join("carrier");
+    fs::read_to_string(carrier).is_ok_and(|text| text.trim() == "1")
+}
+
 fn warn_of_overheard(config: &Config) {
     for vdev in &config.dpdk.vdevs {
         let Some(interface) = shared_interface(vdev) else { continue };
@@ -293,6 +307,28 @@ mod tests {
     fn interfaces_the_kernel_shares() {
         assert_eq!(shared_interface("net_af_packet0,qpairs=1,iface=eth0"), Some("eth0"));
         assert_eq!(shared_interface("net_tap0,iface=sl-front"), None);
+    }
+
+    #[test]
+    fn interfaces_below_devices() {
+        let mut config = crate::manage::testing::config();
+        config.dpdk.vdevs =
+            vec!["net_af_packet0,qpairs=2,iface=eth7".into(), "net_tap1,iface=eth8".into()];
+        assert_eq!(interface_below(&config, "net_af_packet0"), Some("eth7"));
+        assert_eq!(interface_below(&config, "net_tap1"), None);
+        assert_eq!(interface_below(&config, "0000:3b:00.0"), None);
+    }
+
+    #[test]
+    fn carriers() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!has_carrier(dir.path(), "eth0"), "no such interface, or it is down");
+        let eth0 = dir.path().join("sys/class/net/eth0");
+        fs::create_dir_all(&eth0).unwrap();
+        for (text, up) in [("1\n", true), ("0\n", false), ("", false)] {
+            fs::write(eth0.join("carrier"), text).unwrap();
+            assert_eq!(has_carrier(dir.path(), "eth0"), up, "{text:?}");
+        }
     }
 
     #[test]

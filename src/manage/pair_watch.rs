@@ -60,11 +60,6 @@ impl PairWatch {
         }
     }
 
-    /// What was seen last.
-    pub(super) fn seen(&self) -> Option<&Seen> {
-        self.seen.as_ref()
-    }
-
     /// How long the peer has been there, or away.
     pub(super) fn peer_since_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.changed_ms)
@@ -337,10 +332,13 @@ mod tests {
         let mut w = Watched::new();
         assert_eq!(w.news(0, &there()), [CAME]);
         let restarted = Seen { boot: 0xb2, ..there() };
-        assert_eq!(w.news(1, &restarted), ["WARN the peer 192.0.2.3 has restarted (start"]);
+        assert_eq!(
+            w.news(1, &restarted),
+            ["WARN the peer 192.0.2.3 has restarted (start 00000000000000b2,"]
+        );
         assert_eq!(w.news(2, &restarted), NOTHING);
         let stopped = Seen { alive: false, leaving: true, ..restarted };
-        assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new"]);
+        assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new sessions"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use log::{debug, info, warn};
 
 use super::config::{Config, Port};
-use super::exception::shared_interface;
+use super::exception::interface_below;
 
 /// What is set on every interface below a port.
 const NO_FORWARDING: &[(&str, &str)] = &[("ipv4/conf/{}/forwarding", "0")];
@@ -94,12 +94,6 @@ impl Drop for Quiet {
     }
 }
 
-/// The kernel's interface below a device, if it is one that leaves the kernel listening.
-fn interface_below<'a>(config: &'a Config, device: &str) -> Option<&'a str> {
-    let is_it = |vdev: &&String| vdev.split(',').next() == Some(device);
-    shared_interface(config.dpdk.vdevs.iter().find(is_it)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,14 +120,6 @@ mod tests {
     fn config(tap: &str) -> Config {
         let text = PORT.replace("TAP", tap);
         crate::manage::config::parse(&text, "test").expect("a valid configuration")
-    }
-
-    #[test]
-    fn the_interface_is_that_of_af_packet() {
-        let config = config("");
-        assert_eq!(interface_below(&config, "net_af_packet0"), Some("eth7"));
-        assert_eq!(interface_below(&config, "net_tap1"), None);
-        assert_eq!(interface_below(&config, "0000:3b:00.0"), None);
     }
 
     #[test]

@@ -25,6 +25,9 @@ use crate::datapath::snapshot::Snapshot;
 
 /// How often the workers' queues are looked at.
 const TICK: Duration = Duration::from_millis(1);
+/// How long a node of a pair goes on forwarding once it has given its addresses to the peer: until
+/// the neighbors have heard of it.
+const HAND_OVER: Duration = Duration::from_millis(500);
 /// How long the workers have at the end to tell the peer that this node leaves.
 const LEAVE: Duration = Duration::from_millis(50);
 
@@ -55,8 +58,9 @@ pub struct Manager {
     pub workers: Vec<WorkerHandle>,
     /// The ports, by id.
     pub ports: Vec<PortView>,
-    /// The virtual routers; heeded when the snapshot has a pair.
-    pub pair: Option<PairConfig>,
+    /// The virtual routers, and what names this start of the node to its peer; heeded when the snapshot
+    /// has a pair.
+    pub pair: Option<(PairConfig, u64)>,
 }
 
 impl Manager {
@@ -74,8 +78,8 @@ impl Manager {
         exception::set_up_all(&config, &snapshot).await?;
         info!("control socket {}", socket.path().display());
         let (mut state, targets) = State::new(config, snapshot, workers, ports);
-        if let Some(pair) = pair {
-            state.join_pair(&pair);
+        if let Some((pair, boot)) = pair {
+            state.join_pair(&pair, boot);
         }
         manage((state, targets), socket.listener()?, shutdown).await
     }
@@ -104,17 +108,24 @@ async fn manage(
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
+    // When the peer was given the addresses: packets on their way here are still forwarded.
+    let mut handed_over: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
-            () = &mut shutdown => {
-                if state.leave(start.elapsed().as_millis() as u64) {
-                    tokio::time::sleep(LEAVE).await;
+            () = &mut shutdown, if handed_over.is_none() => {
+                if !state.hand_over(start.elapsed().as_millis() as u64) {
+                    return Ok(());
                 }
-                return Ok(());
+                handed_over = Some(Instant::now());
             }
             _ = ticks.tick() => {
                 state.tick(start.elapsed().as_millis() as u64);
+                if handed_over.is_some_and(|then| then.elapsed() >= HAND_OVER) {
+                    state.leave();
+                    tokio::time::sleep(LEAVE).await;
+                    return Ok(());
+                }
                 if let Some(worker) = state.gone_worker() {
                     return Err(ManageError::WorkerGone(worker));
                 }

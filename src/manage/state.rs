@@ -31,6 +31,8 @@ use tokio::sync::oneshot;
 
 /// Milliseconds between two samples of the rates.
 const SAMPLE_MS: u64 = 1_000;
+/// Addresses of the peer's ports that are remembered.
+const PEER_ADDRESSES: usize = 64;
 /// Milliseconds between two looks at what the pair tracks.
 const TRACK_MS: u64 = 100;
 
@@ -49,6 +51,10 @@ pub(super) struct State {
     pub(super) watched: Option<(Facts, PairWatch)>,
     /// The virtual routers; `None` without a peer, and in active/active.
     pub(super) pair: Option<Pair>,
+    /// Names this start of the node to its peer.
+    pub(super) boot: Option<u64>,
+    /// Of the peer's ports, the latest first.
+    peer_addresses: Vec<IpAddr>,
     tracked_ms: Option<u64>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
@@ -106,6 +112,8 @@ impl State {
             rates: RateSet::default(),
             watched,
             pair: None,
+            boot: None,
+            peer_addresses: Vec::new(),
             tracked_ms: None,
             sessions: SessionLists::default(),
             changed,
@@ -117,13 +125,14 @@ impl State {
     }
 
     /// Runs the virtual routers of the snapshot from now on, if it has a pair.
-    pub(super) fn join_pair(&mut self, config: &PairConfig) {
+    pub(super) fn join_pair(&mut self, config: &PairConfig, boot: u64) {
+        self.boot = Some(boot);
         self.pair = Pair::new(config, &self.snapshot, self.now_ms);
     }
 
-    /// Tells the peer that this node is about to stop; `true` when there is one to be told. The workers
-    /// need a moment to do it.
-    pub(super) fn leave(&mut self, now_ms: u64) -> bool {
+    /// Gives the addresses to the peer, since this node is about to stop; `false` when it has none.
+    /// Packets on their way here are to be forwarded for a moment.
+    pub(super) fn hand_over(&mut self, now_ms: u64) -> bool {
         self.now_ms = now_ms;
         if self.snapshot.ha.is_none() {
             return false;
@@ -133,9 +142,16 @@ impl State {
         }
         self.act_on_pair();
         for worker in &mut self.workers {
-            worker.send(Command::Leave);
+            worker.flush();
         }
         true
+    }
+
+    /// Tells the peer that this node is gone. The workers need a moment to do it.
+    pub(super) fn leave(&mut self) {
+        for worker in &mut self.workers {
+            worker.send(Command::Leave);
+        }
     }
 
     /// What is due at `now_ms`: events of the workers, the pair, neighbors, a changed snapshot, rates.
@@ -212,6 +228,7 @@ impl State {
                     other.send(Command::PathMtu { address, mtu });
                 }
             }
+            Event::PeerAddress(address) => self.peer_has(address),
             Event::Vrrp(advert) => {
                 if let Some(pair) = &mut self.pair {
                     pair.heard(self.now_ms, &advert);
@@ -252,6 +269,17 @@ impl State {
         let gateways = gateways.filter_map(|r| Some((r.target.port, r.target.via?)));
         for (port, address) in servers.chain(gateways) {
             self.neighbors.keep(self.now_ms, port, address);
+        }
+    }
+
+    /// The peer has told of an address of its ports: adverts may come from there.
+    fn peer_has(&mut self, address: IpAddr) {
+        if let Some(pair) = &mut self.pair
+            && !self.peer_addresses.contains(&address)
+        {
+            self.peer_addresses.truncate(PEER_ADDRESSES - 1);
+            self.peer_addresses.insert(0, address);
+            pair.set_peer_addresses(self.peer_addresses.clone());
         }
     }
 
@@ -514,7 +542,7 @@ mod tests {
             handles,
             testing::port_views(),
         );
-        state.join_pair(&PairConfig::new(&snapshot, vec![200]));
+        state.join_pair(&PairConfig::new(&snapshot, vec![200]), 7);
         let masters = |worker: &mut FakeWorker| -> Vec<u32> {
             let commands = worker.commands();
             let masters = commands.iter().filter_map(|c| match c {
@@ -555,7 +583,8 @@ mod tests {
                 worker.commands();
             }
         }
-        assert!(state.leave(8_000));
+        assert!(state.hand_over(8_000));
+        state.leave();
         let last = workers[0].commands();
         let [Command::Transmit { port, frame }, .., Command::Leave] = &last[..] else {
             panic!("{last:?}")

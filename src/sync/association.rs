@@ -1,23 +1,27 @@
 //! Whether the peer is there, and that it is the peer of now: no recording of an earlier start.
 //!
 //! Each start of a process has a random number, its **boot**. The datagrams of a boot are accepted
-//! only after it has proved to live: a HELLO carries a **challenge**, a keyed hash of a secret that
-//! this start of ours alone knows, and the peer's next HELLO has to **echo** it. The hash also takes
-//! in the peer's boot, how often a boot was accepted before, and a clock of [`SLOT_MS`], so an echo
-//! proves something only to us, only of that boot, only for the next few seconds, and only until
-//! another boot is accepted.
+//! only after it has proved to live: a HELLO carries a **challenge**, a keyed hash that this start of
+//! ours alone can make, and the peer's next HELLO has to **echo** it. The hash is over a clock of
+//! [`SLOT_MS`] and over how often a boot was accepted before, so an echo proves something only to us,
+//! only for the next few seconds, and only until another boot is accepted. That it is of this boot, the
+//! MAC says.
 //!
 //! ```text
-//! A (boot a)                                         B (boot b)
-//!   HELLO challenge=?      echo=0  peer_boot=0   →     a is not proven: answers at once
-//!   ←   HELLO challenge=h(B,a) echo=0  peer_boot=a     b is not proven here either
-//!   HELLO challenge=h(A,b) echo=h(B,a) peer_boot=b →   accepts a
-//!   ←   HELLO challenge=…  echo=h(A,b) peer_boot=a     A accepts b
+//! A                                                B
+//!   HELLO challenge=a echo=0      →                  does not know A: answers at once
+//!                                 ←   HELLO challenge=b echo=a
+//!   accepts B: answers at once
+//!   HELLO challenge=a' echo=b     →                  accepts A
 //! ```
 //!
 //! When a boot is accepted, the one before is **superseded** and never accepted again, though it may
 //! still run (a process that was stopped and goes on). Worker 0 of a node does this and tells the
 //! other workers; their HELLOs only tell where their streams are.
+//!
+//! Who replays HELLOs of earlier starts keeps a node busy, since it cannot know which of them is of a
+//! process that lives. Among all that it has heard between two of its own HELLOs it echoes one at
+//! random, and by turns with that the peer's: that delays a proof, and does not prevent it.
 
 use super::control::{Flags, Hello, VersionText};
 use super::datagram::Header;
@@ -30,8 +34,6 @@ pub const HURRY_MS: u32 = 10;
 pub const SLOT_MS: u32 = 2048;
 /// How many superseded boots are remembered.
 pub const REMEMBERED: usize = 64;
-/// How many boots can be on trial at a time.
-const TRIALS: usize = 4;
 
 /// What a node says of itself in its HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,22 +77,16 @@ pub enum Heard {
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     boot: u64,
-    /// Its challenge to us; 0 as long as it has not seen our boot.
+    /// Its challenge to us.
     challenge: u64,
-    /// A HELLO for it is pending.
-    is_waiting: bool,
 }
 
 /// The accepted peer.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     boot: u64,
-    /// Its challenge to us; 0 as long as it has not seen our boot.
-    challenge: u64,
     /// Its last HELLO of worker 0.
     hello: Hello,
-    /// A HELLO for it is pending: it does not know yet that we live.
-    is_waiting: bool,
 }
 
 /// What a node knows of its peer.
@@ -105,8 +101,12 @@ pub struct Association {
     peer: Option<Peer>,
     /// When something was accepted last; none when the peer is dead.
     last_accepted: Option<u32>,
-    /// Those on trial, the one that was heard of last at the end.
-    trials: [Option<Trial>; TRIALS],
+    /// One that was heard of and is not accepted.
+    trial: Option<Trial>,
+    /// HELLOs of others than the peer since the last one of ours. With any, ours is pending.
+    strange_hellos: u32,
+    /// A HELLO is pending for the peer, which does not know yet that we live.
+    peer_waits: bool,
     /// 0 where there is none; the place of the next one is `superseded_at`.
     superseded: [u64; REMEMBERED],
     superseded_at: usize,
@@ -131,7 +131,9 @@ impl Association {
             accepted: 0,
             peer: None,
             last_accepted: None,
-            trials: [None; TRIALS],
+            trial: None,
+            strange_hellos: 0,
+            peer_waits: false,
             superseded: [0; REMEMBERED],
             superseded_at: 0,
             last_hello: None,
@@ -146,8 +148,7 @@ impl Association {
 
     /// Whether a HELLO is to be sent.
     pub fn is_due(&self, now: u32) -> bool {
-        let is_waiting = self.peer.is_some_and(|peer| peer.is_waiting)
-            || self.trials.iter().flatten().any(|trial| trial.is_waiting);
+        let is_waiting = self.peer_waits || self.strange_hellos > 0;
         let interval = if is_waiting { HURRY_MS } else { INTERVAL_MS };
         self.last_hello.is_none_or(|last| now.wrapping_sub(last) >= interval)
     }
@@ -157,7 +158,7 @@ impl Association {
         self.last_hello = Some(now);
         let (peer_boot, echo) = self.addressee();
         Hello {
-            challenge: self.challenge(peer_boot, slot(now)),
+            challenge: self.challenge(slot(now)),
             echo,
             peer_boot,
             workers: about.workers,
@@ -195,28 +196,21 @@ impl Association {
         if header.boot == 0 || self.superseded.contains(&header.boot) {
             return Heard::Superseded;
         }
-        let knows_us = hello.peer_boot == self.boot;
         if let Some(peer) = self.peer.as_mut().filter(|peer| peer.boot == header.boot) {
             self.last_accepted = Some(now);
             if header.worker == 0 {
                 peer.hello = *hello;
-                if knows_us {
-                    peer.challenge = hello.challenge;
-                } else {
-                    // It does not know our boot: it has started, or we have, or it answers another.
-                    peer.is_waiting |= hello.peer_boot == 0;
-                }
             }
             return Heard::Accepted { new: false };
         }
         if header.worker != 0 {
             return Heard::Unproven { answer_now: false };
         }
-        if knows_us && self.is_proof(header.boot, hello.echo, now) {
+        if self.is_proof(hello.echo, now) {
             self.accept(now, header.boot, hello);
             return Heard::Accepted { new: true };
         }
-        self.try_on(header.boot, if knows_us { hello.challenge } else { 0 });
+        self.try_on(Trial { boot: header.boot, challenge: hello.challenge });
         Heard::Unproven { answer_now: self.is_due(now) }
     }
 
@@ -250,9 +244,9 @@ impl Association {
         self.peer.map(|peer| peer.hello)
     }
 
-    /// What the accepted peer wants echoed; 0 when that is not known.
+    /// What the accepted peer wants echoed; 0 without a peer.
     pub fn peer_challenge(&self) -> u64 {
-        self.peer.map_or(0, |peer| peer.challenge)
+        self.peer.map_or(0, |peer| peer.hello.challenge)
     }
 
     /// Whether the peer has said that it is about to stop.
@@ -260,40 +254,38 @@ impl Association {
         self.peer.is_some_and(|peer| peer.hello.flags.has(Flags::LEAVING))
     }
 
-    /// Whom the next HELLO is for, and what is echoed: those that wait, the peer and those on trial by
-    /// turns; else the peer; else the one on trial that was heard of last.
+    /// Whom the next HELLO is for, and what it echoes.
     fn addressee(&mut self) -> (u64, u64) {
-        let peer_first = self.was_for_trial && self.peer.is_some_and(|peer| peer.is_waiting);
-        let mut waiting = self.trials.iter_mut().flatten().filter(|trial| trial.is_waiting);
-        if !peer_first && let Some(trial) = waiting.next() {
-            trial.is_waiting = false;
-            self.was_for_trial = true;
-            return (trial.boot, trial.challenge);
-        }
-        self.was_for_trial = false;
-        if let Some(peer) = &mut self.peer {
-            peer.is_waiting = false;
-            return (peer.boot, peer.challenge);
-        }
-        let last = self.trials.iter().flatten().last();
-        last.map_or((0, 0), |trial| (trial.boot, trial.challenge))
+        let peer = self.peer.map(|peer| Trial { boot: peer.boot, challenge: peer.hello.challenge });
+        let is_trials_turn = self.strange_hellos > 0 && !self.was_for_trial;
+        let chosen = if is_trials_turn { self.trial } else { peer.or(self.trial) };
+        self.was_for_trial = is_trials_turn;
+        self.strange_hellos = 0;
+        // The peer's turn comes again after one for a trial.
+        self.peer_waits &= is_trials_turn;
+        chosen.map_or((0, 0), |one| (one.boot, one.challenge))
     }
 
-    /// What `boot` has to echo in this slot of time; never 0.
-    fn challenge(&self, boot: u64, slot: u32) -> u64 {
-        let mut message = [0; 20];
-        message[..8].copy_from_slice(&boot.to_be_bytes());
-        message[8..16].copy_from_slice(&self.accepted.to_be_bytes());
-        message[16..].copy_from_slice(&slot.to_be_bytes());
+    /// What is to be echoed in this slot of time; never 0.
+    fn challenge(&self, slot: u32) -> u64 {
+        self.hash(b'c', self.accepted, slot).max(1)
+    }
+
+    fn is_proof(&self, echo: u64, now: u32) -> bool {
+        let slot = slot(now);
+        let before = slot.checked_sub(1).unwrap_or(MAX_SLOT);
+        echo == self.challenge(slot) || echo == self.challenge(before)
+    }
+
+    /// What nobody else can guess, of a use and two numbers.
+    fn hash(&self, usage: u8, a: u64, b: u32) -> u64 {
+        let mut message = [0; 13];
+        message[0] = usage;
+        message[1..9].copy_from_slice(&a.to_be_bytes());
+        message[9..].copy_from_slice(&b.to_be_bytes());
         let hash = blake3::keyed_hash(&self.secret, &message);
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
-    }
-
-    fn is_proof(&self, boot: u64, echo: u64, now: u32) -> bool {
-        let slot = slot(now);
-        echo == self.challenge(boot, slot)
-            || echo == self.challenge(boot, slot.wrapping_sub(1) & MAX_SLOT)
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     fn accept(&mut self, now: u32, boot: u64, hello: &Hello) {
@@ -302,24 +294,21 @@ impl Association {
             self.superseded_at = (self.superseded_at + 1) % REMEMBERED;
         }
         self.accepted += 1;
-        self.trials = [None; TRIALS];
-        let (challenge, hello) = (hello.challenge, *hello);
-        self.peer = Some(Peer { boot, challenge, hello, is_waiting: true });
+        self.trial = None;
+        self.strange_hellos = 0;
+        self.peer = Some(Peer { boot, hello: *hello });
+        self.peer_waits = true;
         self.last_accepted = Some(now);
     }
 
-    /// Puts a boot on trial; when there are too many, the one that is at the front is given up.
-    fn try_on(&mut self, boot: u64, challenge: u64) {
-        let known = |trial: &Option<Trial>| trial.is_some_and(|trial| trial.boot == boot);
-        let free = || self.trials.iter().position(Option::is_none);
-        let place = self.trials.iter().position(known).or_else(free).unwrap_or(0);
-        let before = self.trials[place].filter(|trial| trial.boot == boot);
-        let challenge =
-            if challenge != 0 { challenge } else { before.map_or(0, |trial| trial.challenge) };
-        self.trials[place] = Some(Trial { boot, challenge, is_waiting: true });
-        // To the end: those at the front are answered, and given up, first. Between them may be free
-        // places.
-        self.trials[place..].rotate_left(1);
+    /// Puts a boot on trial: of all that are heard of between two HELLOs of ours one stays, each with
+    /// the same chance.
+    fn try_on(&mut self, trial: Trial) {
+        self.strange_hellos = self.strange_hellos.saturating_add(1);
+        let drawn = self.hash(b't', trial.challenge, self.strange_hellos);
+        if drawn.is_multiple_of(u64::from(self.strange_hellos)) {
+            self.trial = Some(trial);
+        }
     }
 }
 

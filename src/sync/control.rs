@@ -196,7 +196,7 @@ pub struct Ack {
     pub worker: u8,
     /// Everything up to and with this sequence has come, or is given up.
     pub contiguous: u64,
-    /// The highest sequence that has come.
+    /// The highest sequence that is known of.
     pub highest: u64,
 }
 

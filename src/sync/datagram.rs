@@ -16,7 +16,8 @@
 //! | 32 | 16 | MAC: the first half of the BLAKE3 keyed hash of the datagram with this field zero |
 //!
 //! [`open`] checks in the order of [`Refused`]. It does not judge sender, boot and sequence: that is
-//! for whoever keeps track of the peer and its streams.
+//! for [`Association`](super::Association), [`Receiver`](super::Receiver) and
+//! [`Replay`](super::Replay).
 
 use super::keys::{KeyId, Keys, MAC_LEN};
 use super::record::Emit;

@@ -13,7 +13,7 @@ use super::session::{Close, Persist, Session, Touch};
 
 /// The types of records. Those with an address are of IPv4; the number after them is the same of IPv6.
 pub mod kind {
-    use super::super::family::Wire;
+    use crate::sync::family::Wire;
 
     /// [`Session`](super::Session).
     pub const SESSION: u8 = 1;
@@ -43,7 +43,7 @@ pub mod kind {
     pub const PORT: u8 = 37;
 
     /// The type of a record with addresses of this family.
-    pub(in super::super) const fn of<A: Wire>(v4: u8) -> u8 {
+    pub(in crate::sync) const fn of<A: Wire>(v4: u8) -> u8 {
         v4 + A::V6 as u8
     }
 }

@@ -86,6 +86,8 @@ pub enum Event {
         /// In bytes.
         mtu: u16,
     },
+    /// A port of the peer's has this address.
+    PeerAddress(IpAddr),
     /// A VRRP advert was heard.
     Vrrp(Advert),
     /// A filled query.

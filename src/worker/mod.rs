@@ -366,6 +366,7 @@ impl<Io: BurstIo> Worker<Io> {
                 Notice::Wanted(port, address) => Event::NeighborWanted { port, address },
                 Notice::Seen(port, address, mac) => Event::NeighborSeen { port, address, mac },
                 Notice::PathMtu(address, mtu) => Event::PathMtu { address, mtu },
+                Notice::PeerAddress(address) => Event::PeerAddress(address),
                 Notice::Vrrp(advert) => Event::Vrrp(advert),
             });
         }

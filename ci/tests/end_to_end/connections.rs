@@ -7,8 +7,9 @@ use std::net::{IpAddr, TcpStream};
 use std::path::PathBuf;
 
 use crate::namespace::Namespace;
+use crate::process::Process;
 use crate::rig::{Family, Mode, Plan, Rig, WEB, client, vip};
-use crate::servers::{ECHO, Process};
+use crate::servers::ECHO;
 use crate::view;
 
 fn echo(stream: &mut TcpStream, message: &[u8]) {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::namespace::{Namespace, run};
+use crate::process::Process;
 use crate::rig::{Family, Mode, Plan, Rig, WEB, veth, vip};
-use crate::servers::{ECHO, Process};
+use crate::servers::ECHO;
 
 /// `shunt filters --json`
 #[derive(Debug, Deserialize)]

@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::namespace::{Namespace, run};
+use crate::process::Process;
 use crate::rig::{Family, Mode, Plan, Rig, client, vip};
-use crate::servers::{PROXIED, Process};
+use crate::servers::PROXIED;
 
 /// Where the servers below listen.
 const SINK: u16 = 8092;

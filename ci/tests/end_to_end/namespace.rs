@@ -136,3 +136,15 @@ pub(crate) fn run(command: &mut Command) -> String {
     assert!(status.success(), "{command:?}: {status}\n{text}{}", String::from_utf8_lossy(&stderr));
     text
 }
+
+/// Allows this process the files that a thousand connections need at both ends.
+pub(crate) fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writing over the call.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    assert_eq!(read, 0, "getrlimit");
+    limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(16_384));
+    // SAFETY: `limit` is valid for reading over the call.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    assert_eq!(set, 0, "setrlimit");
+}

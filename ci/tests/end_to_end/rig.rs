@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use crate::namespace::{Namespace, run};
-use crate::servers::{ECHO, IPERF, Process, RealServer};
+use crate::namespace::{Namespace, raise_open_files, run};
+use crate::process::Process;
+use crate::servers::{ECHO, IPERF, RealServer};
 use crate::view;
 
 /// The binary under test.
@@ -164,13 +165,8 @@ impl Rig {
 
     /// The namespaces and servers alone.
     pub(crate) fn without_shunt(plan: Plan) -> Self {
-        static RIGS: Mutex<()> = Mutex::new(());
         static COUNTER: AtomicUsize = AtomicUsize::new(0);
-        let one_at_a_time = RIGS.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: geteuid reads the process's own credentials and cannot fail.
-        let user = unsafe { libc::geteuid() };
-        assert_eq!(user, 0, "the end-to-end tests need root; ci/test uses sudo");
-        raise_open_files();
+        let one_at_a_time = one_at_a_time();
 
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("shunt-{}-{number}", std::process::id());
@@ -565,6 +561,18 @@ impl Drop for Rig {
     }
 }
 
+/// Waits for the machine: rigs stand one after the other, since they share its cores. Looks whether it
+/// can carry one at all.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static RIGS: Mutex<()> = Mutex::new(());
+    let one_at_a_time = RIGS.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: geteuid reads the process's own credentials and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    assert_eq!(user, 0, "the end-to-end tests need root; ci/test uses sudo");
+    raise_open_files();
+    one_at_a_time
+}
+
 /// `[[port]]`, with a tap to the kernel.
 fn port(name: &str, n: usize, side: &str, v4: &str, v6: &str, lips: &str, keys: &str) -> String {
     format!(
@@ -586,16 +594,4 @@ pub(crate) fn veth(a: &Namespace, a_name: &str, b: &Namespace, b_name: &str) {
 fn to_bridge(fabric: &Namespace, namespace: &Namespace, interface: &str, port: &str) {
     veth(namespace, interface, fabric, port);
     fabric.ip(&format!("link set {port} master bridge"));
-}
-
-/// Allows this process the files that a thousand connections need at both ends.
-fn raise_open_files() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid for writing over the call.
-    let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    assert_eq!(read, 0, "getrlimit");
-    limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(16_384));
-    // SAFETY: `limit` is valid for reading over the call.
-    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    assert_eq!(set, 0, "setrlimit");
 }

@@ -3,12 +3,12 @@
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::namespace::{Namespace, Task};
+use crate::process::Process;
 
 /// The port of the echo, TCP and UDP.
 pub(crate) const ECHO: u16 = 7;
@@ -17,27 +17,6 @@ pub(crate) const IPERF: u16 = 5201;
 
 /// The port where nginx expects a PROXY protocol header and answers with what it says.
 pub(crate) const PROXIED: u16 = 8091;
-
-/// A child process that is killed when dropped.
-#[derive(Debug)]
-pub(crate) struct Process(pub(crate) Child);
-
-impl Process {
-    /// Starts it, with its output in the file `log`.
-    pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
-        let out = fs::File::create(log).expect("a log file");
-        let err = out.try_clone().expect("a second handle");
-        command.stdin(Stdio::null()).stdout(out).stderr(err);
-        Process(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// One real server with everything that runs on it.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::http::requests;
 use crate::namespace::{Namespace, Task, run};
+use crate::process::Process;
 use crate::rig::{Family, Mode, Plan, Rig, client};
-use crate::servers::Process;
 use crate::view;
 
 /// Server 2 is behind a symmetric NAT, all others behind a full cone.

@@ -7,6 +7,7 @@ mod configured;
 mod interface;
 mod machine;
 mod offload;
+mod pair;
 
 use std::fmt::Write;
 use std::fs;
@@ -115,6 +116,7 @@ pub(super) fn run(config: Option<&Path>, json: bool) -> Result<ExitCode> {
     if let Some(config) = &config {
         findings.extend(configured::findings(&machine, config));
         findings.extend(interface::findings(&machine, config, &offload::features));
+        findings.extend(pair::findings(&machine, config));
     }
     if json {
         output::print_json(&serde_json::json!({ "findings": findings }))?;

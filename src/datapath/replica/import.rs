@@ -159,7 +159,7 @@ fn insert<A: Family, F: Frame>(
     record: &Session<A>,
     now: u32,
 ) -> Result<(), InsertError> {
-    let Some((service, server_id, timeouts)) = place(&shared.snapshot, record) else {
+    let Some((service, server_id, timeouts)) = place(&shared.snapshot, lane, record) else {
         // As good as no room: the configurations differ.
         return Err(InsertError::Full);
     };
@@ -260,6 +260,7 @@ pub(super) fn update<A: Family>(lane: &mut Lane<A>, id: SessionId, record: &Sess
 /// The service and server of a session here, and its timeouts: found by address, for numbers may differ.
 fn place<A: Family>(
     snapshot: &Snapshot,
+    lane: &Lane<A>,
     record: &Session<A>,
 ) -> Option<(ServiceId, ServerId, Timeouts)> {
     if record.mode == Mode::Snat {
@@ -282,12 +283,7 @@ fn place<A: Family>(
         Some(address) => address,
         None => record.server.into().to_canonical(),
     };
-    let server = service.servers.iter().copied().find(|id| {
-        snapshot
-            .servers
-            .get(usize::from(id.0))
-            .is_some_and(|s| s.address.to_canonical() == address && s.port == record.server_port)
-    })?;
+    let server = *lane.server_ids.get(&(service_id, address, record.server_port))?;
     (service.mode == record.mode).then_some((service_id, server, service.timeouts))
 }
 

@@ -19,13 +19,15 @@ use crate::sync::datagram::{self, HEADER, Kind, SERVING};
 use crate::wire::flow::{self, Parsed};
 use crate::wire::{DropReason, ethernet};
 
-/// Gives the packet to the peer, if it is one that the peer may know. `None` when this node has to
-/// decide.
+/// Gives the packet to the peer, if it is one that the peer may know; `of_server`: it came from a real
+/// server. `None` when this node has to decide.
 #[cold]
 #[inline(never)]
 pub(in crate::datapath) fn give<F: Frame>(
     shared: &mut Shared<F>,
     frame: &mut F,
+    of_server: bool,
+    now: u32,
 ) -> Option<Verdict> {
     let channel = state::channel(shared).filter(|channel| channel.relay)?;
     let replica = shared.replica.as_ref()?;
@@ -38,11 +40,15 @@ pub(in crate::datapath) fn give<F: Frame>(
         shared.counters.sync.relay_refused.add(1);
         return None;
     }
-    if note != Note::Again {
+    if of_server && note != Note::Again {
         return Some(Verdict::HandOff(shared.worker, Note::Again));
     }
     let port_mac = shared.snapshot.ports[usize::from(port.0)].mac;
-    let replica = shared.replica.as_ref()?;
+    let replica = shared.replica.as_mut()?;
+    if !replica.relays.take(now) {
+        shared.counters.sync.relay_failed.add(1);
+        return None;
+    }
     if let Some(Some(mac)) = replica.neighbors.get(usize::from(port.0)).copied() {
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac);

@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 
 use crate::datapath::counters::WorkerCounters;
 use crate::datapath::ha::Channel;
+use crate::datapath::limiter::TokenBucket;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{BUCKETS, Mac, Snapshot};
 use crate::session::SessionId;
@@ -14,6 +15,14 @@ use crate::sync::keys::Keys;
 use crate::sync::receiver::Receiver;
 use crate::sync::sender::{KEPT, Sender};
 
+/// Packets without a session that a worker gives to the peer per second, and at once: whoever sends
+/// such must not keep both nodes busy.
+const RELAYS: TokenBucket = TokenBucket::new(100_000, 10_000);
+/// From one request for buckets to the next, in milliseconds; twice as long each time that it did not
+/// help, up to [`WANT_MOST_MS`].
+pub(super) const WANT_MS: u32 = 1_000;
+/// See [`WANT_MS`].
+pub(super) const WANT_MOST_MS: u32 = 60_000;
 /// Without a word of the peer for so long, in milliseconds, it is gone.
 const DEAD_MS: u32 = 3_000;
 /// The most workers that a node can have.
@@ -97,6 +106,10 @@ pub(in crate::datapath) struct Replica {
     /// The MAC address that the peer's datagrams come from.
     pub(super) peer_mac: Option<Mac>,
     pub(super) leaving: bool,
+    /// Packets given to the peer.
+    pub(super) relays: TokenBucket,
+    /// For how long the next request for buckets waits after the last one, in milliseconds.
+    pub(super) want_wait: u32,
 }
 
 /// Copies that a walk has not confirmed.
@@ -148,6 +161,8 @@ impl Replica {
             neighbors: ArrayVec::new(),
             peer_mac: None,
             leaving: false,
+            relays: RELAYS,
+            want_wait: WANT_MS,
             setup: setup.clone(),
         }
     }
@@ -199,6 +214,7 @@ impl Replica {
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();
         self.due.want = None;
+        self.want_wait = WANT_MS;
         self.due.digest = None;
         if let Some(boot) = peer
             && std::mem::replace(&mut self.windows_of, boot) != boot

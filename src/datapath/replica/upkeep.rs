@@ -1,23 +1,25 @@
 //! What is due without a packet: hellos, acknowledgements, requests for what is missing, digests; and
 //! what the peer says of these.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::channel;
 use super::state::{self, Replica, first};
+use super::tell;
 use super::walk;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
+use crate::datapath::notice::Notice;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{BUCKETS, PortRole};
 use crate::datapath::verdict::Verdict;
 use crate::session::marks::Tally;
 use crate::sync::association::{About, Association, Heard};
-use crate::sync::control::{Digest, Flags, Gone, Port, VersionText, Want};
+use crate::sync::control::{Digest, Flags, Gone, Hello, Port, VersionText, Want};
 use crate::sync::datagram::{Header, SERVING};
 use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit, Record};
-use crate::wire::DropReason;
+use crate::wire::{DropReason, vrrp};
 
 /// From one list of our ports to the next.
 const PORTS_MS: u32 = 1_000;
@@ -25,8 +27,6 @@ const PORTS_MS: u32 = 1_000;
 const ACK_MS: u32 = 20;
 /// From one digest of all buckets to the next.
 const DIGEST_MS: u32 = 500;
-/// From one request for buckets to the next.
-const WANT_MS: u32 = 1_000;
 /// A turn that comes so much after the one before: the node stood still.
 const LEAP_MS: u32 = 1_000;
 /// Datagrams repeated for one request.
@@ -58,6 +58,7 @@ fn every_millisecond<F: Frame>(
     v6: &mut Lane<Ipv6Addr>,
     now: u32,
 ) {
+    tell::tell_changes(shared, v4, v6, now);
     watch(shared, v4, v6, now);
     if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
         hello(shared, now);
@@ -68,6 +69,9 @@ fn every_millisecond<F: Frame>(
         follow_streams(shared, acknowledge, now);
         if is_due(shared, now, DIGEST_MS, |dues| &mut dues.digest) {
             digests(shared, v4, v6, u128::MAX, now);
+        }
+        if shared.worker == 0 && is_due(shared, now, PORTS_MS, |dues| &mut dues.ports) {
+            tell_ports(shared);
         }
         ask(shared, now);
         walk::step(shared, v4, v6, now);
@@ -144,7 +148,6 @@ fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
     let workers = shared.snapshot.workers() as u8;
     let Some(config) = state::channel(shared).map(|channel| channel.config_digest) else { return };
     let peer_boot = first(shared).sync.peer_boot.get();
-    let with_ports = is_due(shared, now, PORTS_MS, |dues| &mut dues.ports);
     let Some(replica) = &mut shared.replica else { return };
     let version = replica.setup.version;
     let about = About { workers, flags, stream: replica.sender.highest(), config, version };
@@ -152,16 +155,24 @@ fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
     if replica.worker != 0 {
         hello = Association::hello_of_stream(replica.setup.boot, peer_boot, &about);
     }
+    let mut records = [0; Hello::LEN];
+    hello.emit(&mut records);
+    channel::control(shared, SERVING, &records);
+}
+
+/// Tells every worker of the peer which ports this node has.
+fn tell_ports<F: Frame>(shared: &mut Shared<F>) {
     let mut records: Records = [0; 1280];
-    let mut length = hello.emit(&mut records);
-    if with_ports && replica.worker == 0 {
-        for port in ports(shared) {
-            if length + port.length() <= records.len() {
-                length += port.emit(&mut records[length..]);
-            }
+    let mut length = 0;
+    for port in ports(shared) {
+        if length + port.length() <= records.len() {
+            length += port.emit(&mut records[length..]);
         }
     }
-    channel::control(shared, SERVING, &records[..length]);
+    let peers = first(shared).sync.peer_workers.get() as u8;
+    for worker in 0..peers {
+        channel::control(shared, worker, &records[..length]);
+    }
 }
 
 fn flags<F>(shared: &Shared<F>) -> Flags {
@@ -197,10 +208,10 @@ fn ports<F>(shared: &Shared<F>) -> arrayvec::ArrayVec<Port, { state::MAX_PORTS }
 }
 
 /// The length of the prefix of the network that an address of ours is in.
-fn prefix_of<F>(shared: &Shared<F>, address: std::net::IpAddr) -> u8 {
+fn prefix_of<F>(shared: &Shared<F>, address: IpAddr) -> u8 {
     let routes = match address {
-        std::net::IpAddr::V4(_) => &shared.snapshot.routes_v4,
-        std::net::IpAddr::V6(_) => &shared.snapshot.routes_v6,
+        IpAddr::V4(_) => &shared.snapshot.routes_v4,
+        IpAddr::V6(_) => &shared.snapshot.routes_v6,
     };
     let connected = routes.iter().filter(|route| route.target.via.is_none());
     let length = connected.filter(|route| route.to.contains(&address)).map(|r| r.to.prefix_len());
@@ -293,9 +304,16 @@ pub(super) fn compare<F>(
 
 /// Asks the peer for the buckets that are wanted.
 fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
-    let wanted = shared.replica.as_ref().map_or(0, |replica| replica.wanted);
-    if wanted == 0 || !is_due(shared, now, WANT_MS, |dues| &mut dues.want) {
+    let Some(replica) = &mut shared.replica else { return };
+    let (wanted, wait) = (replica.wanted, replica.want_wait);
+    if replica.synced == replica.owned {
+        replica.want_wait = state::WANT_MS;
+    }
+    if wanted == 0 || !is_due(shared, now, wait, |dues| &mut dues.want) {
         return;
+    }
+    if let Some(replica) = &mut shared.replica {
+        replica.want_wait = (2 * wait).min(state::WANT_MOST_MS);
     }
     let mut records = [0; Want::LEN];
     Want(wanted).emit(&mut records);
@@ -374,8 +392,8 @@ pub(super) fn control<F: Frame>(
             Ok(_) | Err(_) => shared.counters.sync.malformed.add(1),
         }
     }
-    if ports_come && let Some(replica) = &mut shared.replica {
-        replica.pair_ports(&shared.snapshot);
+    if ports_come {
+        ports_known(shared);
     }
     match known {
         true => {
@@ -387,13 +405,30 @@ pub(super) fn control<F: Frame>(
     }
 }
 
+/// The peer has told of its ports.
+fn ports_known<F: Frame>(shared: &mut Shared<F>) {
+    let Some(replica) = &mut shared.replica else { return };
+    replica.pair_ports(&shared.snapshot);
+    if replica.worker != 0 {
+        return;
+    }
+    for port in replica.peer_ports.clone() {
+        let v4 = port.v4.map(|(address, _)| IpAddr::V4(address));
+        let v6 = port.v6.map(|(address, _)| IpAddr::V6(address));
+        let link_local = IpAddr::V6(vrrp::link_local(port.mac));
+        for address in [v4, v6, Some(link_local)].into_iter().flatten() {
+            shared.notify(Notice::PeerAddress(address));
+        }
+    }
+}
+
 /// The peer says hello.
 fn greeted<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
     header: &Header,
-    hello: &crate::sync::control::Hello,
+    hello: &Hello,
     now: u32,
 ) {
     let Some(replica) = &mut shared.replica else { return };

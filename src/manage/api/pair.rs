@@ -10,20 +10,21 @@ use crate::manage::ha::GroupView;
 use crate::manage::pair_problem::Severity;
 use crate::manage::pair_seen::Seen;
 use crate::manage::state::State;
+use crate::manage::workers::Worker;
 
 impl State {
     /// `GET /v1/ha`
     pub(super) fn ha(&self) -> Ha {
         let view = |ha: &config::Ha| {
             let (facts, watch) = self.watched.as_ref()?;
-            let seen = watch.seen().cloned().unwrap_or_default();
+            let seen = self.seen();
             Some(Pair {
                 mode: ha.mode.name().into(),
                 node: Node {
                     name: self.config.node.name.clone(),
                     id: self.config.node.id,
                     version: env!("CARGO_PKG_VERSION").into(),
-                    boot: None,
+                    boot: self.boot.map(hex),
                     address: ha.source,
                     config: hex(facts.config),
                     synced: seen.synced(),
@@ -53,7 +54,7 @@ impl State {
     /// The pair for `GET /v1/status`.
     pub(super) fn pair_summary(&self) -> Option<PairSummary> {
         let ha = self.config.ha.as_ref()?;
-        let seen = self.watched.as_ref()?.1.seen().cloned().unwrap_or_default();
+        let seen = self.seen();
         let passes = |problem: &&Problem| problem.severity == Severity::Info.name();
         Some(PairSummary {
             peer: ha.peer,
@@ -62,6 +63,11 @@ impl State {
             groups: self.groups(ha).into_iter().map(|group| (group.vrid, group.state)).collect(),
             problems: self.problems().iter().filter(|p| !passes(p)).count() as u64,
         })
+    }
+
+    /// What the workers say now: what is shown together must be of one moment.
+    fn seen(&self) -> Seen {
+        Seen::of(self.workers.iter().map(Worker::counters))
     }
 
     fn groups(&self, ha: &config::Ha) -> Vec<Group> {

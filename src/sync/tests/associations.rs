@@ -91,24 +91,51 @@ impl Process {
 }
 
 #[test]
-fn two_nodes_meet_in_four_datagrams() {
+fn two_nodes_meet_in_three_datagrams() {
     let (mut a, mut b) = (Process::new(0, 10), Process::new(1, 20));
     let first = a.greet(0, 0);
-    assert_eq!(b.receive(0, &first), (false, true));
-    let second = b.greet(1, 0);
-    assert_eq!(a.receive(0, &second), (false, false), "a HELLO was only just sent");
+    assert_eq!(b.receive(5, &first), (false, true));
+    let second = b.greet(1, 5);
+    assert_eq!(a.receive(5, &second), (true, false));
     assert!(!a.association.is_due(HURRY_MS - 1) && a.association.is_due(HURRY_MS));
     let third = a.greet(0, 10);
     assert_eq!(b.receive(10, &third), (true, false));
-    assert!(b.association.is_due(10));
-    let fourth = b.greet(1, 10);
-    assert_eq!(a.receive(10, &fourth), (true, false));
     assert_eq!((a.association.peer_boot(), b.association.peer_boot()), (Some(20), Some(10)));
-    assert_eq!(a.association.peer_hello(), fourth.hello);
-    assert_eq!(a.association.peer_challenge(), fourth.hello.unwrap().challenge);
+    assert_eq!(a.association.peer_hello(), second.hello);
+    assert_eq!(a.association.peer_challenge(), second.hello.unwrap().challenge);
     // Then there is no hurry.
-    a.greet(0, 20);
-    assert!(!a.association.is_due(20 + INTERVAL_MS - 1) && a.association.is_due(20 + INTERVAL_MS));
+    assert!(!a.association.is_due(10 + INTERVAL_MS - 1) && a.association.is_due(10 + INTERVAL_MS));
+    // What was heard too soon after a HELLO is answered when it is time.
+    let mut c = Process::new(1, 30);
+    let hello = c.greet(1, 12);
+    assert_eq!(a.receive(12, &hello), (false, false));
+    assert!(!a.association.is_due(19) && a.association.is_due(20));
+}
+
+/// A node that is flooded with HELLOs of earlier starts still answers each that lives, and its peer.
+#[test]
+fn a_flood_of_replays_does_not_keep_nodes_apart() {
+    let (mut a, mut b) = (Process::new(0, 10), Process::new(1, 20));
+    let old: Vec<_> = (100..300).map(|boot| Process::new(1, boot).greet(1, 0)).collect();
+    let mut random = Random::new(1);
+    let mut met_at = None;
+    for now in 0..10_000 {
+        for _ in 0..3 {
+            a.receive(now, &old[random.below(200) as usize]);
+        }
+        if a.association.is_due(now) {
+            let hello = a.greet(0, now);
+            b.receive(now, &hello);
+        }
+        if b.association.is_due(now) {
+            let hello = b.greet(1, now);
+            a.receive(now, &hello);
+        }
+        if a.association.accepts(20) && b.association.accepts(10) {
+            met_at = met_at.or(Some(now));
+        }
+    }
+    assert!(met_at.is_some_and(|at| at < 1000), "{met_at:?}");
 }
 
 #[test]
@@ -133,19 +160,18 @@ fn met() -> (Process, Process) {
     let (mut a, mut b) = (Process::new(0, 10), Process::new(1, 20));
     let hello = a.greet(0, 0);
     b.receive(0, &hello);
-    let hello = b.greet(1, 0);
-    a.receive(0, &hello);
-    let hello = a.greet(0, 10);
-    b.receive(10, &hello);
     let hello = b.greet(1, 10);
     a.receive(10, &hello);
+    let hello = a.greet(0, 10);
+    b.receive(10, &hello);
+    assert!(a.association.accepts(20) && b.association.accepts(10));
     (a, b)
 }
 
 #[test]
 fn what_is_not_the_peer() {
     let (mut a, mut b) = met();
-    let hello = b.greet(1, 20).hello.unwrap();
+    let hello = Hello { echo: 0, ..b.greet(1, 20).hello.unwrap() };
     let any = b.send(1, None).header;
     let header = |node, worker, boot| Header { node, worker, boot, ..any };
     let mut heard =

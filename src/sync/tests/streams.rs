@@ -76,7 +76,7 @@ fn run(seed: u64, quality: Quality, kept: usize, per_ms: u64) -> Outcome {
     let mut outcome =
         Outcome { sent: 0, applied: BTreeSet::new(), lost: false, missed: 0, lag: (0, 0) };
     for now in 0..1500 {
-        let perfect = Quality { loss: 0, duplicates: 0, delay: 1 };
+        let perfect = Quality { loss: 0, duplicates: 0, delay: 0 };
         let quality = if now < 1000 { quality } else { perfect };
         if now < 1000 {
             for _ in 0..random.below(2 * per_ms + 1) {

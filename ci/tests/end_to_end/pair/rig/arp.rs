@@ -1,0 +1,43 @@
+//! Who answers for an address: asked on the wire, not of Shunt.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::raw;
+
+use super::fabric::{CLIENT_MAC, CLIENTS, Fabric};
+
+/// How long answers may take.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Asks for an IPv4 address by ARP from the client; the MAC address of every answer.
+pub(crate) fn answers(fabric: &Fabric, address: Ipv4Addr) -> Vec<[u8; 6]> {
+    let own: Ipv4Addr = CLIENTS[0].parse().expect("an address");
+    let mut question = vec![0xff; 6];
+    question.extend(CLIENT_MAC);
+    // ARP for IPv4 on Ethernet, a request (RFC 826).
+    question.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+    question.extend(CLIENT_MAC);
+    question.extend(own.octets());
+    question.extend([0; 6]);
+    question.extend(address.octets());
+    fabric.client.enter(|| {
+        let socket = raw::frames_of("eth0");
+        raw::give(&socket, &question);
+        let begin = Instant::now();
+        let mut answers = Vec::new();
+        while let Some(left) = PATIENCE.checked_sub(begin.elapsed()) {
+            raw::wait(&socket, left);
+            let mut buffer = [0; 2048];
+            while let Some(frame) = raw::take(&socket, &mut buffer) {
+                let from = |frame: &[u8]| -> Option<[u8; 6]> {
+                    let reply = frame.get(12..14)? == [0x08, 0x06] && frame.get(20..22)? == [0, 2];
+                    let ours = reply && frame.get(28..32)? == address.octets();
+                    if ours { frame[22..28].try_into().ok() } else { None }
+                };
+                answers.extend(from(frame));
+            }
+        }
+        answers
+    })
+}
