@@ -108,11 +108,14 @@ impl World {
                 Seen::Served { server, id, remote, header } => {
                     let client = &self.clients[id as usize];
                     assert!(
-                        client.excuse.is_some() || client.server.is_none_or(|known| known == server),
+                        client.excuse.is_some()
+                            || client.server.is_none_or(|known| known == server),
                         "at {now}: connection {id} reaches server {server}, it was {:?}'s",
                         client.server
                     );
-                    if let Some(version) = self.plan.introduction.proxy_protocol().filter(|_| client.is_tcp) {
+                    if let Some(version) =
+                        self.plan.introduction.proxy_protocol().filter(|_| client.is_tcp)
+                    {
                         let right = proxy_protocol::header(version, client.local, client.vip);
                         assert_eq!(header, right[..], "connection {id} from {remote}");
                     }
@@ -156,8 +159,7 @@ impl World {
                 continue;
             }
             let protocol = Self::protocol(client.is_tcp);
-            let [row, other] =
-                [a, b].map(|node| node.session(client.local, client.vip, protocol));
+            let [row, other] = [a, b].map(|node| node.session(client.local, client.vip, protocol));
             assert!(
                 row.is_some() && row == other,
                 "at {}: connection {} is not the same on both nodes: {row:?}, {other:?}",
@@ -193,7 +195,10 @@ impl World {
         for (id, node) in [a, b].into_iter().enumerate() {
             if !node.is_synced() {
                 let synced = node.count(|c| c.sync.buckets_synced.get());
-                return Some(format!("node {id} is not synced: peer {}, {synced} buckets", node.has_peer()));
+                return Some(format!(
+                    "node {id} is not synced: peer {}, {synced} buckets",
+                    node.has_peer()
+                ));
             }
         }
         for bucket in 0..BUCKETS {
@@ -224,8 +229,12 @@ impl World {
         }
         let end = self.now + 8_000;
         while self.clients.iter().any(|c| !c.done && c.excuse.is_none()) {
-            let open: Vec<u32> =
-                self.clients.iter().filter(|c| !c.done && c.excuse.is_none()).map(|c| c.id).collect();
+            let open: Vec<u32> = self
+                .clients
+                .iter()
+                .filter(|c| !c.done && c.excuse.is_none())
+                .map(|c| c.id)
+                .collect();
             assert!(self.now < end, "at {}: connections {open:?} do not go on", self.now);
             self.step();
         }
@@ -258,8 +267,12 @@ impl World {
         let end = self.now + 25_000;
         loop {
             self.run_until(self.now + 200);
-            let left: Vec<_> =
-                self.nodes.iter().flatten().flat_map(|n| n.sessions().into_iter().map(|row| (n.id, row))).collect();
+            let left: Vec<_> = self
+                .nodes
+                .iter()
+                .flatten()
+                .flat_map(|n| n.sessions().into_iter().map(|row| (n.id, row)))
+                .collect();
             if left.is_empty() {
                 break;
             }

@@ -42,12 +42,20 @@ fn read_question(bytes: &[u8]) -> Option<(u32, u16, usize)> {
 #[derive(Clone, Debug)]
 pub enum Seen {
     /// A connection got its first question to a server, behind this header.
-    Served { server: usize, id: u32, remote: SocketAddr, header: Vec<u8> },
+    Served {
+        server: usize,
+        id: u32,
+        remote: SocketAddr,
+        header: Vec<u8>,
+    },
     /// A reset came to a client, or to a server.
     ClientReset(u32),
     ServerReset(u32),
     /// The first answer came: from this server.
-    Answered { id: u32, server: usize },
+    Answered {
+        id: u32,
+        server: usize,
+    },
     /// Addresses and ports were used while the connection that had them was not over.
     Clash(u32),
 }
@@ -211,8 +219,18 @@ impl Client {
         out.push(Packet { src: self.local, dst: self.vip, tcp: None, payload });
     }
 
-    pub fn arrive(&mut self, packet: &Packet, now: u64, out: &mut Vec<Packet>, seen: &mut Vec<Seen>) {
-        assert_eq!(packet.src, self.vip, "client {} hears from nobody it talks to: {packet}", self.id);
+    pub fn arrive(
+        &mut self,
+        packet: &Packet,
+        now: u64,
+        out: &mut Vec<Packet>,
+        seen: &mut Vec<Seen>,
+    ) {
+        assert_eq!(
+            packet.src, self.vip,
+            "client {} hears from nobody it talks to: {packet}",
+            self.id
+        );
         if self.is_tcp && self.tcp.is_none() {
             return;
         }
@@ -347,7 +365,12 @@ impl Server {
             } else if tcp.flags & RST == 0 {
                 // RFC 9293 3.10.7.1.
                 let tcp = Segment { flags: RST, seq: tcp.ack, ack: 0 };
-                out.push(Packet { src: packet.dst, dst: packet.src, tcp: Some(tcp), payload: vec![] });
+                out.push(Packet {
+                    src: packet.dst,
+                    dst: packet.src,
+                    tcp: Some(tcp),
+                    payload: vec![],
+                });
             }
             return;
         };
@@ -392,4 +415,3 @@ fn take_header(bytes: &mut Vec<u8>, introduction: Introduction) -> Option<Vec<u8
     };
     (bytes.len() >= length).then(|| bytes.drain(..length).collect())
 }
-

@@ -64,7 +64,14 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn start(plan: &Plan, id: usize, workers: usize, down: &[bool], now: u64, random: &mut Random) -> Self {
+    pub fn start(
+        plan: &Plan,
+        id: usize,
+        workers: usize,
+        down: &[bool],
+        now: u64,
+        random: &mut Random,
+    ) -> Self {
         let snapshot = network::snapshot(plan, id, workers, down);
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new())).collect();
         let pair = PairSetup {
@@ -84,7 +91,11 @@ impl Node {
             masters: Masters::default(),
             snapshot: snapshot.clone(),
             // At times just before it wraps.
-            clock: if random.chance(300) { u32::MAX - random.below(8_000) as u32 } else { random.next() as u32 },
+            clock: if random.chance(300) {
+                u32::MAX - random.below(8_000) as u32
+            } else {
+                random.next() as u32
+            },
             frozen_at: 0,
             frozen_until: 0,
             salt: random.next(),
@@ -162,9 +173,9 @@ impl Node {
     /// A frame comes in. Those of one flow come to one worker, whichever that is.
     pub fn arrive(&mut self, port: PortId, frame: &[u8]) {
         let end = frame.len().min(if frame[12] == 8 { 38 } else { 58 });
-        let hash = frame[26.min(end)..end].iter().fold(self.salt, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-        });
+        let hash = frame[26.min(end)..end]
+            .iter()
+            .fold(self.salt, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         let worker = (hash >> 20) as usize % self.workers.len();
         let ring = &mut self.workers[worker].io().rx[usize::from(port.0)];
         if ring.len() < RING {
@@ -249,9 +260,10 @@ impl Node {
     /// Whether it has found its copies equal to what the peer has.
     pub fn is_synced(&self) -> bool {
         self.has_peer()
-            && self.counters.iter().all(|c| {
-                c.sync.buckets_synced.get() == c.sync.buckets_owned.get()
-            })
+            && self
+                .counters
+                .iter()
+                .all(|c| c.sync.buckets_synced.get() == c.sync.buckets_owned.get())
     }
 
     /// The sum of a counter over all workers.

@@ -117,11 +117,8 @@ impl Packet {
         assert_eq!(sum.finish(), 0, "transport checksum: {frame:02x?}");
         let word = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
         let long = |at: usize| u32::from(word(at)) << 16 | u32::from(word(at + 2));
-        let tcp = (protocol == 6).then(|| Segment {
-            flags: transport[13],
-            seq: long(4),
-            ack: long(8),
-        });
+        let tcp =
+            (protocol == 6).then(|| Segment { flags: transport[13], seq: long(4), ack: long(8) });
         let header = if protocol == 6 { usize::from(transport[12] >> 4) * 4 } else { 8 };
         Some(Packet {
             src: SocketAddr::new(src, word(0)),

@@ -16,7 +16,9 @@ fn run(plan: Plan) -> World {
 #[test]
 fn nothing_goes_wrong() {
     for (seed, mode) in (1..).zip(MODES) {
-        for (active_active, workers) in [(false, [1, 1]), (true, [1, 1]), (false, [2, 3]), (true, [3, 2])] {
+        for (active_active, workers) in
+            [(false, [1, 1]), (true, [1, 1]), (false, [2, 3]), (true, [3, 2])]
+        {
             let plan = Plan { active_active, workers, ..Plan::plain(seed, mode) };
             let world = run(plan);
             assert!(world.clients.iter().all(|c| c.excuse.is_none() && c.done));

@@ -120,11 +120,6 @@ impl Tcp {
         self.peer_finished && self.finish_sent && self.in_flight.is_none()
     }
 
-    /// Whether nothing waits for the peer.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight.is_none()
-    }
-
     /// When [`Tcp::tick`] has something to do.
     pub fn due(&self) -> Option<u64> {
         self.in_flight.as_ref().filter(|_| self.state != State::Reset).map(|_| self.again_at)

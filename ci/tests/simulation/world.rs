@@ -272,11 +272,16 @@ impl World {
     /// A host sends a packet to whoever has an address of the nodes.
     fn to_nodes(&mut self, port: PortId, address: IpAddr, from: Mac, packet: &Packet) {
         if self.trace {
-            eprintln!("{:6} {} {packet}", self.now, if port == FRONT { "client" } else { "server" });
+            eprintln!(
+                "{:6} {} {packet}",
+                self.now,
+                if port == FRONT { "client" } else { "server" }
+            );
         }
         let wire = self.plan.hosts;
         let mac = if self.plan.active_active {
-            let there = |id: &usize| self.nodes[*id].as_ref().is_some_and(|n| n.is_reached(self.now));
+            let there =
+                |id: &usize| self.nodes[*id].as_ref().is_some_and(|n| n.is_reached(self.now));
             let nodes: Vec<usize> = (0..2).filter(there).collect();
             if nodes.is_empty() {
                 return;
@@ -303,7 +308,8 @@ impl World {
     }
 
     fn from_node(&mut self, id: usize, port: PortId, frame: Vec<u8>) {
-        let (to, from): (Mac, Mac) = (frame[..6].try_into().unwrap(), frame[6..12].try_into().unwrap());
+        let (to, from): (Mac, Mac) =
+            (frame[..6].try_into().unwrap(), frame[6..12].try_into().unwrap());
         self.behind.insert((port, from), id);
         let other = 1 - id;
         let packet = || Packet::read(&frame).expect("a host gets something else");
@@ -314,7 +320,8 @@ impl World {
                 eprintln!("{:6}   node {id} to client: {packet}", self.now);
             }
             self.put(self.plan.hosts, || Delivery::Client(packet.clone()));
-        } else if let Some(index) = (0..self.plan.servers).find(|i| server_mac(11 + *i as u8) == to) {
+        } else if let Some(index) = (0..self.plan.servers).find(|i| server_mac(11 + *i as u8) == to)
+        {
             let packet = packet();
             assert_eq!(port, BACK, "no server is here: {packet}");
             if self.trace {
@@ -328,7 +335,11 @@ impl World {
             let for_other = to[0] & 1 != 0 || self.reached(port, to).contains(&other);
             if self.trace && to[0] & 1 == 0 {
                 let packet = Packet::read(&frame).map(|packet| packet.to_string());
-                eprintln!("{:6}   node {id} to the other: {}", self.now, packet.unwrap_or_default());
+                eprintln!(
+                    "{:6}   node {id} to the other: {}",
+                    self.now,
+                    packet.unwrap_or_default()
+                );
             }
             if for_other && !self.cut[id] {
                 self.put(self.plan.between, || Delivery::Node(other, port, frame.clone()));
@@ -365,7 +376,9 @@ impl World {
             if !node.is_some_and(|node| node.masters.has(0) && !node.is_frozen(now)) {
                 continue;
             }
-            for (port, address) in [(FRONT, family.vip()), (BACK, family.vip()), (BACK, family.lip())] {
+            for (port, address) in
+                [(FRONT, family.vip()), (BACK, family.vip()), (BACK, family.lip())]
+            {
                 let mac = match (self.plan.virtual_mac, self.plan.v6) {
                     (true, v6) => [0, 0, 0x5e, 0, 1 + u8::from(v6), network::VRID],
                     (false, _) => network::port_mac(id, port),
@@ -420,7 +433,8 @@ impl World {
             Action::Start(id, workers) => {
                 if self.nodes[id].is_none() {
                     let mut random = self.random.fork();
-                    let node = Node::start(&self.plan, id, workers, &self.down[id], now, &mut random);
+                    let node =
+                        Node::start(&self.plan, id, workers, &self.down[id], now, &mut random);
                     self.nodes[id] = Some(node);
                 }
             }
