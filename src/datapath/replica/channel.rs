@@ -291,7 +291,7 @@ fn take<F: Frame>(
     match header.kind {
         Kind::Stream if !known => {
             sync.unproven.add(1);
-            return Verdict::Drop(DropReason::SyncRefused);
+            Verdict::Drop(DropReason::SyncRefused)
         }
         Kind::Stream => {
             let Some(receiver) = replica.receivers.get_mut(from) else {

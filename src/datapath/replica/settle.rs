@@ -1,6 +1,7 @@
 //! When both nodes know a session: what each has seen of it is put together; and when they have two
 //! of the same endpoints, one gives way.
 
+use super::channel;
 use super::import::{self, is_tcp, of_a_copy};
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
@@ -66,13 +67,20 @@ pub(super) fn touch<A: Family, F: Frame>(
     touch: &Touch<A>,
     now: u32,
 ) {
+    let has_peer = shared.replica.as_ref().is_some_and(|replica| replica.has_peer());
     let Some(marks) = &mut lane.marks else { return };
+    let entry = lane.table.get_mut(id);
     if marks.is_foreign(id) {
         marks.heard(id, now);
+        // Its owner asks before it ends the session.
+        let idle = now.wrapping_sub(entry.last_seen);
+        if has_peer && touch.idle >= entry.timeout && idle < entry.timeout {
+            let answer = Touch::from_entry(entry, marks.born(id), now);
+            channel::push(shared, &answer, now);
+        }
     } else {
         marks.loosen(id);
     }
-    let entry = lane.table.get_mut(id);
     if entry.scales.known(Direction::Forward) {
         entry.forward_end = later(entry.forward_end, touch.forward_end);
     }

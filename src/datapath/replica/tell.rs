@@ -13,6 +13,9 @@ use crate::session::{Due, Entry, SessionId, TcpState, Then};
 use crate::sync::identity::identity;
 use crate::sync::session::{Close, Persist, Reason, Session, Touch};
 
+/// How long the peer has to say that a session lives, in milliseconds.
+const ANSWER_MS: u32 = 500;
+
 /// Takes notice of a session that this node has made.
 pub(in crate::datapath) fn created<A: Family, F: Frame>(
     shared: &mut Shared<F>,
@@ -110,16 +113,24 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
         return (due == Due::Half).then_some(Then::GoesOn);
     };
     let foreign = marks.is_foreign(id);
+    let has_peer = replica.has_peer();
     let idle = now.wrapping_sub(entry.last_seen);
     let since_told = now.wrapping_sub(marks.told(id));
     // Packets came since the other node was told: it is told again.
-    if replica.has_peer() && idle < since_told && told_of(entry) {
+    if has_peer && idle < since_told && told_of(entry) {
         let touch = Touch::from_entry(entry, marks.born(id), now);
         marks.heard(id, now);
         channel::push(shared, &touch, now);
     }
     match due {
         Due::Half => Some(Then::GoesOn),
+        // The peer perhaps sees what this node does not, and has not told yet.
+        Due::Over if !foreign && has_peer && asks(entry) && since_told > idle - entry.timeout => {
+            let touch = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &touch, now);
+            Some(Then::After(ANSWER_MS))
+        }
         // Its owner ends it, or says that it lives.
         Due::Over if foreign => Some(Then::After((entry.timeout / 2).max(1_000))),
         // The owner that is gone perhaps saw packets later than it has told.
@@ -129,6 +140,25 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
         }
         Due::Over => None,
     }
+}
+
+/// Whether the peer is asked before a session of this node ends by timeout: not when the connection is
+/// over, or was never there.
+fn asks<A>(entry: &Entry<A>) -> bool {
+    use TcpState::{Contested, Established, FinClient, FinServer, Udp};
+    matches!(entry.state, Established | Contested | FinClient | FinServer | Udp)
+}
+
+/// Whether this node has seen nothing of a session since it was the peer's: whoever has, ends it.
+pub(in crate::datapath) fn is_unseen<A>(
+    marks: &Option<Marks>,
+    id: SessionId,
+    entry: &Entry<A>,
+    now: u32,
+) -> bool {
+    let Some(marks) = marks else { return false };
+    let since_told = now.wrapping_sub(marks.told(id));
+    marks.was_foreign(id) && now.wrapping_sub(entry.last_seen) >= since_told
 }
 
 /// Tells the peer where a client of a persistent service goes.
