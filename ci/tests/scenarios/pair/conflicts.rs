@@ -77,11 +77,13 @@ fn of_two_sessions_of_a_client_one_remains() {
                     for node in 0..2 {
                         let servers = &mut pair.nodes[node].net.snapshot.servers;
                         let unwanted = if node == 0 { [2, 3] } else { [0, 1] };
-                        unwanted.map(|id| servers[id].weight = 0);
+                        for id in unwanted {
+                            servers[id].weight = 0;
+                        }
                         pair.nodes[node].reconfigure();
                     }
-                    let servers =
-                        [0, 1].map(|node| connect(&mut pair, node, client(family, 1), accepted[node]));
+                    let servers = [0, 1]
+                        .map(|node| connect(&mut pair, node, client(family, 1), accepted[node]));
                     assert_ne!(servers[0], servers[1]);
                     let what = format!("{mode:?} {workers:?} {family:?} {accepted:?}");
                     pair.heal();
@@ -93,9 +95,9 @@ fn of_two_sessions_of_a_client_one_remains() {
                     }
                     let own = if remains == 0 { [(1, 0), (0, 1)] } else { [(0, 1), (1, 0)] };
                     assert_eq!([pair.owns(0), pair.owns(1)], own, "{what}");
-                    let conflicts =
-                        [0, 1].map(|node| pair.sum(node, |c| c.sync.conflicts.get()));
-                    assert!(conflicts.iter().all(|n| *n >= 1), "{what}: {conflicts:?}");
+                    let conflicts = [0, 1].map(|node| pair.sum(node, |c| c.sync.conflicts.get()));
+                    // Who hears of the other's session first gives way, or has it so.
+                    assert!(conflicts.iter().sum::<u64>() >= 1, "{what}: {conflicts:?}");
                 }
             }
         }
@@ -116,7 +118,10 @@ fn what_both_own_goes_to_node_0() {
             pair.heal();
             pair.settle();
             assert_eq!([pair.owns(0), pair.owns(1)], [(20, 0), (0, 20)]);
-            assert_eq!([pair.sum(0, |c| c.sync.conflicts.get()), pair.sum(1, |c| c.sync.conflicts.get())], [0, 0]);
+            assert_eq!(
+                [pair.sum(0, |c| c.sync.conflicts.get()), pair.sum(1, |c| c.sync.conflicts.get())],
+                [0, 0]
+            );
         }
         for n in 0..20 {
             let to = [0, 1].map(|node| goes_to(&mut pair, node, client(Family::V4, n)));

@@ -78,9 +78,8 @@ fn introduce(talk: &mut Talk, how: Introduction, route: u32, client: SocketAddr,
         if route >> (step - 1) & 1 == 1 { 1 - opener } else { opener }
     };
     let n = header_len(how, client, vip);
-    let c = |flags, seq, ack: u32| {
-        tcp(client, vip, flags).seq(ISN + seq).ack(SERVER.wrapping_add(ack))
-    };
+    let c =
+        |flags, seq, ack: u32| tcp(client, vip, flags).seq(ISN + seq).ack(SERVER.wrapping_add(ack));
     let s = |flags, seq: u32, ack| {
         tcp(ends.server, ends.local, flags).seq(SERVER.wrapping_add(seq)).ack(ISN + ack)
     };
@@ -191,10 +190,8 @@ fn handshake_and_data(talk: &mut Talk, challenger: usize, family: Family) {
     let make = move |rig: &Rig| rig.by_server(11, syn_ack.clone()).bytes();
     let v6 = family == Family::V6;
     let id = shunt::session::ServerId(u16::from(v6));
-    let other = Changes::none()
-        .session(id, v6, 1)
-        .add("sync.imported", 1)
-        .add("sync.foreign_sessions", 1);
+    let other =
+        Changes::none().session(id, v6, 1).add("sync.imported", 1).add("sync.foreign_sessions", 1);
     talk.send("SYN-ACK", opener, BACK, local, make, [Changes::none(), other]);
     talk.pair.assert_told_first(opener);
     let s = |flags, seq: u32, ack| {
@@ -247,7 +244,8 @@ fn a_client_stays_with_its_server_on_both_nodes() {
                     Family::V4 => [198, 51, 100, client].into(),
                     Family::V6 => format!("2001:db8:99::{client}").parse().unwrap(),
                 };
-                let syn = tcp(SocketAddr::new(address, port), SocketAddr::new(family.vip(), 80), SYN);
+                let syn =
+                    tcp(SocketAddr::new(address, port), SocketAddr::new(family.vip(), 80), SYN);
                 let bytes = pair.nodes[node].by_client(syn).bytes();
                 pair.inject(node, FRONT, &bytes);
                 pair.pass(1, 1);

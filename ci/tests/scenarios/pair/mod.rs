@@ -56,16 +56,18 @@ pub enum Wire {
     Own,
     /// The same, in IPv6.
     OwnV6,
+    /// The same, and the nodes have no other network in common.
+    Apart,
 }
 
 impl Wire {
-    pub const ALL: [Wire; 4] = [Wire::Front, Wire::Back, Wire::Own, Wire::OwnV6];
+    pub const ALL: [Wire; 5] = [Wire::Front, Wire::Back, Wire::Own, Wire::OwnV6, Wire::Apart];
 
     pub fn port(self) -> PortId {
         match self {
             Wire::Front => FRONT,
             Wire::Back => BACK,
-            Wire::Own | Wire::OwnV6 => PortId(2),
+            Wire::Own | Wire::OwnV6 | Wire::Apart => PortId(2),
         }
     }
 
@@ -73,7 +75,7 @@ impl Wire {
         match self {
             Wire::Front => front(Family::V4, node),
             Wire::Back => back(Family::V4, node),
-            Wire::Own => ip(&format!("192.168.77.{}", 1 + node)),
+            Wire::Own | Wire::Apart => ip(&format!("192.168.77.{}", 1 + node)),
             Wire::OwnV6 => ip(&format!("2001:db8:77::{}", 1 + node)),
         }
     }
@@ -111,7 +113,7 @@ pub fn place(mut net: Net, node: usize, wire: Wire) -> Net {
     let mine = |address: &LocalAddress| !matches!(address, LocalAddress::Port(_));
     snapshot.local_v4.retain(|_, what| mine(what));
     snapshot.local_v6.retain(|_, what| mine(what));
-    if matches!(wire, Wire::Own | Wire::OwnV6) {
+    if !matches!(wire, Wire::Front | Wire::Back) {
         snapshot.ports.push(Port { name: "sync".into(), ..Port::default() });
         snapshot.lips.push(LocalAddresses::default());
         net.route("192.168.77.0/24", PortId(2), None);
@@ -120,6 +122,9 @@ pub fn place(mut net: Net, node: usize, wire: Wire) -> Net {
     for index in 0..net.snapshot.ports.len() {
         let id = PortId(index as u8);
         let (v4, v6) = match id {
+            FRONT | BACK if wire == Wire::Apart && node == 1 => {
+                (ip(&format!("198.18.{index}.2")), ip(&format!("2001:db8:f{index}::2")))
+            }
             FRONT => (front(Family::V4, node), front(Family::V6, node)),
             BACK => (back(Family::V4, node), back(Family::V6, node)),
             _ => (Wire::Own.address(node), Wire::OwnV6.address(node)),
@@ -529,6 +534,12 @@ impl Pair {
         self.pass(DEAD_MS, 10);
         assert!(!self.has_peer(0) && !self.has_peer(1));
         self.begin();
+    }
+
+    /// The same of nodes that have never met.
+    pub fn part_at_once(&mut self) {
+        self.cut();
+        assert!(!self.has_peer(0) && !self.has_peer(1));
     }
 
     /// Lets time pass until both have found all copies right, for a while.

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use shunt::datapath::snapshot::Snat;
-use shunt::session::mappings::{Behavior, Policy};
 use shunt::session::Mode;
+use shunt::session::mappings::{Behavior, Policy};
 
 use super::talk::Talk;
 use super::{Pair, Wire};

@@ -134,7 +134,7 @@ fn the_owner_ends_a_session_and_says_so() {
             let own = gone.clone().add("expired", 1).add("sync.own_sessions", -1);
             let copy = gone.add("sync.foreign_sessions", -1);
             let changes = if owner == 0 { [own, copy] } else { [copy, own] };
-            talk.pair.wait("it expires", 2_500, 10, changes);
+            talk.pair.wait("it expires", 3_500, 10, changes);
             assert_eq!(talk.pair.told(owner, is_close), 1);
             assert_eq!(talk.pair.told(1 - owner, is_close), 0);
         }
@@ -272,7 +272,10 @@ fn local_ports_of_the_other_node_are_not_given_out() {
             pair.inject(node, crate::net::BACK, &bytes);
         }
         assert_eq!(pair.sent[0].len() + pair.sent[1].len(), 350);
-        assert_eq!([pair.sum(0, |c| c.sync.relayed.get()), pair.sum(1, |c| c.sync.relayed.get())], [0, 0]);
+        assert_eq!(
+            [pair.sum(0, |c| c.sync.relayed.get()), pair.sum(1, |c| c.sync.relayed.get())],
+            [0, 0]
+        );
     }
 }
 
