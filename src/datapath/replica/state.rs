@@ -126,6 +126,8 @@ pub(super) struct Dues {
     pub(super) ports: Option<u32>,
     pub(super) ack: Option<u32>,
     pub(super) tick: Option<u32>,
+    /// The look at the clock and at the peer, which a hello is the occasion for as well.
+    pub(super) watch: Option<u32>,
 }
 
 impl Replica {

@@ -124,19 +124,21 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
     }
     match due {
         Due::Half => Some(Then::GoesOn),
-        // The peer perhaps sees what this node does not, and has not told yet.
-        Due::Over if !foreign && has_peer && asks(entry) && since_told > idle - entry.timeout => {
-            let touch = Touch::from_entry(entry, marks.born(id), now);
-            marks.heard(id, now);
-            channel::push(shared, &touch, now);
-            Some(Then::After(ANSWER_MS))
-        }
         // Its owner ends it, or says that it lives.
         Due::Over if foreign => Some(Then::After((entry.timeout / 2).max(1_000))),
+        // The peer was asked when the time was over, and has said nothing.
+        Due::Over if since_told <= idle - entry.timeout => None,
         // The owner that is gone perhaps saw packets later than it has told.
         Due::Over if marks.was_foreign(id) && since_told < entry.timeout + entry.timeout / 2 => {
             let left = entry.timeout + entry.timeout / 2 - since_told;
             Some(Then::After(left))
+        }
+        // The peer perhaps sees what this node does not, and has not told yet.
+        Due::Over if has_peer && asks(entry) => {
+            let touch = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &touch, now);
+            Some(Then::After(ANSWER_MS))
         }
         Due::Over => None,
     }

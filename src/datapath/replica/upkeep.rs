@@ -58,6 +58,9 @@ fn every_millisecond<F: Frame>(
     v6: &mut Lane<Ipv6Addr>,
     now: u32,
 ) {
+    if let Some(replica) = &mut shared.replica {
+        replica.due.tick = Some(now);
+    }
     tell::tell_changes(shared, v4, v6, now);
     watch(shared, v4, v6, now);
     if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
@@ -108,8 +111,8 @@ fn watch<F: Frame>(
     now: u32,
 ) {
     let Some(replica) = &mut shared.replica else { return };
-    let leapt = replica.due.tick.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
-    replica.due.tick = Some(now);
+    let leapt = replica.due.watch.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
+    replica.due.watch = Some(now);
     let keeps = replica.worker == 0;
     if keeps {
         if leapt {
