@@ -170,7 +170,6 @@ fn other_groups_and_ports_are_not_the_channels() {
     pair.pass(150, 1);
     let said = pair.said[1][0].clone();
     let port = Wire::Own.port();
-    let dropped = Changes::none().dropped(shunt::wire::DropReason::NoException);
     let mut other_group = said.frame.clone();
     other_group[33] ^= 1;
     mend_ipv4_checksum(&mut other_group);
@@ -184,7 +183,6 @@ fn other_groups_and_ports_are_not_the_channels() {
         assert_eq!(changes.0.get("sync.received_datagrams"), None, "{changes:?}");
         assert_eq!(changes.0.iter().filter(|(name, _)| name.starts_with("drop.")).count(), 1);
     }
-    let _ = dropped;
     // The group's datagrams count only where the channel is.
     pair.begin();
     pair.inject(0, FRONT, &said.frame);
@@ -243,5 +241,21 @@ fn a_restart_is_noticed_at_once() {
             assert_eq!(pair.owns(node), (0, 50), "restart {restarts}");
             assert_eq!(pair.owns(1 - node), (50, 0), "restart {restarts}");
         }
+    }
+}
+
+/// A worker whose turns are rare does what is due in each, whatever comes in it.
+#[test]
+fn with_rare_turns_the_nodes_stay_together() {
+    for workers in [[1, 1], [2, 2]] {
+        let mut pair = Pair::new(workers, Wire::Own, short(Mode::Nat));
+        for n in 0..10 {
+            open(&mut pair, usize::from(n % 2), n);
+            pair.pass(1_000, 100);
+            assert!(pair.has_peer(0) && pair.has_peer(1));
+        }
+        pair.pass(8_000, 100);
+        assert_eq!([pair.owns(0), pair.owns(1)], [(0, 0), (0, 0)]);
+        assert!(pair.is_synced(0) && pair.is_synced(1));
     }
 }

@@ -289,3 +289,29 @@ fn a_node_that_leaves_is_gone_at_once() {
     assert!(!pair.has_peer(1));
     assert_eq!(pair.owns(1), (1, 0));
 }
+
+/// After a parting every session was the other's at some time: it ends all the same, and not much later.
+#[test]
+fn what_was_the_others_ends_in_time() {
+    for workers in [[1, 1], [2, 3]] {
+        let mut pair = Pair::new(workers, Wire::Own, short(Mode::Nat));
+        for n in 0..10 {
+            let node = usize::from(n % 2);
+            let bytes = pair.nodes[node].by_client(tcp(client(n), web(), SYN)).bytes();
+            pair.inject(node, FRONT, &bytes);
+            let server = SocketAddr::new(Family::V4.server(11), 8080);
+            let bytes = pair.nodes[node].by_server(11, tcp(server, client(n), SYN_ACK)).bytes();
+            pair.inject(node, crate::net::BACK, &bytes);
+            let bytes = pair.nodes[node].by_client(tcp(client(n), web(), ACK)).bytes();
+            pair.inject(node, FRONT, &bytes);
+        }
+        pair.pass(2, 1);
+        pair.part();
+        pair.heal();
+        pair.pass(200, 1);
+        assert_eq!([pair.owns(0), pair.owns(1)], [(10, 0), (0, 10)]);
+        // Half of the timeout more than else from when they told each other, and the time to ask.
+        pair.pass(SHORT_TIMEOUTS.tcp_established / 2 * 3 + 1_000, 10);
+        assert_eq!([pair.owns(0), pair.owns(1)], [(0, 0), (0, 0)]);
+    }
+}
