@@ -107,7 +107,7 @@ pub(super) fn send<F: Frame>(shared: &mut Shared<F>, channel: &Channel, mut fram
     let port_mac = shared.snapshot.ports[usize::from(channel.port.0)].mac;
     address(frame.bytes_mut(), channel, port_mac, None);
     shared.counters.sync.sent_datagrams.add(1);
-    shared.originate_ahead(channel.port, frame);
+    shared.originate_foremost(channel.port, frame);
 }
 
 /// Length of the headers before a datagram.

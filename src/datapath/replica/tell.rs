@@ -42,20 +42,22 @@ pub(in crate::datapath) fn changed<A: Family, F: Frame>(
     replica.urgent |= urgent;
 }
 
-/// Takes notice of what a segment has done to a session that was in state `before`.
+/// Takes notice of what a segment has done to a session that was so before.
 pub(in crate::datapath) fn followed<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     id: SessionId,
-    before: TcpState,
+    before: &Entry<A>,
     now: u32,
 ) {
     let Some(marks) = &lane.marks else { return };
-    let state = lane.table.get(id).state;
-    if state == before {
-        return;
-    }
-    match (before, state) {
+    let Entry { state, forward_end, .. } = *lane.table.get(id);
+    match (before.state, state) {
+        // The client has begun anew with another number: what is shifted is so from there.
+        (TcpState::SynSent, TcpState::SynSent) if forward_end != before.forward_end => {
+            changed(shared, lane, id, true);
+        }
+        (before, after) if before == after => {}
         // A new connection in the place of one that was over, with the same server.
         (TcpState::FinBoth, TcpState::SynSent) => {
             let entry = *lane.table.get(id);

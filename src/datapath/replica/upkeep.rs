@@ -352,9 +352,9 @@ pub(super) fn control<F: Frame>(
     mut known: bool,
     now: u32,
 ) -> Verdict {
-    let mut ports_come = false;
+    let (mut ports_come, mut count) = (false, 0);
     for record in record::records(records) {
-        shared.counters.sync.received_records.add(1);
+        count += 1;
         match record {
             Ok(Record::Hello(hello)) => {
                 known |= greeted(shared, v4, v6, header, &hello, now);
@@ -397,6 +397,7 @@ pub(super) fn control<F: Frame>(
     match known {
         true => {
             shared.counters.sync.received_datagrams.add(1);
+            shared.counters.sync.received_records.add(count);
             heard(shared, now);
             Verdict::Consume
         }

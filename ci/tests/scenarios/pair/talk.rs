@@ -132,6 +132,14 @@ impl Talk {
         std::mem::take(&mut answers[node])
     }
 
+    /// Time passes for all of them.
+    pub fn wait(&mut self, ms: u32) {
+        self.pair.pass(ms, 10);
+        for rig in &mut self.single {
+            rig.pass(ms);
+        }
+    }
+
     fn pass(&mut self) {
         for rig in &mut self.single {
             rig.now = rig.now.wrapping_add(1);
