@@ -104,10 +104,23 @@ pub(in crate::datapath) struct Replica {
     /// The MAC address that the peer's datagrams come from.
     pub(super) peer_mac: Option<Mac>,
     pub(super) leaving: bool,
+    /// Whether this node may lack sessions that the peer has.
+    pub(super) joining: Joining,
     /// Packets given to the peer.
     pub(super) relays: TokenBucket,
     /// For how long the next request for buckets waits after the last one, in milliseconds.
     pub(super) want_wait: u32,
+}
+
+/// Whether this node has yet to learn what sessions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joining {
+    /// It has just begun, or stood still.
+    Begins,
+    /// Since this time, in milliseconds (wrapping).
+    Since(u32),
+    /// It knows all that is to be known.
+    Over,
 }
 
 /// Copies that a walk has not confirmed.
@@ -160,6 +173,7 @@ impl Replica {
             neighbors: ArrayVec::new(),
             peer_mac: None,
             leaving: false,
+            joining: Joining::Begins,
             relays: RELAYS,
             want_wait: WANT_MS,
             setup: setup.clone(),

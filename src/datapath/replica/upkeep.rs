@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::channel;
-use super::state::{self, Replica, first};
+use super::state::{self, Joining, Replica, first};
 use super::tell;
 use super::walk;
 use crate::datapath::frame::Frame;
@@ -29,6 +29,11 @@ const ACK_MS: u32 = 20;
 const DIGEST_MS: u32 = 500;
 /// A turn that comes so much after the one before: the node stood still.
 const LEAP_MS: u32 = 1_000;
+/// How long a node that begins, or stood still, waits for a word of the peer before it takes itself for
+/// the only one, in milliseconds.
+const LISTENING_MS: u32 = 5_000;
+/// How long it waits for all sessions of a peer that is there.
+const JOINING_MS: u32 = 60_000;
 /// Datagrams repeated for one request.
 const REPEATS: u16 = 16;
 
@@ -67,6 +72,7 @@ fn every_millisecond<F: Frame>(
         hello(shared, now);
     }
     let Some(replica) = &mut shared.replica else { return };
+    join(replica, now);
     if replica.has_peer() {
         let acknowledge = is_due(shared, now, ACK_MS, |dues| &mut dues.ack);
         follow_streams(shared, acknowledge, now);
@@ -85,6 +91,28 @@ fn every_millisecond<F: Frame>(
         channel::send_open(shared, now);
     }
     gauges(shared, v4, v6);
+}
+
+/// Finds out whether this node still lacks sessions. It does until it has found its copies equal, unless
+/// there is no peer, or the two do not come to terms.
+fn join(replica: &mut Replica, now: u32) {
+    let since = match replica.joining {
+        Joining::Over => return,
+        Joining::Begins => now,
+        Joining::Since(since) => since,
+    };
+    let longest = if replica.has_peer() { JOINING_MS } else { LISTENING_MS };
+    let synced = replica.has_peer() && replica.synced & replica.owned == replica.owned;
+    replica.joining = match synced || now.wrapping_sub(since) >= longest {
+        true => Joining::Over,
+        false => Joining::Since(since),
+    };
+}
+
+/// Whether this node perhaps lacks sessions that the peer has: it then says of no connection that it does
+/// not exist.
+pub(in crate::datapath) fn is_joining<F>(shared: &Shared<F>) -> bool {
+    shared.replica.as_ref().is_some_and(|replica| replica.joining != Joining::Over)
 }
 
 /// Whether something is due again, which counts from now on.
@@ -113,6 +141,9 @@ fn watch<F: Frame>(
     let Some(replica) = &mut shared.replica else { return };
     let leapt = replica.due.watch.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
     replica.due.watch = Some(now);
+    if leapt {
+        replica.joining = Joining::Begins;
+    }
     let keeps = replica.worker == 0;
     if keeps {
         if leapt {
