@@ -39,6 +39,13 @@ pub(super) struct Walk {
     last: Option<u32>,
 }
 
+impl Walk {
+    /// The buckets that are being walked.
+    pub(super) fn in_progress(&self) -> u128 {
+        if self.at == At::Nothing { 0 } else { self.buckets }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
     #[default]
@@ -173,7 +180,7 @@ fn clients<A: Family, F: Frame>(
     let toeplitz = shared.toeplitz;
     let mut found = ArrayVec::<Persist<A>, STRETCH>::new();
     let at_end = lane.persistence.walk(&mut cursor, STRETCH, now, |client, placed, life| {
-        if buckets >> A::outer_bucket(toeplitz, client.address, 0) & 1 != 0 {
+        if buckets >> A::bucket(toeplitz, client.address, 0) & 1 != 0 {
             found.push(Persist {
                 scope: u64::from(client.scope),
                 life,
