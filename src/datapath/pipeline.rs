@@ -45,6 +45,7 @@ use super::verdict::Verdict;
 use super::vlan;
 use super::vrrp;
 use crate::io::{BURST, Burst};
+use crate::session::marks::Tally;
 use crate::session::{ServerId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed, Sink};
@@ -165,6 +166,15 @@ impl<F: Frame> Pipeline<F> {
     /// Half-open sessions as the limits know them: by service, and by source where that is limited.
     pub fn half_open(&self) -> (u64, u64) {
         self.shared.limits.half_open()
+    }
+
+    /// The digests of a steering bucket, of own sessions and of copies of the peer's; for tests and
+    /// simulation.
+    pub fn tallies(&self, bucket: usize) -> (Tally, Tally) {
+        let marks = [&self.v4.marks, &self.v6.marks].into_iter().flatten();
+        marks.fold(Default::default(), |(own, copies): (Tally, Tally), marks| {
+            (own.with(marks.own(bucket)), copies.with(marks.foreign(bucket)))
+        })
     }
 
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
