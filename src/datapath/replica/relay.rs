@@ -6,7 +6,7 @@
 //! on its way through the ports: so it first goes through the pipeline once more.
 
 use super::channel;
-use super::state;
+use super::state::{self, Joining};
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::note::Note;
@@ -18,6 +18,9 @@ use crate::rewrite::ethernet::set_addresses;
 use crate::sync::datagram::{self, HEADER, Kind, SERVING};
 use crate::wire::flow::{self, Parsed};
 use crate::wire::{DropReason, ethernet};
+
+/// After so many milliseconds without a word of the peer, a node that has begun opens sessions.
+const ALONE_MS: u32 = 500;
 
 /// Gives the packet to the peer, if it is one that the peer may know; `of_server`: it came from a real
 /// server. `None` when this node has to decide.
@@ -76,6 +79,23 @@ pub(in crate::datapath) fn give<F: Frame>(
     channel::address(frame.bytes_mut(), &channel, channel_mac, Some(peer_mac));
     shared.counters.sync.relayed.add(1);
     Some(Verdict::Forward(channel.port))
+}
+
+/// What becomes of a packet that would open a session, as long as this node does not know all sessions
+/// that there are: the peer perhaps has one for it, and knows which local endpoints are in use.
+pub(in crate::datapath) fn postpone<F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    now: u32,
+) -> Option<Verdict> {
+    let replica = shared.replica.as_ref()?;
+    match replica.joining {
+        Joining::Over => None,
+        _ if replica.has_peer() => give(shared, frame, false, now),
+        // If there is a peer it is known in a moment.
+        Joining::Since(since) if now.wrapping_sub(since) >= ALONE_MS => None,
+        _ => Some(Verdict::Drop(DropReason::NoSession)),
+    }
 }
 
 /// Takes notice of a packet that has met its session: perhaps one that the peer has given to us.
