@@ -66,6 +66,8 @@ pub(super) struct Shared<F> {
     pub(super) limits: Limiters,
     /// How many of the frames `made`, the first, go ahead of the burst.
     pub(super) ahead: usize,
+    /// How many of these, the first, go ahead of the others: what the peer has to know before.
+    pub(super) foremost: usize,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.
     pub(super) crossed: Batch<Ipv6Addr>,
@@ -119,6 +121,7 @@ impl<F: Frame> Shared<F> {
             samplers: Samplers::default(),
             limits: Limiters::new(setup.seed),
             ahead: 0,
+            foremost: 0,
             syn: SynState::new(
                 setup.cookie_secret,
                 setup.pair.as_ref().map_or(0, |pair| pair.clock_ms),
@@ -164,6 +167,13 @@ impl<F: Frame> Shared<F> {
         self.ahead += 1;
     }
 
+    /// The same, ahead of these as well.
+    pub(super) fn originate_foremost(&mut self, port: PortId, frame: F) {
+        self.make(self.foremost, port, frame);
+        self.foremost += 1;
+        self.ahead += 1;
+    }
+
     fn make(&mut self, at: usize, port: PortId, mut frame: F) {
         if self.snapshot.crosses {
             crossed::make_v4(&mut frame);
@@ -179,13 +189,13 @@ impl<F: Frame> Shared<F> {
             for (port, frame) in self.made.drain(..self.ahead) {
                 out.to_port(port, frame, true);
             }
-            self.ahead = 0;
+            (self.ahead, self.foremost) = (0, 0);
         }
     }
 
     /// Queues what was made.
     pub(super) fn flush(&mut self, out: &mut Outbox<F>) {
-        self.ahead = 0;
+        (self.ahead, self.foremost) = (0, 0);
         for (port, frame) in self.made.drain(..) {
             out.to_port(port, frame, true);
         }

@@ -595,6 +595,17 @@ mod tests {
     }
 
     #[test]
+    fn a_node_of_an_active_pair_tells_that_it_leaves() {
+        let (handles, mut workers) = testing::workers(1);
+        let snapshot = Arc::new(testing::paired_snapshot());
+        let (mut state, _) =
+            State::new(testing::config(), snapshot, handles, testing::port_views());
+        assert!(state.hand_over(0));
+        state.leave();
+        assert!(workers[0].commands().iter().any(|c| matches!(c, Command::Leave)));
+    }
+
+    #[test]
     fn retired_snapshots_are_freed() {
         let (mut state, mut workers) = state();
         let first = Arc::clone(&state.snapshot);

@@ -45,7 +45,7 @@ const FOREIGN: u8 = 2;
 const LOOSE: u8 = 4;
 /// It stands in the list of changes.
 const PENDING: u8 = 8;
-/// The number of the walk that confirmed it last, modulo 16.
+/// The number of the walk of its bucket that confirmed it last, modulo 16.
 const WALK_SHIFT: u8 = 4;
 
 #[derive(Clone, Copy, Debug)]
@@ -230,7 +230,7 @@ impl Marks {
         pending
     }
 
-    /// The walk with this number (modulo 16) has confirmed it.
+    /// The walk of its bucket with this number (modulo 16) has confirmed it.
     pub fn confirm(&mut self, id: SessionId, walk: u8) {
         let mark = self.mark_mut(id);
         mark.flags = mark.flags & ((1 << WALK_SHIFT) - 1) | walk << WALK_SHIFT;

@@ -16,8 +16,8 @@ use crate::datapath::snapshot::Mac;
 use crate::datapath::verdict::Verdict;
 use crate::sync::Replay;
 use crate::sync::datagram::{self, HEADER, Header, Kind, Refused, SERVING};
-use crate::sync::receiver::Receiver;
-use crate::sync::record::Emit;
+use crate::sync::receiver::{Receiver, Taken};
+use crate::sync::record::{self, Emit};
 use crate::sync::sender::Sender;
 use crate::wire::ethernet::{self, HEADER_LEN as ETHERNET, multicast_v6};
 use crate::wire::{DropReason, ip_protocol, ipv4, ipv6, udp};
@@ -81,6 +81,8 @@ pub(super) fn control<F: Frame>(shared: &mut Shared<F>, to: u8, records: &[u8]) 
     let Some(replica) = &mut shared.replica else { return false };
     frame.bytes_mut()[start + HEADER..].copy_from_slice(records);
     let header = next_header(replica, Kind::Control, to);
+    let count = record::records(records).count() as u64;
+    shared.counters.sync.sent_records.add(count);
     datagram::seal(&mut frame.bytes_mut()[start..], &header, &replica.setup.keys);
     send(shared, &channel, frame);
     true
@@ -105,7 +107,7 @@ pub(super) fn send<F: Frame>(shared: &mut Shared<F>, channel: &Channel, mut fram
     let port_mac = shared.snapshot.ports[usize::from(channel.port.0)].mac;
     address(frame.bytes_mut(), channel, port_mac, None);
     shared.counters.sync.sent_datagrams.add(1);
-    shared.originate_ahead(channel.port, frame);
+    shared.originate_foremost(channel.port, frame);
 }
 
 /// Length of the headers before a datagram.
@@ -289,7 +291,7 @@ fn take<F: Frame>(
     match header.kind {
         Kind::Stream if !known => {
             sync.unproven.add(1);
-            return Verdict::Drop(DropReason::SyncRefused);
+            Verdict::Drop(DropReason::SyncRefused)
         }
         Kind::Stream => {
             let Some(receiver) = replica.receivers.get_mut(from) else {
@@ -298,21 +300,25 @@ fn take<F: Frame>(
             };
             let begin = || Receiver::begin(header.worker, header.sequence);
             let receiver = receiver.get_or_insert_with(begin);
-            if !receiver.take(header.sequence).is_fresh() {
+            let taken = receiver.take(header.sequence);
+            if !taken.is_fresh() {
                 // What was repeated for a loss that was none is no replay.
                 if !header.repeated {
                     sync.replayed.add(1);
                 }
                 return Verdict::Drop(DropReason::SyncRefused);
             }
-            let exact = !receiver.has_gap();
+            // One that comes late says how things were before others that have come already.
+            let exact = taken == Taken::New && !receiver.has_gap();
             upkeep::heard(shared, now);
             shared.counters.sync.received_datagrams.add(1);
+            shared.counters.sync.received_records.add(record::records(records).count() as u64);
             import::records(shared, v4, v6, records, exact, now);
             pass_round(shared, workers, shared.worker, exact)
         }
         Kind::Control => {
-            if known && !is_fresh(replica, &header) {
+            // Also while that start of the peer is thought to be gone: a recording must not revive it.
+            if replica.windows_of == header.boot && !is_fresh(replica, &header) {
                 sync.replayed.add(1);
                 return Verdict::Drop(DropReason::SyncRefused);
             }
@@ -329,7 +335,8 @@ fn take<F: Frame>(
     }
 }
 
-/// Whether a datagram outside the streams, of the peer that has proved itself, comes for the first time.
+/// Whether a datagram outside the streams, of a start of the peer that has proved itself, comes for the
+/// first time.
 pub(super) fn is_fresh(replica: &mut Replica, header: &Header) -> bool {
     let Some(replay) = replica.replays.get_mut(usize::from(header.worker)) else { return false };
     replay.get_or_insert_with(|| Replay::begin(header.sequence)).take(header.sequence)

@@ -49,9 +49,7 @@ pub(super) fn records<F: Frame>(
     exact: bool,
     now: u32,
 ) {
-    let mut count = 0;
     for record in record::records(bytes) {
-        count += 1;
         match record {
             Ok(Record::SessionV4(session)) => take(shared, v4, &session, now),
             Ok(Record::SessionV6(session)) => take(shared, v6, &session, now),
@@ -69,7 +67,6 @@ pub(super) fn records<F: Frame>(
             Ok(_) | Err(_) => shared.counters.sync.malformed.add(1),
         }
     }
-    shared.counters.sync.received_records.add(count);
 }
 
 /// A session of the peer's is there, or has changed.
@@ -201,7 +198,7 @@ fn insert<A: Family, F: Frame>(
     let bucket = bucket_of(&shared.snapshot, shared.toeplitz, entry);
     if let (Some(replica), Some(marks)) = (&shared.replica, &mut lane.marks) {
         marks.import(id, record.born, bucket, record.identity(), now);
-        marks.confirm(id, replica.walk);
+        marks.confirm(id, replica.walk_of[bucket]);
     }
     shared.counters.sync.imported.add(1);
     Ok(())

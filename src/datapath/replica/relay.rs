@@ -43,6 +43,10 @@ pub(in crate::datapath) fn give<F: Frame>(
         shared.counters.sync.relay_refused.add(1);
         return None;
     }
+    if matches!(note, Note::Server { .. }) {
+        // It was decided that it is ours before the worker of its client was asked.
+        return None;
+    }
     if of_server && note != Note::Again {
         return Some(Verdict::HandOff(shared.worker, Note::Again));
     }

@@ -8,7 +8,7 @@ use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::session::sequence::later;
-use crate::session::{Direction, SessionId, TcpState, tcp_state};
+use crate::session::{Direction, Extras, SessionId, TcpState, tcp_state};
 use crate::sync::session::{Reason, Session, Touch};
 
 /// The state of the copy that a record makes.
@@ -25,8 +25,8 @@ pub(super) fn merge<A: Family, F: Frame>(
     now: u32,
 ) {
     let Some(replica) = &shared.replica else { return };
-    let (node, walk) = (replica.node, replica.walk);
     let Some(marks) = &mut lane.marks else { return };
+    let (node, walk) = (replica.node, replica.walk_of[marks.bucket(id)]);
     let foreign = marks.is_foreign(id);
     if !foreign {
         // Both claim it: they were apart. Node 0 keeps it.
@@ -37,11 +37,15 @@ pub(super) fn merge<A: Family, F: Frame>(
         }
         marks.cede(id, record.identity(), now);
     }
-    marks.heard(id, now);
     marks.confirm(id, walk);
+    // What was seen here after that is still to be told.
+    if record.idle <= now.wrapping_sub(lane.table.get(id).last_seen) {
+        marks.heard(id, now);
+    }
     // What this node has seen itself may be further than what the owner has.
     let entry = lane.table.get(id);
     let (forward_end, reply_end, scales) = (entry.forward_end, entry.reply_end, entry.scales);
+    let introduced = !entry.extras.has(Extras::INTRODUCED);
     let seen_here = lane.table.get(id).last_seen;
     import::update(lane, id, record);
     let entry = lane.table.get_mut(id);
@@ -50,6 +54,9 @@ pub(super) fn merge<A: Family, F: Frame>(
     }
     if scales.known(Direction::Reply) && entry.scales.known(Direction::Reply) {
         entry.reply_end = later(reply_end, entry.reply_end);
+    }
+    if introduced {
+        entry.extras = entry.extras.without(Extras::INTRODUCED.with(Extras::TOLD));
     }
     entry.last_seen = seen_here;
     advance(shared, lane, id, state_of(record), record.idle, now);
@@ -66,12 +73,16 @@ pub(super) fn touch<A: Family, F: Frame>(
     let has_peer = shared.replica.as_ref().is_some_and(|replica| replica.has_peer());
     let Some(marks) = &mut lane.marks else { return };
     let entry = lane.table.get_mut(id);
-    if marks.is_foreign(id) {
+    // What was seen here after that is still to be told.
+    if touch.idle <= now.wrapping_sub(entry.last_seen) {
         marks.heard(id, now);
+    }
+    if marks.is_foreign(id) {
         // Its owner asks before it ends the session.
         let idle = now.wrapping_sub(entry.last_seen);
         if has_peer && touch.idle >= entry.timeout && idle < entry.timeout {
             let answer = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
             channel::push(shared, &answer, now);
         }
     } else {

@@ -86,9 +86,7 @@ pub(in crate::datapath) struct Replica {
     pub(super) wanted: u128,
     /// Those that the peer is sending.
     pub(super) walking: u128,
-    /// The number of the peer's last walk that has begun, modulo 16.
-    pub(super) walk: u8,
-    /// By bucket: the number of the walk in which it was sent last.
+    /// By bucket: how many walks of it the peer has begun, modulo 16.
     pub(super) walk_of: [u8; BUCKETS],
     /// Buckets whose unconfirmed copies are to go, and how far that has come.
     pub(super) purge: Purge,
@@ -141,6 +139,8 @@ pub(super) struct Dues {
     pub(super) ports: Option<u32>,
     pub(super) ack: Option<u32>,
     pub(super) tick: Option<u32>,
+    /// The look at the clock and at the peer, which a hello is the occasion for as well.
+    pub(super) watch: Option<u32>,
 }
 
 impl Replica {
@@ -162,7 +162,6 @@ impl Replica {
             differing: 0,
             wanted: 0,
             walking: 0,
-            walk: 0,
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
             own_walk: super::walk::Walk::default(),

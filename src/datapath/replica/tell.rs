@@ -42,20 +42,22 @@ pub(in crate::datapath) fn changed<A: Family, F: Frame>(
     replica.urgent |= urgent;
 }
 
-/// Takes notice of what a segment has done to a session that was in state `before`.
+/// Takes notice of what a segment has done to a session that was so before.
 pub(in crate::datapath) fn followed<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     id: SessionId,
-    before: TcpState,
+    before: &Entry<A>,
     now: u32,
 ) {
     let Some(marks) = &lane.marks else { return };
-    let state = lane.table.get(id).state;
-    if state == before {
-        return;
-    }
-    match (before, state) {
+    let Entry { state, forward_end, .. } = *lane.table.get(id);
+    match (before.state, state) {
+        // The client has begun anew with another number: what is shifted is so from there.
+        (TcpState::SynSent, TcpState::SynSent) if forward_end != before.forward_end => {
+            changed(shared, lane, id, true);
+        }
+        (before, after) if before == after => {}
         // A new connection in the place of one that was over, with the same server.
         (TcpState::FinBoth, TcpState::SynSent) => {
             let entry = *lane.table.get(id);
@@ -122,19 +124,21 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
     }
     match due {
         Due::Half => Some(Then::GoesOn),
-        // The peer perhaps sees what this node does not, and has not told yet.
-        Due::Over if !foreign && has_peer && asks(entry) && since_told > idle - entry.timeout => {
-            let touch = Touch::from_entry(entry, marks.born(id), now);
-            marks.heard(id, now);
-            channel::push(shared, &touch, now);
-            Some(Then::After(ANSWER_MS))
-        }
         // Its owner ends it, or says that it lives.
         Due::Over if foreign => Some(Then::After((entry.timeout / 2).max(1_000))),
+        // The peer was asked when the time was over, and has said nothing.
+        Due::Over if since_told <= idle - entry.timeout => None,
         // The owner that is gone perhaps saw packets later than it has told.
         Due::Over if marks.was_foreign(id) && since_told < entry.timeout + entry.timeout / 2 => {
             let left = entry.timeout + entry.timeout / 2 - since_told;
             Some(Then::After(left))
+        }
+        // The peer perhaps sees what this node does not, and has not told yet.
+        Due::Over if has_peer && asks(entry) => {
+            let touch = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &touch, now);
+            Some(Then::After(ANSWER_MS))
         }
         Due::Over => None,
     }

@@ -63,6 +63,9 @@ fn every_millisecond<F: Frame>(
     v6: &mut Lane<Ipv6Addr>,
     now: u32,
 ) {
+    if let Some(replica) = &mut shared.replica {
+        replica.due.tick = Some(now);
+    }
     tell::tell_changes(shared, v4, v6, now);
     watch(shared, v4, v6, now);
     if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
@@ -136,8 +139,8 @@ fn watch<F: Frame>(
     now: u32,
 ) {
     let Some(replica) = &mut shared.replica else { return };
-    let leapt = replica.due.tick.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
-    replica.due.tick = Some(now);
+    let leapt = replica.due.watch.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
+    replica.due.watch = Some(now);
     if leapt {
         replica.joining = Joining::Begins;
     }
@@ -358,11 +361,10 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
-    replica.walk = (replica.walk + 1) & 0xf;
     replica.walking |= buckets;
     replica.wanted &= !buckets;
     for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
-        replica.walk_of[bucket] = replica.walk;
+        replica.walk_of[bucket] = (replica.walk_of[bucket] + 1) & 0xf;
     }
 }
 
@@ -374,22 +376,22 @@ pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     replica.differing |= buckets & replica.owned;
 }
 
-/// Takes in a control datagram. `known`: of the peer that has proved itself.
+/// Takes in a control datagram. `known`: of the peer that has proved itself; a hello in it may do that.
 pub(super) fn control<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
     header: &Header,
     records: &[u8],
-    known: bool,
+    mut known: bool,
     now: u32,
 ) -> Verdict {
-    let mut ports_come = false;
+    let (mut ports_come, mut count) = (false, 0);
     for record in record::records(records) {
-        shared.counters.sync.received_records.add(1);
+        count += 1;
         match record {
             Ok(Record::Hello(hello)) => {
-                greeted(shared, v4, v6, header, &hello, now);
+                known |= greeted(shared, v4, v6, header, &hello, now);
             }
             Ok(Record::Unknown(_)) => {}
             Ok(_) if !known => {}
@@ -429,6 +431,7 @@ pub(super) fn control<F: Frame>(
     match known {
         true => {
             shared.counters.sync.received_datagrams.add(1);
+            shared.counters.sync.received_records.add(count);
             heard(shared, now);
             Verdict::Consume
         }
@@ -453,7 +456,7 @@ fn ports_known<F: Frame>(shared: &mut Shared<F>) {
     }
 }
 
-/// The peer says hello.
+/// The peer says hello. Whether it has proved itself by that.
 fn greeted<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
@@ -461,18 +464,19 @@ fn greeted<F: Frame>(
     header: &Header,
     hello: &Hello,
     now: u32,
-) {
-    let Some(replica) = &mut shared.replica else { return };
+) -> bool {
+    let Some(replica) = &mut shared.replica else { return false };
     if replica.worker != 0 {
-        if replica.peer == Some(header.boot) {
+        let known = replica.peer == Some(header.boot);
+        if known {
             stream_is_at(replica, header.worker, hello.stream);
         }
-        return;
+        return known;
     }
     let heard = replica.association.heard(now, header, hello);
     let sync = &shared.counters.sync;
     match heard {
-        Heard::Accepted { .. } => {
+        Heard::Accepted { new } => {
             if header.worker == 0 {
                 sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
                 sync.peer_config.set(hello.config);
@@ -489,6 +493,8 @@ fn greeted<F: Frame>(
                 && replica.peer == Some(header.boot)
             {
                 stream_is_at(replica, header.worker, hello.stream);
+                // Nothing that was sent before it is taken.
+                return !new || channel::is_fresh(replica, header);
             }
         }
         Heard::Unproven { answer_now } => {
@@ -501,6 +507,7 @@ fn greeted<F: Frame>(
         Heard::OwnNode | Heard::Stranger => sync.duplicate_node.add(1),
         Heard::Superseded => sync.replayed.add(1),
     }
+    false
 }
 
 /// The last datagram of a stream of the peer's has this number.

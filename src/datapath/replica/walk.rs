@@ -16,7 +16,6 @@ use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::BUCKETS;
 use crate::session::SessionId;
-use crate::session::marks::Marks;
 use crate::sync::control::{Begin, End};
 use crate::sync::session::Persist;
 
@@ -235,7 +234,7 @@ fn purge_stretch<A: Family, F: Frame>(
         let bucket = marks.bucket(id);
         if replica.purge.buckets >> bucket & 1 != 0
             && marks.is_foreign(id)
-            && is_older(marks, id, replica.walk_of[bucket % BUCKETS])
+            && marks.walk(id) != replica.walk_of[bucket % BUCKETS]
         {
             found.push(id);
         }
@@ -244,9 +243,4 @@ fn purge_stretch<A: Family, F: Frame>(
         settle::remove(shared, lane, id, now);
     }
     at_end
-}
-
-/// Whether a copy was not confirmed since that walk began. Numbers are modulo 16.
-fn is_older(marks: &Marks, id: SessionId, walk: u8) -> bool {
-    marks.walk(id).wrapping_sub(walk) & 0xf >= 8
 }
