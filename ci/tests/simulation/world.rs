@@ -341,7 +341,9 @@ impl World {
                     self.now,
                     packet.unwrap_or_default()
                 );
-            } else if self.trace && let Some(said) = said(&frame) {
+            } else if self.trace
+                && let Some(said) = said(&frame)
+            {
                 eprintln!("{:6}   node {id} says: {said}", self.now);
             }
             if for_other && !self.cut[id] {

@@ -95,10 +95,13 @@ pub(in crate::datapath) fn postpone<F: Frame>(
     let replica = shared.replica.as_ref()?;
     match replica.joining {
         Joining::Over => None,
-        _ if replica.has_peer() => give(shared, frame, false, now),
-        // If there is a peer it is known in a moment.
-        Joining::Since(since) if now.wrapping_sub(since) >= ALONE_MS => None,
-        _ => Some(Verdict::Drop(DropReason::NoSession)),
+        _ if is_given(shared, frame) => None,
+        joining => {
+            let waited = matches!(joining, Joining::Since(at) if now.wrapping_sub(at) >= ALONE_MS);
+            let given = give(shared, frame, false, now);
+            // In a moment it is known whether there is a peer, and where.
+            given.or((!waited).then_some(Verdict::Drop(DropReason::NoSession)))
+        }
     }
 }
 

@@ -77,7 +77,9 @@ fn every_millisecond<F: Frame>(
         let acknowledge = is_due(shared, now, ACK_MS, |dues| &mut dues.ack);
         follow_streams(shared, acknowledge, now);
         if is_due(shared, now, DIGEST_MS, |dues| &mut dues.digest) {
-            digests(shared, v4, v6, u128::MAX, now);
+            // Of those that are being walked when that is over.
+            let buckets = !walk::present(shared);
+            digests(shared, v4, v6, buckets, now);
         }
         if shared.worker == 0 && is_due(shared, now, PORTS_MS, |dues| &mut dues.ports) {
             tell_ports(shared);
@@ -308,7 +310,7 @@ pub(super) fn compare<F>(
 ) {
     let Some(replica) = &mut shared.replica else { return };
     let bit = 1u128 << digest.bucket;
-    if replica.owned & bit == 0 || replica.walking & bit != 0 {
+    if replica.owned & bit == 0 {
         return;
     }
     let tally = |marks: &Option<crate::session::marks::Marks>| {
@@ -361,7 +363,6 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
-    replica.walking |= buckets;
     replica.wanted &= !buckets;
     for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
         replica.walk_of[bucket] = (replica.walk_of[bucket] + 1) & 0xf;
@@ -371,7 +372,6 @@ pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
 /// It has sent all.
 pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
-    replica.walking &= !buckets;
     // The next digest finds out at once.
     replica.differing |= buckets & replica.owned;
 }

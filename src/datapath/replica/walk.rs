@@ -56,6 +56,12 @@ pub(super) fn want<F>(shared: &mut Shared<F>, buckets: u128) {
     }
 }
 
+/// The buckets that are being walked.
+pub(super) fn present<F>(shared: &Shared<F>) -> u128 {
+    let walk = shared.replica.as_ref().map(|replica| replica.own_walk);
+    walk.filter(|walk| walk.at != At::Nothing).map_or(0, |walk| walk.buckets)
+}
+
 /// Walks on.
 pub(super) fn step<F: Frame>(
     shared: &mut Shared<F>,
