@@ -67,6 +67,9 @@ pub(super) fn open<A: Family, F: Frame>(
             None => without_service(shared, lane, frame, item, now),
         };
     };
+    if let Some(verdict) = replica::postpone(shared, frame, now) {
+        return verdict;
+    }
     if key.protocol == Protocol::Tcp
         && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
     {

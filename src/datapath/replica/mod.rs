@@ -30,7 +30,7 @@ mod upkeep;
 mod walk;
 
 pub(super) use self::channel::{arrive, arrive_unicast};
-pub(super) use self::relay::{give, met};
+pub(super) use self::relay::{give, met, postpone};
 pub use self::state::PairSetup;
 pub(super) use self::state::Replica;
 pub(super) use self::tell::{

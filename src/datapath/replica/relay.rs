@@ -6,7 +6,7 @@
 //! on its way through the ports: so it first goes through the pipeline once more.
 
 use super::channel;
-use super::state;
+use super::state::{self, Joining};
 use crate::datapath::crossed;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
@@ -19,6 +19,9 @@ use crate::rewrite::ethernet::set_addresses;
 use crate::sync::datagram::{self, HEADER, Kind, SERVING};
 use crate::wire::flow::{self, Parsed};
 use crate::wire::{DropReason, ethernet};
+
+/// After so many milliseconds without a word of the peer, a node that has begun opens sessions.
+const ALONE_MS: u32 = 500;
 
 /// Gives the packet to the peer, if it is one that the peer may know; `of_server`: it came from a real
 /// server. `None` when this node has to decide.
@@ -92,6 +95,26 @@ pub(in crate::datapath) fn give<F: Frame>(
 fn as_received<F: Frame>(shared: &Shared<F>, frame: &mut F) {
     if shared.snapshot.crosses {
         crossed::make_v4(frame);
+    }
+}
+
+/// What becomes of a packet that would open a session, as long as this node does not know all sessions
+/// that there are: the peer perhaps has one for it, and knows which local endpoints are in use.
+pub(in crate::datapath) fn postpone<F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    now: u32,
+) -> Option<Verdict> {
+    let replica = shared.replica.as_ref()?;
+    match replica.joining {
+        Joining::Over => None,
+        _ if is_given(shared, frame) => None,
+        joining => {
+            let waited = matches!(joining, Joining::Since(at) if now.wrapping_sub(at) >= ALONE_MS);
+            let given = give(shared, frame, false, now);
+            // In a moment it is known whether there is a peer, and where.
+            given.or((!waited).then_some(Verdict::Drop(DropReason::NoSession)))
+        }
     }
 }
 

@@ -88,8 +88,6 @@ pub(in crate::datapath) struct Replica {
     pub(super) refused: u128,
     /// Those that the peer has sent whole since it is there.
     pub(super) walked: u128,
-    /// Those that the peer is sending.
-    pub(super) walking: u128,
     /// By bucket: how many walks of it the peer has begun, modulo 16.
     pub(super) walk_of: [u8; BUCKETS],
     /// Buckets whose unconfirmed copies are to go, and how far that has come.
@@ -167,7 +165,6 @@ impl Replica {
             wanted: 0,
             refused: 0,
             walked: 0,
-            walking: 0,
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
             own_walk: super::walk::Walk::default(),
@@ -228,7 +225,6 @@ impl Replica {
         self.peer = peer;
         self.synced = 0;
         self.differing = 0;
-        self.walking = 0;
         (self.refused, self.walked) = (0, 0);
         self.wanted = if peer.is_some() { self.owned } else { 0 };
         self.purge = Purge::default();

@@ -15,7 +15,7 @@ use crate::datapath::snapshot::{BUCKETS, PortRole};
 use crate::datapath::verdict::Verdict;
 use crate::session::marks::Tally;
 use crate::sync::association::{About, Association, Heard};
-use crate::sync::control::{Digest, End, Flags, Gone, Hello, Port, VersionText, Want};
+use crate::sync::control::{Digest, Flags, Gone, Hello, Port, VersionText, Want};
 use crate::sync::datagram::{Header, SERVING};
 use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit, Record};
@@ -77,7 +77,9 @@ fn every_millisecond<F: Frame>(
         let acknowledge = is_due(shared, now, ACK_MS, |dues| &mut dues.ack);
         follow_streams(shared, acknowledge, now);
         if is_due(shared, now, DIGEST_MS, |dues| &mut dues.digest) {
-            digests(shared, v4, v6, u128::MAX, now);
+            // Of those that are being walked when that is over.
+            let buckets = !walk::present(shared);
+            digests(shared, v4, v6, buckets, now);
         }
         if shared.worker == 0 && is_due(shared, now, PORTS_MS, |dues| &mut dues.ports) {
             tell_ports(shared);
@@ -298,9 +300,6 @@ pub(super) fn digests<F: Frame>(
 ) {
     let Some(replica) = &shared.replica else { return };
     let owned = replica.owned & buckets;
-    // Once more, in case the end of a walk was lost on its way.
-    let walked = End(owned & !replica.own_walk.in_progress());
-    channel::push(shared, &walked, now);
     for bucket in (0..BUCKETS).filter(|bucket| owned >> bucket & 1 != 0) {
         let tally = |marks: &Option<crate::session::marks::Marks>| {
             marks.as_ref().map_or(Tally::default(), |marks| marks.own(bucket))
@@ -320,7 +319,7 @@ pub(super) fn compare<F>(
 ) {
     let Some(replica) = &mut shared.replica else { return };
     let bit = 1u128 << digest.bucket;
-    if replica.owned & bit == 0 || replica.walking & bit != 0 {
+    if replica.owned & bit == 0 {
         return;
     }
     let tally = |marks: &Option<crate::session::marks::Marks>| {
@@ -384,7 +383,6 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
-    replica.walking |= buckets;
     replica.wanted &= !buckets;
     replica.refused &= !buckets;
     replica.walked &= !buckets;
@@ -398,8 +396,7 @@ pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
 /// It has sent all.
 pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
-    let buckets = buckets & replica.walking;
-    replica.walking &= !buckets;
+    let buckets = buckets & replica.owned;
     replica.walked |= buckets;
     // The digest behind it finds what is too much.
     replica.differing &= !buckets;

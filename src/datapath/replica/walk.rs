@@ -39,13 +39,6 @@ pub(super) struct Walk {
     last: Option<u32>,
 }
 
-impl Walk {
-    /// The buckets that are being walked.
-    pub(super) fn in_progress(&self) -> u128 {
-        if self.at == At::Nothing { 0 } else { self.buckets }
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
     #[default]
@@ -61,6 +54,12 @@ pub(super) fn want<F>(shared: &mut Shared<F>, buckets: u128) {
     if let Some(replica) = &mut shared.replica {
         replica.own_walk.asked |= buckets & replica.owned;
     }
+}
+
+/// The buckets that are being walked.
+pub(super) fn present<F>(shared: &Shared<F>) -> u128 {
+    let walk = shared.replica.as_ref().map(|replica| replica.own_walk);
+    walk.filter(|walk| walk.at != At::Nothing).map_or(0, |walk| walk.buckets)
 }
 
 /// Walks on.
