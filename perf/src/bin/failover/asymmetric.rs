@@ -64,6 +64,15 @@ pub(crate) fn measure(shunt: PathBuf, arguments: &Arguments) {
     println!("| segments sent again by the client | {client} |");
     println!("| segments sent again by the servers | {server} |");
     println!("| replies that node 1 gave to node 0 (corrections) | {} |", pair.corrections());
+    for node in &pair.nodes {
+        let drops = node.json(&["drops"]);
+        for drop in drops["drops"].as_array().into_iter().flatten() {
+            if drop["packets"].as_u64() > Some(0) {
+                let reason = drop["reason"].as_str().unwrap_or_default();
+                println!("| dropped by node {}: {reason} | {} |", node.number, drop["packets"]);
+            }
+        }
+    }
     for why in &outcome.why {
         println!("  {why}");
     }
