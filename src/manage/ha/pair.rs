@@ -15,7 +15,7 @@ use crate::session::ServiceId;
 use crate::vrrp::{self, Machine, Reason, State};
 
 /// For how many milliseconds from the start a node counts as joining though it has not heard the
-/// peer: it may not have had the time to.
+/// peer: it may not have had the time to. At least as long as a master may be silent.
 const GRACE_MS: u64 = 5_000;
 
 /// What the configuration says of the pair beyond the snapshot.
@@ -29,6 +29,8 @@ pub struct PairConfig {
     pub preempt: bool,
     /// For how many milliseconds to leave such a master alone.
     pub preempt_delay_ms: u64,
+    /// Whether to do so, too, when nothing was ever heard of that master on the channel.
+    pub preempt_unsynced: bool,
     /// The ports whose link counts.
     pub track_ports: Vec<PortId>,
     /// What each of them without a link takes off the priority.
@@ -48,6 +50,7 @@ impl PairConfig {
             advert_interval_ms: 1000,
             preempt: true,
             preempt_delay_ms: 0,
+            preempt_unsynced: false,
             track_ports: ports.iter().filter(|p| p.has_addresses()).map(|p| p.id()).collect(),
             port_drop: 255,
             track_services: Vec::new(),
@@ -78,10 +81,18 @@ struct Router {
     priority: u8,
     machine: Machine,
     addresses: Addresses,
-    master: Option<IpAddr>,
+    /// The other router that is master, by its last advert, and when that came.
+    master: Option<(IpAddr, u64)>,
     sent: u64,
     heard: u64,
     ignored: u64,
+}
+
+impl Router {
+    /// Whether another router is master and not silent for too long.
+    fn hears_master(&self, now_ms: u64) -> bool {
+        self.master.is_some_and(|(_, then)| now_ms < then + self.machine.master_down_ms())
+    }
 }
 
 /// The virtual routers of this node. Times are in milliseconds; none of them may be before the last.
@@ -94,10 +105,16 @@ pub struct Pair {
     /// Our own address on the channel.
     own: IpAddr,
     peer_wins_ties: bool,
-    started_ms: u64,
+    preempt_unsynced: bool,
+    /// Until when a silent peer may just not have had the time to speak.
+    grace_until_ms: u64,
     now_ms: u64,
     synced: bool,
     peer_heard: bool,
+    /// Whether the peer was ever heard on the channel.
+    peer_was_heard: bool,
+    /// Whether this node has ever had all sessions, or found that there was nobody to have them from.
+    was_free: bool,
     masters: Masters,
     other_routers: u64,
     actions: Vec<Action>,
@@ -133,10 +150,13 @@ impl Pair {
             sources: Sources::new(ha.channel.peer, ha.channel.port),
             own: ha.channel.source,
             peer_wins_ties: ha.channel.peer > ha.channel.source,
-            started_ms: now_ms,
+            preempt_unsynced: config.preempt_unsynced,
+            grace_until_ms: now_ms + GRACE_MS.max(4 * u64::from(config.advert_interval_ms)),
             now_ms,
             synced: false,
             peer_heard: false,
+            peer_was_heard: false,
+            was_free: false,
             masters: Masters::default(),
             other_routers: 0,
             actions: vec![Action::Masters(Masters::default())],
@@ -149,11 +169,12 @@ impl Pair {
     /// Lets the time pass. Call it at least ten times in an advertisement interval.
     pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        self.hold();
         for router in &mut self.routers {
             router.machine.tick(now_ms);
         }
         self.collect();
+        // Who has just taken over from a master that is gone hears none any more.
+        self.hold();
     }
 
     /// Takes in an advert that was heard and is formally right.
@@ -187,7 +208,7 @@ impl Pair {
             },
         );
         let is_master = router.machine.state() == State::Master;
-        let master = (advert.priority != 0 && !is_master).then_some(advert.source);
+        let master = (advert.priority != 0 && !is_master).then_some((advert.source, now_ms));
         self.collect();
         self.routers[index].master = master;
     }
@@ -228,6 +249,7 @@ impl Pair {
     /// Whether the peer is heard on the channel.
     pub fn set_peer_heard(&mut self, heard: bool) {
         self.peer_heard = heard;
+        self.peer_was_heard |= heard;
     }
 
     /// The addresses of the peer's ports, link-local ones included
@@ -261,10 +283,11 @@ impl Pair {
         let groups = self.routers.iter().map(|router| {
             let (reason, since_ms) = router.machine.since();
             let is_master = router.machine.state() == State::Master;
+            let waits = joining && !is_master && router.machine.priority() != 0;
             let state = match router.machine.state() {
                 State::Master => "master",
                 State::Backup if router.machine.priority() == 0 => "fault",
-                State::Backup if joining => "joining",
+                State::Backup if waits => "joining",
                 State::Backup => "backup",
             };
             GroupView {
@@ -275,8 +298,8 @@ impl Pair {
                 effective: router.machine.priority(),
                 drops: self.drops.reasons(),
                 since_ago_ms: now_ms.saturating_sub(since_ms),
-                reason: reason.text(),
-                master: if is_master { Some(self.own) } else { router.master },
+                reason: if waits { self.waits_for() } else { reason.text() },
+                master: if is_master { Some(self.own) } else { router.master.map(|(m, _)| m) },
                 sent: router.sent,
                 heard: router.heard,
                 ignored: router.ignored,
@@ -292,11 +315,30 @@ impl Pair {
 
     /// Whether this node lacks sessions that the peer has, or may have.
     fn is_joining(&self) -> bool {
-        !self.synced && (self.peer_heard || self.now_ms < self.started_ms + GRACE_MS)
+        let begins = || self.now_ms < self.grace_until_ms || self.hears_sessions();
+        !self.synced && (self.peer_heard || !self.was_free && begins())
+    }
+
+    /// Whether a master is heard that has sessions, though perhaps nothing of it on the channel.
+    fn hears_sessions(&self) -> bool {
+        (self.peer_was_heard || !self.preempt_unsynced)
+            && self.routers.iter().any(|router| router.hears_master(self.now_ms))
+    }
+
+    /// Why a joining node takes over from nobody.
+    fn waits_for(&self) -> &'static str {
+        match self.peer_heard {
+            true => "waits for the sessions of the peer",
+            false if self.hears_sessions() => {
+                "a master is heard, but nothing of its sessions: the channel is silent"
+            }
+            false => "has just started, listens for the peer",
+        }
     }
 
     fn hold(&mut self) {
         let joining = self.is_joining();
+        self.was_free |= !joining;
         for router in &mut self.routers {
             router.machine.hold(joining);
         }
