@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use log::Level;
 
 use super::announce::{self, Addresses, Outgoing, WirePort};
+use super::config::PairConfig;
 use super::drops::Drops;
+use super::joining::Joining;
 use super::source::Sources;
 use super::view::{GroupView, PairView};
 use crate::datapath::ha::Masters;
@@ -14,50 +16,9 @@ use crate::datapath::snapshot::{PortId, Snapshot};
 use crate::session::ServiceId;
 use crate::vrrp::{self, Machine, Reason, State};
 
-/// For how many milliseconds from the start a node counts as joining though it has not heard the
-/// peer: it may not have had the time to. At least as long as a master may be silent.
-const GRACE_MS: u64 = 5_000;
-
-/// What the configuration says of the pair beyond the snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairConfig {
-    /// The priority of each group, 1 to 254, by index in [`crate::datapath::ha::Ha::groups`].
-    pub priorities: Vec<u8>,
-    /// Milliseconds from one advert to the next: 10 to 40,950, a multiple of 10.
-    pub advert_interval_ms: u32,
-    /// Whether to take over from a master of lower priority.
-    pub preempt: bool,
-    /// For how many milliseconds to leave such a master alone.
-    pub preempt_delay_ms: u64,
-    /// Whether to do so, too, when nothing was ever heard of that master on the channel.
-    pub preempt_unsynced: bool,
-    /// The ports whose link counts.
-    pub track_ports: Vec<PortId>,
-    /// What each of them without a link takes off the priority.
-    pub port_drop: u8,
-    /// The services whose health counts.
-    pub track_services: Vec<ServiceId>,
-    /// What each of them without a server takes off the priority.
-    pub service_drop: u8,
-}
-
-impl PairConfig {
-    /// The defaults, for groups of these priorities; every wire port that has addresses is tracked.
-    pub fn new(snapshot: &Snapshot, priorities: Vec<u8>) -> Self {
-        let ports = announce::wire_ports(snapshot);
-        PairConfig {
-            priorities,
-            advert_interval_ms: 1000,
-            preempt: true,
-            preempt_delay_ms: 0,
-            preempt_unsynced: false,
-            track_ports: ports.iter().filter(|p| p.has_addresses()).map(|p| p.id()).collect(),
-            port_drop: 255,
-            track_services: Vec::new(),
-            service_drop: 50,
-        }
-    }
-}
+/// Milliseconds for what is on its way to this node when the peer has become master. A peer that is told
+/// to waits for less than an interval (Skew_Time) before it does.
+const ON_THE_WAY_MS: u64 = 500;
 
 /// What the owner of a [`Pair`] has to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,16 +66,9 @@ pub struct Pair {
     /// Our own address on the channel.
     own: IpAddr,
     peer_wins_ties: bool,
-    preempt_unsynced: bool,
-    /// Until when a silent peer may just not have had the time to speak.
-    grace_until_ms: u64,
+    advert_interval_ms: u32,
     now_ms: u64,
-    synced: bool,
-    peer_heard: bool,
-    /// Whether the peer was ever heard on the channel.
-    peer_was_heard: bool,
-    /// Whether this node has ever had all sessions, or found that there was nobody to have them from.
-    was_free: bool,
+    joining: Joining,
     masters: Masters,
     other_routers: u64,
     actions: Vec<Action>,
@@ -150,13 +104,9 @@ impl Pair {
             sources: Sources::new(ha.channel.peer, ha.channel.port),
             own: ha.channel.source,
             peer_wins_ties: ha.channel.peer > ha.channel.source,
-            preempt_unsynced: config.preempt_unsynced,
-            grace_until_ms: now_ms + GRACE_MS.max(4 * u64::from(config.advert_interval_ms)),
+            advert_interval_ms: config.advert_interval_ms,
             now_ms,
-            synced: false,
-            peer_heard: false,
-            peer_was_heard: false,
-            was_free: false,
+            joining: Joining::new(config, now_ms),
             masters: Masters::default(),
             other_routers: 0,
             actions: vec![Action::Masters(Masters::default())],
@@ -211,6 +161,9 @@ impl Pair {
         let master = (advert.priority != 0 && !is_master).then_some((advert.source, now_ms));
         self.collect();
         self.routers[index].master = master;
+        if master.is_some() {
+            self.give_up(index);
+        }
     }
 
     /// Takes the state of a port's link in.
@@ -243,13 +196,12 @@ impl Pair {
 
     /// Whether this node has all sessions of the peer.
     pub fn set_synced(&mut self, synced: bool) {
-        self.synced = synced;
+        self.joining.synced = synced;
     }
 
     /// Whether the peer is heard on the channel.
     pub fn set_peer_heard(&mut self, heard: bool) {
-        self.peer_heard = heard;
-        self.peer_was_heard |= heard;
+        self.joining.set_peer_heard(heard);
     }
 
     /// The addresses of the peer's ports, link-local ones included
@@ -258,7 +210,9 @@ impl Pair {
         self.sources.set(addresses);
     }
 
-    /// Leaves mastership for good: the node is about to stop.
+    /// Leaves mastership for good: the node is about to stop. It goes on answering for the addresses
+    /// until the peer is heard to do so, or until [`Pair::end`]: packets for them come here so long, and
+    /// nobody else would forward them.
     pub fn leave(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         for router in &mut self.routers {
@@ -267,19 +221,34 @@ impl Pair {
         self.collect();
     }
 
+    /// For how many milliseconds at most from [`Pair::leave`] to [`Pair::end`] the peer may need this
+    /// node.
+    pub fn hand_over_ms(&self) -> u64 {
+        u64::from(self.advert_interval_ms) + ON_THE_WAY_MS
+    }
+
+    /// Answers for no address any more, whether there is a peer or not.
+    pub fn end(&mut self) {
+        if self.masters != Masters::default() {
+            self.masters = Masters::default();
+            self.actions.push(Action::Masters(self.masters));
+        }
+    }
+
     /// What has to be done, oldest first.
     pub fn drain(&mut self) -> std::vec::Drain<'_, Action> {
         self.actions.drain(..)
     }
 
-    /// The groups this node is master of.
+    /// The groups whose addresses this node answers for.
     pub fn masters(&self) -> Masters {
         self.masters
     }
 
     /// What `shunt ha` shows.
     pub fn view(&self, now_ms: u64) -> PairView {
-        let joining = self.is_joining();
+        let hears_master = self.hears_master();
+        let joining = self.joining.is_joining(self.now_ms, hears_master);
         let groups = self.routers.iter().map(|router| {
             let (reason, since_ms) = router.machine.since();
             let is_master = router.machine.state() == State::Master;
@@ -298,7 +267,7 @@ impl Pair {
                 effective: router.machine.priority(),
                 drops: self.drops.reasons(),
                 since_ago_ms: now_ms.saturating_sub(since_ms),
-                reason: if waits { self.waits_for() } else { reason.text() },
+                reason: if waits { self.joining.waits_for(hears_master) } else { reason.text() },
                 master: if is_master { Some(self.own) } else { router.master.map(|(m, _)| m) },
                 sent: router.sent,
                 heard: router.heard,
@@ -313,32 +282,13 @@ impl Pair {
         }
     }
 
-    /// Whether this node lacks sessions that the peer has, or may have.
-    fn is_joining(&self) -> bool {
-        let begins = || self.now_ms < self.grace_until_ms || self.hears_sessions();
-        !self.synced && (self.peer_heard || !self.was_free && begins())
-    }
-
-    /// Whether a master is heard that has sessions, though perhaps nothing of it on the channel.
-    fn hears_sessions(&self) -> bool {
-        (self.peer_was_heard || !self.preempt_unsynced)
-            && self.routers.iter().any(|router| router.hears_master(self.now_ms))
-    }
-
-    /// Why a joining node takes over from nobody.
-    fn waits_for(&self) -> &'static str {
-        match self.peer_heard {
-            true => "waits for the sessions of the peer",
-            false if self.hears_sessions() => {
-                "a master is heard, but nothing of its sessions: the channel is silent"
-            }
-            false => "has just started, listens for the peer",
-        }
+    /// Whether another router is master of one of the groups.
+    fn hears_master(&self) -> bool {
+        self.routers.iter().any(|router| router.hears_master(self.now_ms))
     }
 
     fn hold(&mut self) {
-        let joining = self.is_joining();
-        self.was_free |= !joining;
+        let joining = self.joining.hold(self.now_ms, self.hears_master());
         for router in &mut self.routers {
             router.machine.hold(joining);
         }
@@ -390,14 +340,32 @@ impl Pair {
             (State::Backup, Reason::Fault | Reason::ClockJump) => ("backup", Level::Warn),
             (State::Backup, _) => ("backup", Level::Info),
         };
-        match state {
-            State::Master => self.masters.0 |= bit,
-            State::Backup => self.masters.0 &= !bit,
-        }
         router.master = None;
-        self.actions.push(Action::Masters(self.masters));
+        match (state, reason) {
+            (State::Master, _) => self.masters.0 |= bit,
+            // Until the peer has taken over.
+            (State::Backup, Reason::Left) => {}
+            (State::Backup, _) => self.masters.0 &= !bit,
+        }
+        if reason != Reason::Left {
+            self.actions.push(Action::Masters(self.masters));
+        }
         let line = format!("VRRP group {}: {name}: {}", router.vrid, reason.text());
         self.actions.push(Action::Log(level, line));
+    }
+
+    /// The peer is master of a group: if this node still answers for its addresses, which it has left,
+    /// it does so no more.
+    fn give_up(&mut self, index: usize) {
+        let bit = 1 << index;
+        if self.masters.0 & bit == 0 {
+            return;
+        }
+        self.masters.0 &= !bit;
+        self.actions.push(Action::Masters(self.masters));
+        let vrid = self.routers[index].vrid;
+        let line = format!("VRRP group {vrid}: the peer answers for its addresses");
+        self.actions.push(Action::Log(Level::Info, line));
     }
 
     fn announce(&mut self, index: usize, only: Option<PortId>) {

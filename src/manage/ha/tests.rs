@@ -144,9 +144,39 @@ fn take_over_every_frame() {
     assert_eq!((group.since_ago_ms, group.reason), (2000, "no master was heard"));
     assert_eq!((group.addresses, group.priority, group.effective), (4, 200, 200));
     assert_eq!(p.masters(), Masters(1));
-    p.leave(DOWN + 2000);
-    let last = lines(&["masters 0", "INFO: VRRP group 10: backup: the node stops"]);
-    assert_eq!(heard(&mut p), all(&[&adverts(0), &last]));
+}
+
+#[test]
+fn a_master_that_leaves_answers_until_the_peer_is_master() {
+    // Nobody takes over; the peer does.
+    for peer in [false, true] {
+        let mut p = pair();
+        run(&mut p, 0, 10_000);
+        assert_eq!(p.hand_over_ms(), 1_500);
+        p.leave(10_000);
+        let said = lines(&["INFO: VRRP group 10: backup: the node stops"]);
+        assert_eq!(heard(&mut p), all(&[&adverts(0), &said]));
+        assert_eq!(p.masters(), Masters(1), "packets for the addresses are still its own");
+        // Whoever leaves as well is no master, and a switch that returns is told nothing.
+        p.heard(10_100, &advert("192.0.2.3", 10, 0));
+        p.set_link(10_200, BACK, false);
+        p.set_link(10_300, BACK, true);
+        let said = run(&mut p, 10_400, 10_600);
+        assert!(said.iter().all(|line| line.contains("priority")), "{said:?}");
+        assert_eq!(p.masters(), Masters(1));
+        let group = &p.view(10_600).groups[0];
+        assert_eq!((group.state, group.reason, group.master), ("backup", "the node stops", None));
+        if peer {
+            p.heard(10_609, &advert("192.0.2.3", 10, 100));
+            let last = ["masters 0", "INFO: VRRP group 10: the peer answers for its addresses"];
+            assert_eq!(heard(&mut p), last);
+            p.heard(11_609, &advert("192.0.2.3", 10, 100));
+        }
+        assert!(run(&mut p, 11_610, 20_000).is_empty());
+        p.end();
+        assert_eq!(heard(&mut p), if peer { vec![] } else { lines(&["masters 0"]) });
+        assert_eq!(p.masters(), Masters(0));
+    }
 }
 
 #[test]
