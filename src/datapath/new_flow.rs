@@ -67,6 +67,9 @@ pub(super) fn open<A: Family, F: Frame>(
             None => without_service(shared, lane, frame, item, now),
         };
     };
+    if let Some(verdict) = replica::postpone(shared, frame, now) {
+        return verdict;
+    }
     if key.protocol == Protocol::Tcp
         && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
     {
@@ -253,6 +256,10 @@ pub(super) fn new_session<A: Family, F: Frame>(
     service_id: ServiceId,
     server_id: ServerId,
 ) -> Result<NewSession<A>, DropReason> {
+    let mode = shared.snapshot.services[usize::from(service_id.0)].mode;
+    if mode == Mode::FullNat && replica::is_learning(shared) {
+        return Err(DropReason::Joining);
+    }
     let Shared { snapshot, hops, toeplitz, .. } = shared;
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];

@@ -102,6 +102,10 @@ impl World {
 
     /// Looks at what hosts have seen.
     pub fn judge(&mut self) {
+        if self.seen.is_empty() {
+            return;
+        }
+        self.watch();
         for seen in std::mem::take(&mut self.seen) {
             let now = self.now;
             match seen {
@@ -276,7 +280,12 @@ impl World {
             if left.is_empty() {
                 break;
             }
-            assert!(self.now < end, "at {}: sessions are left: {left:?}", self.now);
+            assert!(
+                self.now < end,
+                "at {}: sessions are left: {left:?}, {:?}",
+                self.now,
+                self.nodes.iter().flatten().map(Node::summary).collect::<Vec<_>>()
+            );
         }
         self.run_until(self.now + 1_500);
         assert_eq!(self.difference(), None, "at {}: in the end", self.now);

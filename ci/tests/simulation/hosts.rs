@@ -316,7 +316,7 @@ impl Server {
             served.tcp.tick(now, out);
         }
         // Nobody is there any more.
-        self.connections.retain(|_, served| served.tcp.repeats < 60);
+        self.connections.retain(|_, served| served.tcp.repeats < 24);
     }
 
     /// `is_lost`: nothing is demanded of this connection, or it is over.

@@ -10,6 +10,7 @@ use shunt::datapath::pipeline::Pipeline;
 use shunt::datapath::replica::PairSetup;
 use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{BUCKETS, PortId, Snapshot};
+use shunt::datapath::sync_counters::SyncCounters;
 use shunt::io::memory::{MemoryFrame, MemoryIo};
 use shunt::manage::ha::{Action, Pair, PairConfig};
 use shunt::session::marks::Tally;
@@ -264,6 +265,25 @@ impl Node {
                 .counters
                 .iter()
                 .all(|c| c.sync.buckets_synced.get() == c.sync.buckets_owned.get())
+    }
+
+    /// What it says of the channel, for whoever looks for a fault.
+    pub fn summary(&self) -> String {
+        let sync = |of: fn(&SyncCounters) -> u64| self.count(|counters| of(&counters.sync));
+        format!(
+            "node {}: peer {}, synced {}, own {}, copies {}, mismatches {}, walks {}, imported {}, \
+             refused {}, conflicts {}",
+            self.id,
+            self.has_peer(),
+            self.is_synced(),
+            sync(|s| s.own_sessions.get()),
+            sync(|s| s.foreign_sessions.get()),
+            sync(|s| s.digest_mismatches.get()),
+            sync(|s| s.walks.get()),
+            sync(|s| s.imported.get()),
+            sync(|s| s.import_refused.get()),
+            sync(|s| s.conflicts.get()),
+        )
     }
 
     /// The sum of a counter over all workers.

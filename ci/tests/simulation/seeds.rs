@@ -24,8 +24,15 @@ fn seeds() {
     let first = variable("SHUNT_SIM_FIRST").unwrap_or(1);
     let keep_going = variable("SHUNT_SIM_KEEP_GOING").is_some();
     let mut failed = Vec::new();
+    let (mut clients, mut excused, mut frames) = (0, 0, 0);
     for seed in first..first + variable("SHUNT_SIM_SEEDS").unwrap_or(SEEDS) {
-        let result = catch_unwind(AssertUnwindSafe(|| World::new(Plan::of(seed), false).run()));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut world = World::new(Plan::of(seed), false);
+            world.run();
+            clients += world.clients.len();
+            excused += world.clients.iter().filter(|client| client.excuse.is_some()).count();
+            frames += world.frames;
+        }));
         if let Err(panic) = result {
             eprintln!(
                 "seed {seed} fails; to replay it:\n  SHUNT_SIM_SEED={seed} cargo test \
@@ -37,5 +44,6 @@ fn seeds() {
             failed.push(seed);
         }
     }
+    eprintln!("{clients} connections, {excused} of them excused; {frames} frames");
     assert!(failed.is_empty(), "{} seeds fail: {failed:?}", failed.len());
 }

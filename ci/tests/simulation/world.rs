@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use shunt::datapath::snapshot::{Mac, PortId};
 use shunt::session::Mode;
+use shunt::sync::{Record, records};
 use shunt::wire::flow::Protocol;
 
 use crate::hosts::{Client, Seen, Server};
@@ -340,6 +341,10 @@ impl World {
                     self.now,
                     packet.unwrap_or_default()
                 );
+            } else if self.trace
+                && let Some(said) = said(&frame)
+            {
+                eprintln!("{:6}   node {id} says: {said}", self.now);
             }
             if for_other && !self.cut[id] {
                 self.put(self.plan.between, || Delivery::Node(other, port, frame.clone()));
@@ -454,4 +459,20 @@ impl World {
             }
         }
     }
+}
+
+/// What a datagram of the channel says.
+fn said(frame: &[u8]) -> Option<String> {
+    let packet = Packet::read(frame).filter(|packet| packet.tcp.is_none())?;
+    let sequence = u64::from_be_bytes(packet.payload.get(16..24)?.try_into().unwrap());
+    let (worker, to, again) = (packet.payload[5], packet.payload[6], packet.payload[7] & 1 != 0);
+    let records: Vec<String> = records(&packet.payload[48..])
+        .filter(|record| !matches!(record, Ok(Record::Digest(digest)) if digest.count == 0))
+        .map(|record| format!("{record:?}"))
+        .collect();
+    Some(format!(
+        "{worker} to {to}, {sequence}{}: {}",
+        if again { " again" } else { "" },
+        records.join("; ")
+    ))
 }

@@ -10,13 +10,13 @@ use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::ha::Channel;
 use crate::datapath::lane::Lane;
-use crate::datapath::note::Note;
+use crate::datapath::note::{Note, Place};
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::Mac;
 use crate::datapath::verdict::Verdict;
 use crate::sync::Replay;
 use crate::sync::datagram::{self, HEADER, Header, Kind, Refused, SERVING};
-use crate::sync::receiver::{Receiver, Taken};
+use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit};
 use crate::sync::sender::Sender;
 use crate::wire::ethernet::{self, HEADER_LEN as ETHERNET, multicast_v6};
@@ -255,11 +255,13 @@ fn take<F: Frame>(
     let workers = shared.snapshot.workers() as u8;
     // Another worker has looked at it and passes its records round.
     if shared.steered
-        && let Note::Records { first, exact } = Note::decode(frame.note())
+        && let Note::Records { first, place } = Note::decode(frame.note())
     {
         let bytes = &frame.bytes()[range.start + HEADER..range.end];
-        import::records(shared, v4, v6, bytes, exact, now);
-        return pass_round(shared, workers, first, exact);
+        if shared.replica.as_ref().is_some_and(|replica| replica.has_peer()) {
+            import::records(shared, v4, v6, bytes, place, now);
+        }
+        return pass_round(shared, workers, first, place);
     }
     // Whose it is stands at a fixed place; a forged one is found out there.
     if let Some(&[worker, to]) = frame.bytes().get(range.start + 5..range.start + 7) {
@@ -300,8 +302,7 @@ fn take<F: Frame>(
             };
             let begin = || Receiver::begin(header.worker, header.sequence);
             let receiver = receiver.get_or_insert_with(begin);
-            let taken = receiver.take(header.sequence);
-            if !taken.is_fresh() {
+            if !receiver.take(header.sequence).is_fresh() {
                 // What was repeated for a loss that was none is no replay.
                 if !header.repeated {
                     sync.replayed.add(1);
@@ -309,12 +310,16 @@ fn take<F: Frame>(
                 return Verdict::Drop(DropReason::SyncRefused);
             }
             // One that comes late says how things were before others that have come already.
-            let exact = taken == Taken::New && !receiver.has_gap();
+            let place = match receiver.has_gap() {
+                _ if header.sequence < receiver.highest() => Place::Late,
+                true => Place::Ahead,
+                false => Place::Next,
+            };
             upkeep::heard(shared, now);
             shared.counters.sync.received_datagrams.add(1);
             shared.counters.sync.received_records.add(record::records(records).count() as u64);
-            import::records(shared, v4, v6, records, exact, now);
-            pass_round(shared, workers, shared.worker, exact)
+            import::records(shared, v4, v6, records, place, now);
+            pass_round(shared, workers, shared.worker, place)
         }
         Kind::Control => {
             // Also while that start of the peer is thought to be gone: a recording must not revive it.
@@ -344,11 +349,11 @@ pub(super) fn is_fresh(replica: &mut Replica, header: &Header) -> bool {
 
 /// The records of a datagram concern all workers: it goes from one to the next, always in the same
 /// order, so that none sees them in another.
-fn pass_round<F>(shared: &Shared<F>, workers: u8, first: u8, exact: bool) -> Verdict {
+fn pass_round<F>(shared: &Shared<F>, workers: u8, first: u8, place: Place) -> Verdict {
     let next = (shared.worker + 1) % workers;
     if next == first {
         Verdict::Consume
     } else {
-        Verdict::HandOff(next, Note::Records { first, exact })
+        Verdict::HandOff(next, Note::Records { first, place })
     }
 }

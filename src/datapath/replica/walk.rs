@@ -56,6 +56,12 @@ pub(super) fn want<F>(shared: &mut Shared<F>, buckets: u128) {
     }
 }
 
+/// The buckets that are being walked.
+pub(super) fn present<F>(shared: &Shared<F>) -> u128 {
+    let walk = shared.replica.as_ref().map(|replica| replica.own_walk);
+    walk.filter(|walk| walk.at != At::Nothing).map_or(0, |walk| walk.buckets)
+}
+
 /// Walks on.
 pub(super) fn step<F: Frame>(
     shared: &mut Shared<F>,
@@ -173,7 +179,7 @@ fn clients<A: Family, F: Frame>(
     let toeplitz = shared.toeplitz;
     let mut found = ArrayVec::<Persist<A>, STRETCH>::new();
     let at_end = lane.persistence.walk(&mut cursor, STRETCH, now, |client, placed, life| {
-        if buckets >> A::outer_bucket(toeplitz, client.address, 0) & 1 != 0 {
+        if buckets >> A::bucket(toeplitz, client.address, 0) & 1 != 0 {
             found.push(Persist {
                 scope: u64::from(client.scope),
                 life,
