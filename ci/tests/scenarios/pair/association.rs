@@ -103,7 +103,7 @@ fn what_is_not_of_the_peer_is_counted_and_nothing_else() {
         let port = wire.port();
         let start = if wire == Wire::OwnV6 { 62 } else { 42 };
         let mut step = |what: &str, frame: &[u8], changes: Changes| {
-            pair.step(what, 0, (port, frame), None, &vec![], changes, Changes::none());
+            pair.step(what, 0, (port, frame), None, &vec![], [changes, Changes::none()]);
         };
 
         let other = Keys::parse(&super::KEY.chars().rev().collect::<String>()).unwrap();

@@ -121,7 +121,7 @@ fn a_server_that_the_peer_does_not_have_is_refused() {
         .add("sync.own_sessions", 1);
     let other = Changes::none().add("sync.import_refused", 1);
     let expected = vec![(BACK, out)];
-    pair.step("SYN", 0, (FRONT, &bytes), Some(client), &expected, own, other);
+    pair.step("SYN", 0, (FRONT, &bytes), Some(client), &expected, [own, other]);
     // With the same configuration it is had at the next request.
     let snapshot = pair.nodes[0].net.snapshot.clone();
     pair.nodes[1].net.snapshot.services[0].servers = snapshot.services[0].servers.clone();

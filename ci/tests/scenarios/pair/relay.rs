@@ -92,8 +92,7 @@ fn on_a_common_network_the_peer_gets_the_frame() {
                         (port, &came.bytes()),
                         None,
                         &expected,
-                        changes,
-                        Changes::none(),
+                        [changes, Changes::none()],
                     );
 
                     // The peer does with it what it does with any.
@@ -123,8 +122,7 @@ fn on_a_common_network_the_peer_gets_the_frame() {
                         (port, &given),
                         Some(outer),
                         &expected,
-                        changes,
-                        Changes::none(),
+                        [changes, Changes::none()],
                     );
                 }
                 pair.heal();
@@ -153,8 +151,7 @@ fn nothing_is_given_twice() {
                     (FRONT, &came.bytes()),
                     Some(client),
                     &expected,
-                    changes,
-                    Changes::none(),
+                    [changes, Changes::none()],
                 );
 
                 pair.begin();
@@ -244,8 +241,7 @@ fn without_a_common_network_the_packet_goes_by_the_channel() {
                 (FRONT, &bytes),
                 Some(ends.client),
                 &vec![],
-                changes,
-                Changes::none(),
+                [changes, Changes::none()],
             );
         }
     }
@@ -292,7 +288,7 @@ fn alone_a_node_decides_for_itself() {
     let packet = tcp(client, SocketAddr::new(Family::V4.vip(), 80), ACK);
     let bytes = pair.nodes[0].by_client(packet).bytes();
     let changes = Changes::none().dropped(NoSession);
-    pair.step("dropped", 0, (FRONT, &bytes), Some(client), &vec![], changes, Changes::none());
+    pair.step("dropped", 0, (FRONT, &bytes), Some(client), &vec![], [changes, Changes::none()]);
 }
 
 /// A connection that neither knows is adopted by who was asked second, with one hand-over.
