@@ -124,7 +124,21 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
         channel::push(shared, &touch, now);
     }
     match due {
-        Due::Half => Some(Then::GoesOn),
+        Due::Half => {
+            marks.ask(id, false);
+            Some(Then::GoesOn)
+        }
+        // What the peer saw before it was gone it has perhaps not told.
+        Due::Over if !foreign && since_lost.is_some_and(|since| since < entry.timeout) => {
+            Some(Then::After(entry.timeout - since_lost.unwrap_or(0)))
+        }
+        // The peer perhaps sees what this node does not, and has not told yet.
+        Due::Over if !foreign && has_peer && asks(entry) && !marks.ask(id, true) => {
+            let touch = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &touch, now);
+            Some(Then::After(ANSWER_MS))
+        }
         // Its owner ends it, or says that it lives.
         Due::Over if foreign => Some(Then::After((entry.timeout / 2).max(1_000))),
         // The peer was asked when the time was over, and has said nothing.

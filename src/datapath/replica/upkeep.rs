@@ -155,7 +155,6 @@ fn watch<F: Frame>(
             shared.counters.sync.clock_jumps.add(1);
         }
         let alive = replica.association.alive(now)
-            && !replica.association.is_leaving()
             // What went past meanwhile is found out from the beginning.
             && !(leapt && replica.has_peer());
         let boot = replica.association.peer_boot().unwrap_or(0);
