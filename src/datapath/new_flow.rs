@@ -256,6 +256,10 @@ pub(super) fn new_session<A: Family, F: Frame>(
     service_id: ServiceId,
     server_id: ServerId,
 ) -> Result<NewSession<A>, DropReason> {
+    let mode = shared.snapshot.services[usize::from(service_id.0)].mode;
+    if mode == Mode::FullNat && replica::is_learning(shared) {
+        return Err(DropReason::Joining);
+    }
     let Shared { snapshot, hops, toeplitz, .. } = shared;
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];

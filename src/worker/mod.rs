@@ -17,6 +17,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use self::control::{Command, Event, NeighborUpdate, SessionQuery};
 use crate::datapath::counters::WorkerCounters;
 use crate::datapath::frame::Frame;
+use crate::datapath::note::Note;
 use crate::datapath::notice::Notice;
 use crate::datapath::outbox::Outbox;
 use crate::datapath::pipeline::Pipeline;
@@ -73,6 +74,15 @@ impl<F> Peers<F> {
         }
         peers
     }
+}
+
+/// Drops what a ring did not take.
+#[cold]
+fn lose<F: Frame>(counters: &WorkerCounters, queue: &mut Queue<F>) {
+    counters.drops_of(DropReason::HandOffFull).add(queue.len() as u64);
+    let of_peer = |frame: &&F| matches!(Note::decode(frame.note()), Note::Records { .. });
+    counters.sync.records_lost.add(queue.iter().filter(of_peer).count() as u64);
+    queue.clear();
 }
 
 /// One worker.
@@ -286,8 +296,9 @@ impl<Io: BurstIo> Worker<Io> {
                 chunk.fill_from_iter(queue.drain(..n));
             }
             self.counters.handed_off.add(n as u64);
-            self.counters.drops_of(DropReason::HandOffFull).add(queue.len() as u64);
-            queue.clear();
+            if !queue.is_empty() {
+                lose(&self.counters, queue);
+            }
         }
     }
 

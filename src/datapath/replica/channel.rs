@@ -258,7 +258,9 @@ fn take<F: Frame>(
         && let Note::Records { first, place } = Note::decode(frame.note())
     {
         let bytes = &frame.bytes()[range.start + HEADER..range.end];
-        import::records(shared, v4, v6, bytes, place, now);
+        if shared.replica.as_ref().is_some_and(|replica| replica.has_peer()) {
+            import::records(shared, v4, v6, bytes, place, now);
+        }
         return pass_round(shared, workers, first, place);
     }
     // Whose it is stands at a fixed place; a forged one is found out there.

@@ -95,6 +95,7 @@ fn take<A: Family, F: Frame>(
             return;
         }
         if !settle::gives_way(shared, lane, id, record, now) {
+            refuse(shared, record);
             return;
         }
     }
@@ -103,15 +104,25 @@ fn take<A: Family, F: Frame>(
             // Another session has its endpoints towards the server.
             let reply = reply_key(record);
             let found = lane.table.find(lane.table.hash(&reply), &reply);
-            if let Some((id, _)) = found
-                && settle::gives_way(shared, lane, id, record, now)
-                && insert(shared, lane, record, now).is_err()
-            {
-                shared.counters.sync.import_refused.add(1);
+            let taken = found.is_some_and(|(id, _)| {
+                settle::gives_way(shared, lane, id, record, now)
+                    && insert(shared, lane, record, now).is_ok()
+            });
+            if !taken {
+                refuse(shared, record);
             }
         }
-        Err(_) => shared.counters.sync.import_refused.add(1),
+        Err(_) => refuse(shared, record),
         Ok(()) => {}
+    }
+}
+
+/// Takes notice of a session that cannot be taken in: no digest of its bucket will be equal meanwhile.
+fn refuse<A: Family, F>(shared: &mut Shared<F>, record: &Session<A>) {
+    shared.counters.sync.import_refused.add(1);
+    let bucket = bucket(shared, record);
+    if let Some(replica) = &mut shared.replica {
+        replica.refused |= 1 << bucket;
     }
 }
 
@@ -326,7 +337,7 @@ fn persists<A: Family, F>(
     record: &Persist<A>,
     now: u32,
 ) {
-    let bucket = A::outer_bucket(shared.toeplitz, record.client, 0);
+    let bucket = A::bucket(shared.toeplitz, record.client, 0);
     let alike = state_of_peer_alike(shared);
     if shared.snapshot.worker_of[bucket] != shared.worker || !alike {
         return;

@@ -7,6 +7,7 @@
 
 use super::channel;
 use super::state::{self, Joining};
+use crate::datapath::crossed;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::note::Note;
@@ -48,6 +49,7 @@ pub(in crate::datapath) fn give<F: Frame>(
         return None;
     }
     if of_server && note != Note::Again {
+        as_received(shared, frame);
         return Some(Verdict::HandOff(shared.worker, Note::Again));
     }
     let port_mac = shared.snapshot.ports[usize::from(port.0)].mac;
@@ -60,6 +62,7 @@ pub(in crate::datapath) fn give<F: Frame>(
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac);
         addresses[6..].copy_from_slice(&port_mac);
+        as_received(shared, frame);
         set_addresses(frame.bytes_mut(), &addresses);
         shared.counters.sync.relayed.add(1);
         return Some(Verdict::Forward(port));
@@ -68,7 +71,10 @@ pub(in crate::datapath) fn give<F: Frame>(
     let sent = replica.peer_mac.filter(|_| {
         let whole = frame.bytes().len() + channel::overhead(&channel) + HEADER + 1;
         let mtu = usize::from(shared.mtu(channel.port)) + ethernet::HEADER_LEN;
-        whole <= mtu && frame.prepend(channel::overhead(&channel) + HEADER + 1)
+        whole <= mtu && {
+            as_received(shared, frame);
+            frame.prepend(channel::overhead(&channel) + HEADER + 1)
+        }
     });
     let Some(peer_mac) = sent else {
         shared.counters.sync.relay_failed.add(1);
@@ -83,6 +89,13 @@ pub(in crate::datapath) fn give<F: Frame>(
     channel::address(frame.bytes_mut(), &channel, channel_mac, Some(peer_mac));
     shared.counters.sync.relayed.add(1);
     Some(Verdict::Forward(channel.port))
+}
+
+/// Makes of a packet between the families what came.
+fn as_received<F: Frame>(shared: &Shared<F>, frame: &mut F) {
+    if shared.snapshot.crosses {
+        crossed::make_v4(frame);
+    }
 }
 
 /// What becomes of a packet that would open a session, as long as this node does not know all sessions

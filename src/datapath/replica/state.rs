@@ -84,6 +84,10 @@ pub(in crate::datapath) struct Replica {
     pub(super) differing: u128,
     /// Those that the peer is to send anew.
     pub(super) wanted: u128,
+    /// Those of which a session could not be taken in.
+    pub(super) refused: u128,
+    /// Those that the peer has sent whole since it is there.
+    pub(super) walked: u128,
     /// By bucket: how many walks of it the peer has begun, modulo 16.
     pub(super) walk_of: [u8; BUCKETS],
     /// Buckets whose unconfirmed copies are to go, and how far that has come.
@@ -162,6 +166,8 @@ impl Replica {
             synced: 0,
             differing: 0,
             wanted: 0,
+            refused: 0,
+            walked: 0,
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
             own_walk: super::walk::Walk::default(),
@@ -223,6 +229,7 @@ impl Replica {
         self.peer = peer;
         self.synced = 0;
         self.differing = 0;
+        (self.refused, self.walked) = (0, 0);
         self.wanted = if peer.is_some() { self.owned } else { 0 };
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();

@@ -59,7 +59,8 @@ pub(in crate::datapath) fn followed<A: Family, F: Frame>(
         }
         (before, after) if before == after => {}
         // A new connection in the place of one that was over, with the same server.
-        (TcpState::FinBoth, TcpState::SynSent) => {
+        (TcpState::FinBoth, TcpState::SynSent)
+        | (TcpState::FinBoth | TcpState::TimeWait | TcpState::Closed, TcpState::SynReceived) => {
             let entry = *lane.table.get(id);
             ended(shared, &mut lane.marks, id, &entry, Reason::REPLACED, now);
             created(shared, lane, id, now);

@@ -98,6 +98,12 @@ fn every_millisecond<F: Frame>(
     gauges(shared, v4, v6);
 }
 
+/// Whether this node is about to learn sessions of a peer that is there: a port it gives out now may be in
+/// use by one of them.
+pub(in crate::datapath) fn is_learning<F>(shared: &Shared<F>) -> bool {
+    is_joining(shared) && shared.replica.as_ref().is_some_and(|replica| replica.has_peer())
+}
+
 /// Finds out whether this node still lacks sessions. It does until it has found its copies equal, unless
 /// there is no peer, or the two do not come to terms.
 fn join(replica: &mut Replica, now: u32) {
@@ -173,6 +179,9 @@ fn watch<F: Frame>(
         for marks in [&mut v4.marks, &mut v6.marks].into_iter().flatten() {
             marks.begin_term();
         }
+        // What was the peer's to end is now this node's.
+        v4.sweep.start();
+        v6.sweep.start();
     }
 }
 
@@ -327,20 +336,31 @@ pub(super) fn compare<F>(
         replica.synced |= bit;
         replica.differing &= !bit;
         replica.wanted &= !bit;
+        replica.refused &= !bit;
         replica.purge.buckets &= !bit;
         return;
     }
-    shared.counters.sync.digest_mismatches.add(1);
-    // It was just sent: what is here beyond that is not the peer's any more.
-    if copies.count > digest.count && replica.purge.buckets & bit == 0 {
-        walk::begin_purge(replica, bit);
+    if replica.purge.buckets & bit != 0 {
+        return;
     }
-    // Once may be a session that both have just begun to make room for.
+    shared.counters.sync.digest_mismatches.add(1);
+    if replica.refused & replica.walked & bit != 0 {
+        // All that this node can take it has; it asks again now and then.
+        replica.synced |= bit;
+        replica.wanted |= bit;
+        return;
+    }
     if replica.differing & bit != 0 {
         replica.wanted |= bit;
         replica.synced &= !bit;
+        return;
     }
+    // Once may be a session that both have just begun to make room for, or one too many: of those that
+    // the last walk has not confirmed.
     replica.differing |= bit;
+    if copies.count > digest.count {
+        walk::begin_purge(replica, bit);
+    }
 }
 
 /// Asks the peer for the buckets that are wanted.
@@ -369,6 +389,10 @@ pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
     replica.wanted &= !buckets;
+    replica.refused &= !buckets;
+    replica.walked &= !buckets;
+    // It would take away what is about to be confirmed.
+    replica.purge.buckets &= !buckets;
     for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
         replica.walk_of[bucket] = (replica.walk_of[bucket] + 1) & 0xf;
     }
@@ -377,8 +401,10 @@ pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
 /// It has sent all.
 pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
-    // The next digest finds out at once.
-    replica.differing |= buckets & replica.owned;
+    let buckets = buckets & replica.owned;
+    replica.walked |= buckets;
+    // The digest behind it finds what is too much.
+    replica.differing &= !buckets;
 }
 
 /// Takes in a control datagram. `known`: of the peer that has proved itself; a hello in it may do that.
@@ -518,7 +544,7 @@ fn greeted<F: Frame>(
 /// The last datagram of a stream of the peer's has this number.
 fn stream_is_at(replica: &mut Replica, worker: u8, sequence: u64) {
     if let Some(receiver) = replica.receivers.get_mut(usize::from(worker)) {
-        let begin = || Receiver::begin(worker, sequence + 1);
+        let begin = || Receiver::begin(worker, sequence.saturating_add(1));
         receiver.get_or_insert_with(begin).heard_highest(sequence);
     }
 }

@@ -179,7 +179,7 @@ fn clients<A: Family, F: Frame>(
     let toeplitz = shared.toeplitz;
     let mut found = ArrayVec::<Persist<A>, STRETCH>::new();
     let at_end = lane.persistence.walk(&mut cursor, STRETCH, now, |client, placed, life| {
-        if buckets >> A::outer_bucket(toeplitz, client.address, 0) & 1 != 0 {
+        if buckets >> A::bucket(toeplitz, client.address, 0) & 1 != 0 {
             found.push(Persist {
                 scope: u64::from(client.scope),
                 life,
