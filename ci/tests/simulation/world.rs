@@ -432,7 +432,6 @@ impl World {
                 if let Some(node) = &mut self.nodes[id] {
                     node.leave(now);
                     self.stops[id] = Some(now + ms);
-                    self.split = true;
                 }
             }
             Action::Start(id, workers) => {
