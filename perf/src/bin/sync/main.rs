@@ -141,7 +141,7 @@ fn forwardings(rounds: u32, sample: Duration) -> anyhow::Result<()> {
         for (mode, flows, results) in &mut rows {
             eprintln!("forwarding, round {round}/{rounds}: {mode:?}, {flows} flows …");
             // Which one is first changes from round to round.
-            let mut one = |pair| forwarding::measure(*mode, *flows, pair, sample);
+            let one = |pair| forwarding::measure(*mode, *flows, pair, sample);
             let (alone, paired) = match round % 2 {
                 0 => {
                     let paired = one(true)?;
