@@ -259,3 +259,22 @@ fn with_rare_turns_the_nodes_stay_together() {
         assert!(pair.is_synced(0) && pair.is_synced(1));
     }
 }
+
+/// Perhaps there is a peer that has a session for the packet: a node that has just begun waits for it,
+/// and gives packets to it as long as it does not know its sessions.
+#[test]
+fn a_node_that_has_just_begun_opens_nothing_at_first() {
+    for workers in [[1, 1], [2, 3]] {
+        let mut pair = Pair::apart(workers, Wire::Own, short(Mode::Nat));
+        pair.cut();
+        pair.pass(2, 1);
+        pair.begin();
+        open(&mut pair, 0, 1);
+        assert_eq!((pair.sent[0].len(), pair.nodes[0].sessions()), (0, 0), "too early");
+        assert_eq!(pair.nodes[0].changes().0.get("drop.no_session"), Some(&1));
+        pair.pass(600, 10);
+        pair.begin();
+        open(&mut pair, 0, 1);
+        assert_eq!((pair.sent[0].len(), pair.nodes[0].sessions()), (1, 1), "alone");
+    }
+}

@@ -395,6 +395,8 @@ impl Pair {
     /// The same of nodes that have never met.
     pub fn part_at_once(&mut self) {
         self.cut();
+        // For a moment each waits for the other before it opens sessions.
+        self.pass(600, 10);
         assert!(!self.has_peer(0) && !self.has_peer(1));
     }
 
