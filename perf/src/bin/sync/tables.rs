@@ -11,6 +11,11 @@ use crate::family;
 use crate::latency::{Latency, Load};
 use crate::rate::Rate;
 
+/// A row of rates: its rounds, without a peer and with one.
+pub(crate) type Rates = (Mode, bool, Vec<(Rate, Rate)>);
+/// A row of forwarding: its rounds, without a peer and with one.
+pub(crate) type Forwarding = (Mode, u32, Vec<(f64, f64)>);
+
 /// What is measured, on what.
 pub(crate) fn heading() -> String {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -84,11 +89,7 @@ pub(crate) fn latency(rows: &[(Mode, bool, Load, Latency)]) -> String {
 }
 
 /// The table of rates.
-pub(crate) fn rate(
-    connections: u32,
-    rounds: u32,
-    rows: &[(Mode, bool, Vec<(Rate, Rate)>)],
-) -> String {
+pub(crate) fn rate(connections: u32, rounds: u32, rows: &[Rates]) -> String {
     let mut text = format!(
         "Rate: node A flooded with SYNs, {} connections, {rounds} rounds, medians; sessions per second\n\n",
         thousands(f64::from(connections))
@@ -194,11 +195,7 @@ pub(crate) fn bulk(sessions: u32, rounds: u32, rows: &[(u32, bool, Vec<Bulk>)]) 
 }
 
 /// The table of what a peer costs in forwarding.
-pub(crate) fn forwarding(
-    rounds: u32,
-    sample: Duration,
-    rows: &[(Mode, u32, Vec<(f64, f64)>)],
-) -> String {
+pub(crate) fn forwarding(rounds: u32, sample: Duration, rows: &[Forwarding]) -> String {
     let mut text = format!(
         "Forwarding: packets of established sessions (UDP, IPv4), Mpps; {rounds} rounds of {sample:?}, \
          medians\n\n"
