@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -265,6 +265,8 @@ fn first_snapshot(config: &Config, capabilities: &[Capabilities]) -> Snapshot {
     snapshot
 }
 
+/// Starts the worker threads and waits until all of them poll. Large tables take a while to make, and
+/// what listens for the peer from then on would otherwise find that it is not there.
 fn start_workers(
     eal: &Eal,
     config: &Config,
@@ -286,6 +288,7 @@ fn start_workers(
     };
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
+    let (ready, all_ready) = mpsc::channel();
     let all_counters: Arc<[_]> = cores.iter().map(|_| Arc::new(WorkerCounters::new())).collect();
     for (index, ((&core, io), peers)) in
         cores.iter().zip(ios).zip(Peers::mesh(cores.len())).enumerate()
@@ -309,6 +312,7 @@ fn start_workers(
         };
         let (snapshot, stop, idle, eal) =
             (snapshot.clone(), workers.stop.clone(), config.node.idle, eal.clone());
+        let ready = ready.clone();
         handles.push(WorkerHandle {
             commands: commands_to,
             events,
@@ -329,7 +333,11 @@ fn start_workers(
                 }
             };
             let pipeline = Pipeline::new(&setup, snapshot, counters);
-            Worker::new(io, pipeline, peers, commands, events_to).run(idle, &stop);
+            let mut worker = Worker::new(io, pipeline, peers, commands, events_to);
+            // One that ends before it comes here drops its end.
+            let _ = ready.send(());
+            drop(ready);
+            worker.run(idle, &stop);
         };
         let thread = std::thread::Builder::new()
             .name(format!("worker{index}"))
@@ -337,6 +345,8 @@ fn start_workers(
             .with_context(|| format!("cannot start worker {index}"))?;
         workers.threads.push(thread);
     }
+    drop(ready);
+    for () in all_ready.iter().take(cores.len()) {}
     if config.node.idle == Idle::Spin {
         info!("workers poll cores {cores:?} for ever (node.idle = \"spin\")");
     }

@@ -14,10 +14,12 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::filter::{Action, Filters, Rule};
 use shunt::datapath::guard::Guard;
+use shunt::datapath::ha::{Channel, Ha};
 use shunt::datapath::limits::Limits;
 use shunt::datapath::mirror::{Mirror, MirrorId};
 use shunt::datapath::pipeline::Pipeline;
 use shunt::datapath::prefix_set::PrefixSet;
+use shunt::datapath::replica::PairSetup;
 use shunt::datapath::selection::Persistence;
 use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{
@@ -28,6 +30,8 @@ use shunt::io::memory::{MemoryFrame, MemoryIo};
 use shunt::sched::SchedulerKind;
 use shunt::session::syn_cookie::{Claim, SynCookies};
 use shunt::session::{Mode, ServerId, ServiceId};
+use shunt::sync::VersionText;
+use shunt::sync::keys::Keys;
 use shunt::wire::DropReason;
 use shunt::wire::flow::{FlowKey, Protocol};
 use shunt::worker::control::{Command, Event, NeighborUpdate};
@@ -201,6 +205,16 @@ struct Rig {
 
 impl Rig {
     fn new(snapshot: Snapshot, workers: usize, sessions: usize) -> Self {
+        Self::of_pair(snapshot, workers, sessions, None)
+    }
+
+    fn of_pair(
+        snapshot: Snapshot,
+        workers: usize,
+        sessions: usize,
+        pair: Option<PairSetup>,
+    ) -> Self {
+        let all: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new())).collect();
         let snapshot = Arc::new(snapshot);
         let mut rig = Rig {
             workers: vec![],
@@ -211,15 +225,15 @@ impl Rig {
             turn: 0,
         };
         for (number, peers) in Peers::mesh(workers).into_iter().enumerate() {
-            let counters = Arc::new(WorkerCounters::new());
+            let counters = all[number].clone();
             let setup = Setup {
-                all_counters: Arc::default(),
+                all_counters: if pair.is_some() { all.clone() } else { Arc::default() },
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: 16,
                 seed: 1,
                 cookie_secret: 1,
-                pair: None,
+                pair: pair.clone(),
                 advise: |_, _| {},
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), counters.clone());
@@ -240,6 +254,16 @@ impl Rig {
 
     /// Everything that has arrived, counted.
     fn turn(&mut self) {
+        self.work();
+        for worker in &mut self.workers {
+            for port in 0..2 {
+                worker.io().tx[port].clear();
+            }
+        }
+    }
+
+    /// The same; what was sent stays on the wires.
+    fn work(&mut self) {
         // The port's buffers are there beforehand, as those of a NIC are: one more for each packet
         // that may be copied, and twice what a pipeline keeps.
         let waiting: usize = self
@@ -260,11 +284,6 @@ impl Rig {
             }
             if moved == 0 {
                 break;
-            }
-        }
-        for worker in &mut self.workers {
-            for port in 0..2 {
-                worker.io().tx[port].clear();
             }
         }
         for events in &mut self.events {
@@ -605,4 +624,182 @@ fn next_hops_that_come_and_go_cost_none() {
     assert_eq!(rig.drops(DropReason::NeighborTableFull), 0);
     assert_eq!(rig.workers[0].pipeline().sessions_v4().len(), 100_000);
     assert_eq!(allocations(), 0);
+}
+
+/// Two nodes with a channel on the servers' network.
+struct Pair {
+    nodes: [Rig; 2],
+    /// Nothing comes over.
+    cut: bool,
+}
+
+impl Pair {
+    const MACS: [[[u8; 6]; 2]; 2] = [MACS, [[2, 0, 0, 0, 0, 0xf1], [2, 0, 0, 0, 0, 0xb1]]];
+
+    fn new(workers: [u8; 2], mode: Mode) -> Self {
+        let node = |node: u8| {
+            let own = Ipv4Addr::new(10, 0, 0, 1 + node);
+            let workers = workers[usize::from(node)];
+            let mut snapshot = snapshot(workers, mode, SchedulerKind::Maglev, 2);
+            snapshot.guard = Arc::default();
+            for service in &mut snapshot.services {
+                service.mirror = None;
+                service.limits = Limits::default();
+            }
+            snapshot.node_id = node;
+            for (port, mac) in snapshot.ports.iter_mut().zip(Pair::MACS[usize::from(node)]) {
+                port.mac = mac;
+            }
+            snapshot.ports[1].ipv4 = Some(own);
+            snapshot.local_v4.insert(own, LocalAddress::Port(BACK));
+            snapshot.ha = Some(Arc::new(Ha {
+                groups: Vec::new(),
+                group_of_v4: Default::default(),
+                group_of_v6: Default::default(),
+                channel: Channel {
+                    port: BACK,
+                    group: "239.255.19.19:8849".parse().unwrap(),
+                    source: own.into(),
+                    peer: Ipv4Addr::new(10, 0, 0, 2 - node).into(),
+                    rate: 200_000,
+                    relay: true,
+                    config_digest: 1,
+                },
+            }));
+            let key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+            let setup = PairSetup {
+                keys: Keys::parse(key).unwrap(),
+                boot: 0x1000 + u64::from(node),
+                secret: u128::from(node),
+                version: VersionText::new("1"),
+                clock_ms: 0,
+            };
+            let mut rig = Rig::of_pair(snapshot, usize::from(workers), 8192, Some(setup));
+            for n in 0..2 {
+                rig.resolve(BACK, server_address(n));
+            }
+            rig.resolve(FRONT, CLIENT);
+            rig
+        };
+        Pair { nodes: [node(0), node(1)], cut: false }
+    }
+
+    /// Everything that has arrived, and what each says to the other about it.
+    fn turn(&mut self) {
+        loop {
+            let mut said = 0;
+            for from in 0..2 {
+                self.nodes[from].work();
+                let mut frames = Vec::new();
+                for worker in &mut self.nodes[from].workers {
+                    worker.io().tx[0].clear();
+                    frames.append(&mut worker.io().tx[1]);
+                }
+                let of_channel = |frame: &[u8]| frame.get(36..38) == Some(&8849u16.to_be_bytes());
+                use shunt::datapath::frame::Frame;
+                frames.retain(|frame| of_channel(frame.bytes()) && !self.cut);
+                said += frames.len();
+                for frame in frames {
+                    self.nodes[1 - from].arrive(BACK, frame.bytes());
+                }
+            }
+            if said == 0 {
+                break;
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u32, step: u32) {
+        for _ in (0..ms).step_by(step as usize) {
+            for node in &mut self.nodes {
+                node.now += step;
+            }
+            self.turn();
+        }
+    }
+
+    fn sum(&self, cell: impl Fn(&WorkerCounters) -> u64) -> u64 {
+        self.nodes.iter().flat_map(|node| &node.counters).map(|counters| cell(counters)).sum()
+    }
+
+    fn sessions(&self) -> [usize; 2] {
+        [0, 1].map(|node| {
+            let workers = &self.nodes[node].workers;
+            workers.iter().map(|worker| worker.pipeline().sessions_v4().len()).sum()
+        })
+    }
+
+    fn packet(&mut self, node: usize, src: u16, dport: u16, flags: Option<u8>) {
+        let mut bytes = packet((CLIENT, src), (VIP, dport), flags, 64);
+        bytes[..6].copy_from_slice(&Pair::MACS[node][0]);
+        self.nodes[node].arrive(FRONT, &bytes);
+    }
+}
+
+/// Two nodes that tell each other of all their sessions: hellos, digests, new sessions and their
+/// changes, what is lost and repeated, packets given to the peer, a parting and the walks after it.
+#[test]
+fn a_pair_costs_none() {
+    for (workers, mode) in [([1, 1], Mode::Nat), ([1, 2], Mode::FullNat), ([2, 3], Mode::Nat)] {
+        let mut pair = Pair::new(workers, mode);
+        pair.turn();
+        allocations();
+        pair.pass(2_000, 10);
+        assert_eq!(pair.sum(|c| c.sync.peer_alive.get()), 2);
+        assert_eq!(pair.sum(|c| c.sync.buckets_synced.get()), 256);
+        for round in 0..2 {
+            for n in 0..1000u16 {
+                let node = usize::from(n % 2);
+                pair.packet(node, 2000 + n, 80, Some(0x02));
+                pair.packet(node, 2000 + n, 53, None);
+                // Of these one knows nothing, nor does the other.
+                pair.packet(node, 20_000 + n, 80, Some(0x10));
+                if n % 100 == 99 {
+                    pair.pass(2, 1);
+                }
+            }
+            pair.pass(50, 1);
+            assert_eq!(pair.sessions(), [2000, 2000], "{workers:?} {mode:?}");
+            for flags in [0x10, 0x18, 0x11] {
+                for n in 0..1000 {
+                    pair.packet(usize::from(n % 3 == 0), 2000 + n, 80, Some(flags));
+                    pair.packet(usize::from(n % 3 == 0), 2000 + n, 53, None);
+                }
+                pair.pass(20, 1);
+            }
+            // Datagrams are lost.
+            pair.cut = true;
+            for n in 0..200 {
+                pair.packet(usize::from(n % 2), 10_000 + n, 53, None);
+            }
+            pair.pass(100, 10);
+            pair.cut = false;
+            pair.pass(1_000, 10);
+            assert_eq!(pair.sessions(), [2200, 2200]);
+            // They part and meet again.
+            pair.cut = true;
+            pair.pass(3_500, 100);
+            assert_eq!(pair.sum(|c| c.sync.peer_alive.get()), 0);
+            for n in 0..200 {
+                pair.packet(usize::from(n % 2), 12_000 + n, 53, None);
+            }
+            pair.cut = false;
+            pair.pass(3_000, 10);
+            assert_eq!(pair.sum(|c| c.sync.buckets_synced.get()), 256);
+            let sessions = pair.sessions();
+            assert!(sessions[0] == sessions[1] && sessions[0] > 400, "{sessions:?}");
+            // All sessions end, half as late as else where a node has them of the other.
+            pair.pass(200_000, 100);
+            assert_eq!(pair.sessions(), [0, 0], "round {round}");
+        }
+        assert_eq!(allocations(), 0, "{workers:?} {mode:?}");
+        for (what, n) in [
+            ("imported", pair.sum(|c| c.sync.imported.get())),
+            ("repeated", pair.sum(|c| c.sync.repeated.get())),
+            ("walks", pair.sum(|c| c.sync.walks.get())),
+            ("relayed", pair.sum(|c| c.sync.relayed.get())),
+        ] {
+            assert!(n > 0, "{what}");
+        }
+    }
 }

@@ -220,7 +220,7 @@ fn the_pair() {
     // After the first look, which is at the start.
     let pair = loop {
         let pair = node.get::<pair_types::Ha>("ha").pair.unwrap();
-        if pair.peer.alive {
+        if !pair.problems.is_empty() {
             break pair;
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -77,14 +77,14 @@ pub(super) fn forward<A: Family, F: Frame>(
             {
                 return Err(verdict);
             }
-            let before = lane.table.get(id).state;
+            let before = *lane.table.get(id);
             match connection::follow(shared, lane, id, direction, frame, flow, now) {
                 Ok(Outcome::Reopen) => {
                     return Err(new_flow::replace(shared, lane, frame, item, id, now));
                 }
                 Ok(_) => {
                     policed = true;
-                    replica::followed(shared, lane, id, before, now);
+                    replica::followed(shared, lane, id, &before, now);
                 }
                 Err(reason) => return Err(Verdict::Drop(reason)),
             }
@@ -107,11 +107,16 @@ pub(super) fn forward<A: Family, F: Frame>(
     {
         return Err(icmp::packet_too_big(shared, frame, flow, mtu, now));
     }
-    if !entry.extras.is_empty()
-        && let Some(verdict) =
-            extras::apply(shared, &mut lane.table, frame, item, id, direction, policed, now)
-    {
-        return Err(verdict);
+    if !entry.extras.is_empty() {
+        let introduced = entry.extras.has(Extras::INTRODUCED);
+        let verdict =
+            extras::apply(shared, &mut lane.table, frame, item, id, direction, policed, now);
+        if introduced && !lane.table.get(id).extras.has(Extras::INTRODUCED) {
+            replica::changed(shared, lane, id, false);
+        }
+        if let Some(verdict) = verdict {
+            return Err(verdict);
+        }
     }
     let entry = lane.table.get_mut(id);
     if entry.mode.translates() {
@@ -176,7 +181,7 @@ pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) 
 /// Asks the management thread for a next hop, unless it was asked just now.
 pub(super) fn ask<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) {
     // Asked is asked for a second: not while the question would be lost.
-    if !shared.notices.is_full()
+    if shared.has_room_to_notify()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
     {
         shared.notify(Notice::Wanted(port, address));

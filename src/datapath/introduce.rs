@@ -124,6 +124,11 @@ fn proxy_forward<A: Family, F: Frame>(
     let at_start = Shifts { forward: 0, ..all };
     let from_start = seq.wrapping_sub(aside.shift_at) as i32;
     if from_start > 0 {
+        // Beyond any window: the server has acknowledged the header, on the way by the peer.
+        if from_start > 1 << 30 {
+            let entry = table.get_mut(id);
+            entry.extras = entry.extras.without(Extras::INTRODUCED.with(Extras::TOLD));
+        }
         sequence::shift::<A>(frame.bytes_mut(), Direction::Forward, all);
         return;
     }

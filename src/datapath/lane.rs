@@ -185,7 +185,8 @@ impl<A: Family> Lane<A> {
             if !doubt::on_expiry(shared, entry, aside, now) {
                 return Then::GoesOn;
             }
-            if !reset::on_expiry(shared, entry, aside, now) {
+            let unseen = replica::is_unseen(shared, marks, id, entry, now);
+            if !unseen && !reset::on_expiry(shared, entry, aside, now) {
                 return Then::GoesOn;
             }
             replica::ended(shared, marks, id, entry, Reason::EXPIRED, now);

@@ -67,6 +67,9 @@ pub(super) fn open<A: Family, F: Frame>(
             None => without_service(shared, lane, frame, item, now),
         };
     };
+    if let Some(verdict) = replica::postpone(shared, frame, now) {
+        return verdict;
+    }
     if key.protocol == Protocol::Tcp
         && let Some(verdict) = syn_proxy::admit(shared, lane, frame, item, service, now)
     {
@@ -119,6 +122,9 @@ fn mid_stream<A: Family, F: Frame>(
     if let Some(given) = replica::give(shared, frame, false, now) {
         return given;
     }
+    if replica::is_joining(shared) {
+        return Verdict::Drop(DropReason::NoSession);
+    }
     let flow = &item.flow;
     match shared.snapshot.services[usize::from(service.0)].policy.mid_stream {
         MidStream::Reset => refuse::refuse(shared, frame, flow, DropReason::NoSession, now),
@@ -149,6 +155,9 @@ fn stray<A: Family, F: Frame>(
 ) -> Verdict {
     if let Some(given) = replica::give(shared, frame, true, now) {
         return given;
+    }
+    if replica::is_joining(shared) {
+        return Verdict::Drop(DropReason::NoSession);
     }
     let FlowKey { src, sport, protocol, .. } = flow.key;
     if protocol == Protocol::Tcp && lane.resets_strays.contains(&(src, sport)) {
@@ -247,6 +256,10 @@ pub(super) fn new_session<A: Family, F: Frame>(
     service_id: ServiceId,
     server_id: ServerId,
 ) -> Result<NewSession<A>, DropReason> {
+    let mode = shared.snapshot.services[usize::from(service_id.0)].mode;
+    if mode == Mode::FullNat && replica::is_learning(shared) {
+        return Err(DropReason::Joining);
+    }
     let Shared { snapshot, hops, toeplitz, .. } = shared;
     let snapshot: &Snapshot = snapshot;
     let service = &snapshot.services[usize::from(service_id.0)];

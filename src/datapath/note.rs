@@ -55,9 +55,30 @@ pub enum Note {
     Records {
         /// The worker that has verified it, and the last one to see it.
         first: u8,
-        /// Whether nothing that the peer said before is missing.
-        exact: bool,
+        /// Where it stands among all that the peer has said.
+        place: Place,
     },
+}
+
+/// Where a datagram of the peer stands among those that have come of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// All before it have come, none after it.
+    Next,
+    /// Some before it are missing.
+    Ahead,
+    /// Some after it have come.
+    Late,
+}
+
+impl Place {
+    const fn from_word(word: u16) -> Self {
+        match word {
+            0 => Place::Next,
+            1 => Place::Ahead,
+            _ => Place::Late,
+        }
+    }
 }
 
 impl Note {
@@ -68,7 +89,7 @@ impl Note {
             Note::Hairpin => HAIRPIN,
             Note::Again => AGAIN,
             Note::Relayed => RELAYED,
-            Note::Records { first, exact } => words(RECORDS, first as u16, exact as u16),
+            Note::Records { first, place } => words(RECORDS, first as u16, place as u16),
             Note::Fragment(Binding { sport, dport, ident, .. }) => {
                 FRAGMENT | (sport as u64) << 8 | (dport as u64) << 24 | (ident as u64) << 40
             }
@@ -92,7 +113,7 @@ impl Note {
             HAIRPIN => Note::Hairpin,
             AGAIN => Note::Again,
             RELAYED => Note::Relayed,
-            RECORDS => Note::Records { first: first as u8, exact: second != 0 },
+            RECORDS => Note::Records { first: first as u8, place: Place::from_word(second) },
             WHICH_SERVER => {
                 Note::WhichServer { service_id: ServiceId(first), asked_by: second as u8 }
             }
@@ -122,8 +143,9 @@ mod tests {
             Note::Server { service_id: ServiceId(1), server_id: ServerId(0xffff) },
             Note::Again,
             Note::Relayed,
-            Note::Records { first: 63, exact: true },
-            Note::Records { first: 0, exact: false },
+            Note::Records { first: 63, place: Place::Next },
+            Note::Records { first: 1, place: Place::Ahead },
+            Note::Records { first: 0, place: Place::Late },
         ] {
             assert_eq!(Note::decode(note.encode()), note);
         }

@@ -45,6 +45,7 @@ use super::verdict::Verdict;
 use super::vlan;
 use super::vrrp;
 use crate::io::{BURST, Burst};
+use crate::session::marks::Tally;
 use crate::session::{ServerId, Table};
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed, Sink};
@@ -167,6 +168,15 @@ impl<F: Frame> Pipeline<F> {
         self.shared.limits.half_open()
     }
 
+    /// The digests of a steering bucket, of own sessions and of copies of the peer's; for tests and
+    /// simulation.
+    pub fn tallies(&self, bucket: usize) -> (Tally, Tally) {
+        let marks = [&self.v4.marks, &self.v6.marks].into_iter().flatten();
+        marks.fold(Default::default(), |(own, copies): (Tally, Tally), marks| {
+            (own.with(marks.own(bucket)), copies.with(marks.foreign(bucket)))
+        })
+    }
+
     /// Takes a burst through all stages and leaves it empty. `steered` says that the packets come
     /// from another worker that found them to be ours. `now` is in milliseconds and wraps. The
     /// queues of `out` must be empty.
@@ -243,6 +253,7 @@ impl<F: Frame> Pipeline<F> {
             Ok(other) => {
                 if guard
                     && !vrrp::is_advert(&self.shared, frame, &other)
+                    && !replica::is_datagram(&self.shared, frame, &other)
                     && let Some(verdict) = guard::other(&mut self.shared, frame, now)
                 {
                     return Some(verdict);
@@ -468,7 +479,7 @@ fn admit<A: Family, F: Frame>(
 ) -> Option<Verdict> {
     let flow = &batch.last()?.flow;
     let mut verdict = None;
-    if guard {
+    if guard && !replica::is_relayed(shared, frame.rx_port(), &flow.key) {
         verdict = guard::flow(shared, frame, flow, now);
     }
     if steer && verdict.is_none() {

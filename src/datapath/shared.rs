@@ -41,6 +41,8 @@ const RESETS: TokenBucket = TokenBucket::new(20_000, 2_000);
 const PUNTS: TokenBucket = TokenBucket::new(50_000, 1000);
 /// Notices kept for the management thread until the worker fetches them.
 const NOTICES: usize = 2 * BURST;
+/// As many of these only [`Notice::is_urgent`] may use.
+const NOTICES_URGENT: usize = 16;
 
 /// What both families share.
 pub(super) struct Shared<F> {
@@ -66,6 +68,8 @@ pub(super) struct Shared<F> {
     pub(super) limits: Limiters,
     /// How many of the frames `made`, the first, go ahead of the burst.
     pub(super) ahead: usize,
+    /// How many of these, the first, go ahead of the others: what the peer has to know before.
+    pub(super) foremost: usize,
     pub(super) syn: SynState,
     /// IPv4 packets of this burst that go on in the IPv6 lane.
     pub(super) crossed: Batch<Ipv6Addr>,
@@ -119,6 +123,7 @@ impl<F: Frame> Shared<F> {
             samplers: Samplers::default(),
             limits: Limiters::new(setup.seed),
             ahead: 0,
+            foremost: 0,
             syn: SynState::new(
                 setup.cookie_secret,
                 setup.pair.as_ref().map_or(0, |pair| pair.clock_ms),
@@ -164,6 +169,13 @@ impl<F: Frame> Shared<F> {
         self.ahead += 1;
     }
 
+    /// The same, ahead of these as well.
+    pub(super) fn originate_foremost(&mut self, port: PortId, frame: F) {
+        self.make(self.foremost, port, frame);
+        self.foremost += 1;
+        self.ahead += 1;
+    }
+
     fn make(&mut self, at: usize, port: PortId, mut frame: F) {
         if self.snapshot.crosses {
             crossed::make_v4(&mut frame);
@@ -179,13 +191,13 @@ impl<F: Frame> Shared<F> {
             for (port, frame) in self.made.drain(..self.ahead) {
                 out.to_port(port, frame, true);
             }
-            self.ahead = 0;
+            (self.ahead, self.foremost) = (0, 0);
         }
     }
 
     /// Queues what was made.
     pub(super) fn flush(&mut self, out: &mut Outbox<F>) {
-        self.ahead = 0;
+        (self.ahead, self.foremost) = (0, 0);
         for (port, frame) in self.made.drain(..) {
             out.to_port(port, frame, true);
         }
@@ -193,9 +205,16 @@ impl<F: Frame> Shared<F> {
 
     /// Tells the management thread; counts what it cannot be told.
     pub(super) fn notify(&mut self, notice: Notice) {
-        if self.notices.try_push(notice).is_err() {
+        if !(notice.is_urgent() || self.has_room_to_notify())
+            || self.notices.try_push(notice).is_err()
+        {
             self.counters.events_lost.add(1);
         }
+    }
+
+    /// Whether the management thread can be told something that is not urgent.
+    pub(super) fn has_room_to_notify(&self) -> bool {
+        self.notices.remaining_capacity() > NOTICES_URGENT
     }
 
     /// The verdict that gives the packet to the kernel, if the port shares its addresses with it.

@@ -7,6 +7,7 @@ use super::family::Family;
 use super::frame::Frame;
 use super::lane::Lane;
 use super::policy::OnServerDown;
+use super::replica;
 use super::reset;
 use super::shared::Shared;
 use super::snapshot::{Server, Service, Snapshot};
@@ -88,14 +89,18 @@ fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>, now:
         let begin = lane.sweep.cursor;
         let mut found = ArrayVec::<SessionId, STRETCH>::new();
         let snapshot = &shared.snapshot;
+        let marks = &lane.marks;
         let at_end = lane.table.walk(&mut lane.sweep.cursor, STRETCH, |id, entry| {
-            if is_stranded(snapshot, entry) {
+            // What is the peer's ends there: this node may see the server down when the peer does not.
+            let foreign = marks.as_ref().is_some_and(|marks| marks.is_foreign(id));
+            if !foreign && is_stranded(snapshot, entry) {
                 found.push(id);
             }
         });
         for id in found {
             let (entry, aside) = (*lane.table.get(id), *lane.table.aside(id));
-            let tell = entry.protocol == Protocol::Tcp && reset::has_ends(&entry);
+            let unseen = replica::is_unseen(shared, &lane.marks, id, &entry, now);
+            let tell = !unseen && entry.protocol == Protocol::Tcp && reset::has_ends(&entry);
             if tell && !reset::has_room(shared) && lane.sweep.waited < PATIENCE {
                 lane.sweep.waited += 1;
                 lane.sweep.cursor = begin;

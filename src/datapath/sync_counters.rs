@@ -85,7 +85,7 @@ pub struct SyncCounters {
     pub peer_config: Cell,
     /// Gauge, of worker 0: the peer's flags ([`crate::sync`]).
     pub peer_flags: Cell,
-    /// Gauges, of worker 0: the peer's version, 16 bytes of text.
+    /// Gauges, of worker 0: the peer's version, 16 bytes of text in network byte order.
     pub peer_version: [Cell; 2],
     /// Gauge, of worker 0: the version of the protocol in the last datagram of another version.
     pub other_version: Cell,

@@ -24,6 +24,8 @@ pub struct MemoryFrame {
     note: u64,
     checksum: RxChecksum,
     segmented: bool,
+    /// When it went out: its place among all frames of its [`MemoryIo`].
+    place: u64,
     /// Shared with the [`MemoryIo`] that gave the frame away: how many of those live.
     tally: Option<Arc<()>>,
 }
@@ -41,6 +43,7 @@ impl MemoryFrame {
             note: 0,
             checksum: RxChecksum::default(),
             segmented: false,
+            place: 0,
             tally: None,
         }
     }
@@ -131,6 +134,8 @@ pub struct MemoryIo {
     pub pool: Vec<MemoryFrame>,
     /// How many of the new ones may live at a time; `None` for any number.
     pub most: Option<usize>,
+    /// How many frames went out.
+    transmitted: u64,
     tally: Arc<()>,
 }
 
@@ -143,6 +148,7 @@ impl MemoryIo {
             tx_room: vec![None; ports],
             pool: Vec::new(),
             most: None,
+            transmitted: 0,
             tally: Arc::default(),
         }
     }
@@ -160,6 +166,15 @@ impl MemoryIo {
     /// Takes what `port` has sent.
     pub fn sent(&mut self, port: PortId) -> Vec<Vec<u8>> {
         self.tx[usize::from(port.0)].drain(..).map(|f| f.bytes().to_vec()).collect()
+    }
+
+    /// Takes what all ports have sent, in the order in which it went out.
+    pub fn sent_in_order(&mut self) -> Vec<(PortId, Vec<u8>)> {
+        let ports = (0u8..).map(PortId).zip(&mut self.tx);
+        let mut frames: Vec<_> =
+            ports.flat_map(|(port, queue)| queue.drain(..).map(move |f| (port, f))).collect();
+        frames.sort_by_key(|(_, frame)| frame.place);
+        frames.into_iter().map(|(port, frame)| (port, frame.bytes().to_vec())).collect()
     }
 }
 
@@ -183,7 +198,11 @@ impl BurstIo for MemoryIo {
         if let Some(room) = &mut self.tx_room[port] {
             *room -= n;
         }
-        self.tx[port].extend(frames.drain(..n));
+        for mut frame in frames.drain(..n) {
+            self.transmitted += 1;
+            frame.place = self.transmitted;
+            self.tx[port].push(frame);
+        }
         n
     }
 
@@ -225,6 +244,19 @@ mod tests {
         drop(first);
         assert_eq!(io.given_away(), 1);
         assert!(io.allocate().is_some());
+    }
+
+    #[test]
+    fn the_order_of_frames_on_several_ports_is_kept() {
+        let mut io = MemoryIo::new(2);
+        for (port, bytes) in [(1, b"a"), (0, b"b"), (1, b"c")] {
+            let mut burst = Burst::new();
+            burst.push(MemoryFrame::new(PortId(0), bytes));
+            io.transmit(PortId(port), &mut burst);
+        }
+        let sent = io.sent_in_order();
+        assert_eq!(sent, [(1, b"a"), (0, b"b"), (1, b"c")].map(|(p, b)| (PortId(p), b.to_vec())));
+        assert!(io.sent_in_order().is_empty());
     }
 
     #[test]

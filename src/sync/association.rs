@@ -3,9 +3,10 @@
 //! Each start of a process has a random number, its **boot**. The datagrams of a boot are accepted
 //! only after it has proved to live: a HELLO carries a **challenge**, a keyed hash that this start of
 //! ours alone can make, and the peer's next HELLO has to **echo** it. The hash is over a clock of
-//! [`SLOT_MS`] and over how often a boot was accepted before, so an echo proves something only to us,
-//! only for the next few seconds, and only until another boot is accepted. That it is of this boot, the
-//! MAC says.
+//! [`SLOT_MS`] and over how often the peer came and went, so an echo proves something only to us, only
+//! for the next few seconds, and only until another boot is accepted or the peer is found dead. That it
+//! is of this boot, the MAC says. A peer that was dead has to prove anew that it lives, though its boot
+//! is the same.
 //!
 //! ```text
 //! A                                                B
@@ -55,7 +56,9 @@ pub struct About {
 pub enum Heard {
     /// It is of the peer, and what else this boot sends is accepted.
     Accepted {
-        /// This HELLO made it so: every sequence of the peer starts anew.
+        /// This HELLO made it so, and the boot is another than before: every sequence of the peer
+        /// starts anew. They go on when the peer was dead and has the same boot, or what was recorded
+        /// of it before could be replayed.
         new: bool,
     },
     /// It is of a boot that has not proved to live. Nothing else of it is accepted.
@@ -96,8 +99,8 @@ pub struct Association {
     boot: u64,
     secret: [u8; 32],
     dead_after_ms: u32,
-    /// How often a boot was accepted.
-    accepted: u64,
+    /// How often a boot was accepted, or the peer found dead.
+    changes: u64,
     peer: Option<Peer>,
     /// When something was accepted last; none when the peer is dead.
     last_accepted: Option<u32>,
@@ -128,7 +131,7 @@ impl Association {
             boot: boot.max(1),
             secret: key,
             dead_after_ms,
-            accepted: 0,
+            changes: 0,
             peer: None,
             last_accepted: None,
             trial: None,
@@ -183,8 +186,8 @@ impl Association {
         }
     }
 
-    /// A HELLO came in a sound datagram with this header. If the boot is the accepted one, the caller
-    /// has asked its [`Replay`](super::Replay) before.
+    /// A HELLO came in a sound datagram with this header. If the boot is accepted
+    /// ([`Association::accepts`]), the caller has asked its [`Replay`](super::Replay) before.
     pub fn heard(&mut self, now: u32, header: &Header, hello: &Hello) -> Heard {
         if header.node == self.node {
             return if header.boot == self.boot { Heard::Echo } else { Heard::OwnNode };
@@ -196,7 +199,11 @@ impl Association {
         if header.boot == 0 || self.superseded.contains(&header.boot) {
             return Heard::Superseded;
         }
-        if let Some(peer) = self.peer.as_mut().filter(|peer| peer.boot == header.boot) {
+        let is_alive = self.alive(now);
+        if let Some(peer) = &mut self.peer
+            && peer.boot == header.boot
+            && is_alive
+        {
             self.last_accepted = Some(now);
             if header.worker == 0 {
                 peer.hello = *hello;
@@ -207,16 +214,16 @@ impl Association {
             return Heard::Unproven { answer_now: false };
         }
         if self.is_proof(hello.echo, now) {
-            self.accept(now, header.boot, hello);
-            return Heard::Accepted { new: true };
+            return Heard::Accepted { new: self.accept(now, header.boot, hello) };
         }
         self.try_on(Trial { boot: header.boot, challenge: hello.challenge });
         Heard::Unproven { answer_now: self.is_due(now) }
     }
 
-    /// Something else of the accepted boot came that had not come before.
-    pub const fn refresh(&mut self, now: u32) {
-        if self.peer.is_some() {
+    /// Something else of the accepted boot came that had not come before. A peer that was found dead
+    /// is not alive again by that.
+    pub fn refresh(&mut self, now: u32) {
+        if self.alive(now) {
             self.last_accepted = Some(now);
         }
     }
@@ -225,18 +232,19 @@ impl Association {
     pub fn alive(&mut self, now: u32) -> bool {
         if self.last_accepted.is_some_and(|last| now.wrapping_sub(last) >= self.dead_after_ms) {
             self.last_accepted = None;
+            self.changes += 1;
         }
         self.last_accepted.is_some()
     }
 
-    /// The accepted boot of the peer, dead or alive.
+    /// The boot of the peer that was accepted last, dead or alive.
     pub fn peer_boot(&self) -> Option<u64> {
         self.peer.map(|peer| peer.boot)
     }
 
-    /// Whether datagrams of this boot are accepted.
+    /// Whether datagrams of this boot are accepted: it is the peer's, which was not found dead.
     pub fn accepts(&self, boot: u64) -> bool {
-        self.peer_boot() == Some(boot)
+        self.last_accepted.is_some() && self.peer_boot() == Some(boot)
     }
 
     /// The last HELLO of the accepted peer's worker 0.
@@ -268,7 +276,7 @@ impl Association {
 
     /// What is to be echoed in this slot of time; never 0.
     fn challenge(&self, slot: u32) -> u64 {
-        self.hash(b'c', self.accepted, slot).max(1)
+        self.hash(b'c', self.changes, slot).max(1)
     }
 
     fn is_proof(&self, echo: u64, now: u32) -> bool {
@@ -288,17 +296,20 @@ impl Association {
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
-    fn accept(&mut self, now: u32, boot: u64, hello: &Hello) {
-        if let Some(before) = self.peer {
-            self.superseded[self.superseded_at] = before.boot;
+    /// Says whether the boot is another than before.
+    fn accept(&mut self, now: u32, boot: u64, hello: &Hello) -> bool {
+        let before = self.peer_boot();
+        if let Some(before) = before.filter(|before| *before != boot) {
+            self.superseded[self.superseded_at] = before;
             self.superseded_at = (self.superseded_at + 1) % REMEMBERED;
         }
-        self.accepted += 1;
+        self.changes += 1;
         self.trial = None;
         self.strange_hellos = 0;
         self.peer = Some(Peer { boot, hello: *hello });
         self.peer_waits = true;
         self.last_accepted = Some(now);
+        before != Some(boot)
     }
 
     /// Puts a boot on trial: of all that are heard of between two HELLOs of ours one stays, each with

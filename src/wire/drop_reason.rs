@@ -62,6 +62,7 @@ drop_reasons! {
     FragmentQueueFull, "fragment_queue_full", "Too many fragments wait for the first one of their packet.";
     Martian, "martian", "A source or destination address that cannot be on a wire (RFC 1812 5.3.7).";
     Land, "land", "Source and destination are the same address and port.";
+    Joining, "joining", "A new connection that needs a port of this node, while it has yet to learn from its peer which are in use; clients try again.";
     SyncRefused, "sync_refused", "A datagram of the channel between two nodes that is not the peer's, not new or not readable; `shunt ha` says which.";
     SpoofedLocal, "spoofed_local", "The source is one of our own addresses.";
     Bogon, "bogon", "A client's source address that is not globally reachable (protection.bogons).";

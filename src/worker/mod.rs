@@ -17,6 +17,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use self::control::{Command, Event, NeighborUpdate, SessionQuery};
 use crate::datapath::counters::WorkerCounters;
 use crate::datapath::frame::Frame;
+use crate::datapath::note::Note;
 use crate::datapath::notice::Notice;
 use crate::datapath::outbox::Outbox;
 use crate::datapath::pipeline::Pipeline;
@@ -37,6 +38,8 @@ const LIST_BUDGET: usize = 256;
 const COMMAND_INTERVAL: u64 = 16;
 /// Events that must find room before a notice is sent: the answers to commands are never lost.
 const EVENT_RESERVE: usize = 16;
+/// The same before a notice that is not urgent is sent.
+const EVENT_RESERVE_URGENT: usize = 2 * EVENT_RESERVE;
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,15 @@ impl<F> Peers<F> {
         }
         peers
     }
+}
+
+/// Drops what a ring did not take.
+#[cold]
+fn lose<F: Frame>(counters: &WorkerCounters, queue: &mut Queue<F>) {
+    counters.drops_of(DropReason::HandOffFull).add(queue.len() as u64);
+    let of_peer = |frame: &&F| matches!(Note::decode(frame.note()), Note::Records { .. });
+    counters.sync.records_lost.add(queue.iter().filter(of_peer).count() as u64);
+    queue.clear();
 }
 
 /// One worker.
@@ -286,8 +298,9 @@ impl<Io: BurstIo> Worker<Io> {
                 chunk.fill_from_iter(queue.drain(..n));
             }
             self.counters.handed_off.add(n as u64);
-            self.counters.drops_of(DropReason::HandOffFull).add(queue.len() as u64);
-            queue.clear();
+            if !queue.is_empty() {
+                lose(&self.counters, queue);
+            }
         }
     }
 
@@ -358,7 +371,8 @@ impl<Io: BurstIo> Worker<Io> {
     /// Passes on what the data path has to tell.
     fn report(&mut self) {
         while let Some(notice) = self.pipeline.notice() {
-            if self.events.slots() <= EVENT_RESERVE {
+            let reserve = if notice.is_urgent() { EVENT_RESERVE } else { EVENT_RESERVE_URGENT };
+            if self.events.slots() <= reserve {
                 self.counters.events_lost.add(1);
                 continue;
             }

@@ -50,11 +50,16 @@ pub(crate) fn socket(family: libc::c_int, protocol: libc::c_int) -> OwnedFd {
 
 /// A socket for the frames of an interface in the namespace of the calling thread.
 pub(crate) fn frames_of(interface: &str) -> OwnedFd {
+    frames_of_type(interface, libc::ETH_P_ALL as u16)
+}
+
+/// The same for frames of one EtherType alone, so that no others fill its buffer.
+pub(crate) fn frames_of_type(interface: &str, ethertype: u16) -> OwnedFd {
     let name = CString::new(interface).expect("a name");
     // SAFETY: `name` is a C string over the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     assert_ne!(index, 0, "no interface {interface}");
-    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    let protocol = ethertype.to_be();
     let socket = socket(libc::AF_PACKET, libc::c_int::from(protocol));
     // SAFETY: all zero is a value of this plain structure.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };

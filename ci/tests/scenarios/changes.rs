@@ -124,6 +124,41 @@ impl Changes {
         ] {
             put(name.into(), cell);
         }
+        let s = &c.sync;
+        for (name, cell) in [
+            ("sent_datagrams", &s.sent_datagrams),
+            ("sent_records", &s.sent_records),
+            ("send_failed", &s.send_failed),
+            ("repeated", &s.repeated),
+            ("received_datagrams", &s.received_datagrams),
+            ("received_records", &s.received_records),
+            ("bad_mac", &s.bad_mac),
+            ("replayed", &s.replayed),
+            ("wrong_version", &s.wrong_version),
+            ("duplicate_node", &s.duplicate_node),
+            ("unproven", &s.unproven),
+            ("malformed", &s.malformed),
+            ("missed", &s.missed),
+            ("naks_sent", &s.naks_sent),
+            ("gone", &s.gone),
+            ("imported", &s.imported),
+            ("import_refused", &s.import_refused),
+            ("conflicts", &s.conflicts),
+            ("records_lost", &s.records_lost),
+            ("digest_mismatches", &s.digest_mismatches),
+            ("walks", &s.walks),
+            ("relayed", &s.relayed),
+            ("relay_answered", &s.relay_answered),
+            ("relay_refused", &s.relay_refused),
+            ("relay_failed", &s.relay_failed),
+            ("clock_jumps", &s.clock_jumps),
+            ("own_sessions", &s.own_sessions),
+            ("foreign_sessions", &s.foreign_sessions),
+            ("buckets_synced", &s.buckets_synced),
+            ("buckets_owned", &s.buckets_owned),
+        ] {
+            put(format!("sync.{name}"), cell);
+        }
         for &reason in DropReason::ALL {
             put(format!("drop.{reason}"), c.drops_of(reason));
         }
@@ -167,6 +202,28 @@ impl Changes {
                 put(format!("server{server}.{name}"), cell);
             }
         }
+    }
+
+    /// Both.
+    pub fn with(mut self, other: &Changes) -> Changes {
+        for (name, value) in &other.0 {
+            self = self.add(name.clone(), *value);
+        }
+        self
+    }
+
+    /// The same but for those whose name begins so.
+    pub fn without(mut self, start: &str) -> Changes {
+        self.0.retain(|name, _| !name.starts_with(start));
+        self
+    }
+
+    /// Of these only those that say that sessions came or went.
+    pub fn of_sessions(mut self) -> Changes {
+        self.0.retain(|name, _| {
+            name.starts_with("sessions_v") || name.ends_with(".created") || name.ends_with(".ended")
+        });
+        self
     }
 
     /// What has changed since `before`.

@@ -25,6 +25,7 @@ mod malformed;
 mod mirror;
 mod neighbors;
 mod net;
+mod pair;
 mod parsing;
 mod policies;
 mod random;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer, RingBuffer};
 use shunt::datapath::counters::WorkerCounters;
 use shunt::datapath::pipeline::Pipeline;
+use shunt::datapath::replica::PairSetup;
 use shunt::datapath::setup::Setup;
 use shunt::datapath::snapshot::{Mac, PortId};
 use shunt::io::memory::{HEADROOM, MemoryFrame, MemoryIo};
@@ -20,6 +21,9 @@ use crate::net::{Family, Net, ROUTER_MAC, server_mac};
 
 /// Of the SYN cookies of every rig.
 pub const COOKIE_SECRET: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
+
+/// Of the hashes of every rig that is not told otherwise; each worker has one more.
+pub const SEED: u64 = 0x5eed;
 
 /// Frames by the port they left from.
 pub type Sent = Vec<(PortId, Vec<u8>)>;
@@ -43,7 +47,12 @@ impl Rig {
         Self::with_sessions(net, 1000)
     }
 
-    pub fn with_sessions(mut net: Net, sessions: usize) -> Self {
+    pub fn with_sessions(net: Net, sessions: usize) -> Self {
+        Self::build(net, sessions, SEED, None)
+    }
+
+    /// A node of a pair, or one by itself, with a seed of its own.
+    pub fn build(mut net: Net, sessions: usize, seed: u64, pair: Option<PairSetup>) -> Self {
         net.snapshot.prepare();
         let snapshot = Arc::new(net.snapshot.clone());
         let (mut workers, mut commands, mut events, mut counters) =
@@ -57,10 +66,10 @@ impl Rig {
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: sessions,
-                seed: 0x5eed + number as u64,
+                seed: seed + number as u64,
                 advise: |_, _| {},
                 cookie_secret: COOKIE_SECRET,
-                pair: None,
+                pair: pair.clone(),
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), own.clone());
             let (to_worker, from_management) = RingBuffer::new(64);
@@ -166,6 +175,11 @@ impl Rig {
             }
         }
         sent
+    }
+
+    /// Takes what all workers have sent, of each worker in the order in which it went out.
+    pub fn sent_in_order(&mut self) -> Sent {
+        self.workers.iter_mut().flat_map(|worker| worker.io().sent_in_order()).collect()
     }
 
     /// Takes all events of all workers, but for retired snapshots.
@@ -309,7 +323,7 @@ pub fn with_headroom(headroom: usize, port: PortId, bytes: &[u8]) -> MemoryFrame
 }
 
 /// Frames as one can compare them by eye.
-fn hex(frames: &[(PortId, Vec<u8>)]) -> Vec<String> {
+pub fn hex(frames: &[(PortId, Vec<u8>)]) -> Vec<String> {
     frames
         .iter()
         .map(|(port, bytes)| {

@@ -10,16 +10,17 @@ use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::ha::Channel;
 use crate::datapath::lane::Lane;
-use crate::datapath::note::Note;
+use crate::datapath::note::{Note, Place};
 use crate::datapath::shared::Shared;
-use crate::datapath::snapshot::Mac;
+use crate::datapath::snapshot::{Mac, PortId};
 use crate::datapath::verdict::Verdict;
 use crate::sync::Replay;
 use crate::sync::datagram::{self, HEADER, Header, Kind, Refused, SERVING};
 use crate::sync::receiver::Receiver;
-use crate::sync::record::Emit;
+use crate::sync::record::{self, Emit};
 use crate::sync::sender::Sender;
 use crate::wire::ethernet::{self, HEADER_LEN as ETHERNET, multicast_v6};
+use crate::wire::flow::{FlowKey, Parsed, Protocol};
 use crate::wire::{DropReason, ip_protocol, ipv4, ipv6, udp};
 
 /// Adds a record to the stream. A datagram that is full is sent.
@@ -81,6 +82,8 @@ pub(super) fn control<F: Frame>(shared: &mut Shared<F>, to: u8, records: &[u8]) 
     let Some(replica) = &mut shared.replica else { return false };
     frame.bytes_mut()[start + HEADER..].copy_from_slice(records);
     let header = next_header(replica, Kind::Control, to);
+    let count = record::records(records).count() as u64;
+    shared.counters.sync.sent_records.add(count);
     datagram::seal(&mut frame.bytes_mut()[start..], &header, &replica.setup.keys);
     send(shared, &channel, frame);
     true
@@ -105,7 +108,7 @@ pub(super) fn send<F: Frame>(shared: &mut Shared<F>, channel: &Channel, mut fram
     let port_mac = shared.snapshot.ports[usize::from(channel.port.0)].mac;
     address(frame.bytes_mut(), channel, port_mac, None);
     shared.counters.sync.sent_datagrams.add(1);
-    shared.originate_ahead(channel.port, frame);
+    shared.originate_foremost(channel.port, frame);
 }
 
 /// Length of the headers before a datagram.
@@ -197,6 +200,38 @@ pub(in crate::datapath) fn arrive_unicast<A: Family, F: Frame>(
     Some(relay::arrive(shared, frame, range, now))
 }
 
+/// Whether a packet that is no flow is of the channel. Like adverts, these are not for the packet filter:
+/// a rule that drops them would leave the peer without sessions, and they prove themselves by their MAC.
+pub(in crate::datapath) fn is_datagram<F, G: Frame>(
+    shared: &Shared<F>,
+    frame: &G,
+    parsed: &Parsed<(), ()>,
+) -> bool {
+    let Parsed::OtherIp { dst } = *parsed else { return false };
+    let Some(ha) = shared.snapshot.ha.as_deref() else { return false };
+    let Channel { group, port, .. } = ha.channel;
+    shared.replica.is_some()
+        && dst == group.ip()
+        && frame.rx_port() == port
+        && payload(frame.bytes(), group).is_some()
+}
+
+/// The same of a flow: a packet that the peer gives to this node in a datagram.
+pub(in crate::datapath) fn is_relayed<A: Family, F>(
+    shared: &Shared<F>,
+    port: PortId,
+    key: &FlowKey<A>,
+) -> bool {
+    let Some(ha) = shared.snapshot.ha.as_deref() else { return false };
+    let Channel { group, source, peer, .. } = ha.channel;
+    key.dport == group.port()
+        && key.protocol == Protocol::Udp
+        && port == ha.channel.port
+        && key.dst.into() == source
+        && key.src.into() == peer
+        && shared.replica.is_some()
+}
+
 /// The place of the payload of a UDP datagram to `to`, if that is what the frame is.
 fn payload(bytes: &[u8], to: SocketAddr) -> Option<std::ops::Range<usize>> {
     let ip = bytes.get(ETHERNET..)?;
@@ -253,11 +288,13 @@ fn take<F: Frame>(
     let workers = shared.snapshot.workers() as u8;
     // Another worker has looked at it and passes its records round.
     if shared.steered
-        && let Note::Records { first, exact } = Note::decode(frame.note())
+        && let Note::Records { first, place } = Note::decode(frame.note())
     {
         let bytes = &frame.bytes()[range.start + HEADER..range.end];
-        import::records(shared, v4, v6, bytes, exact, now);
-        return pass_round(shared, workers, first, exact);
+        if shared.replica.as_ref().is_some_and(|replica| replica.has_peer()) {
+            import::records(shared, v4, v6, bytes, place, now);
+        }
+        return pass_round(shared, workers, first, place);
     }
     // Whose it is stands at a fixed place; a forged one is found out there.
     if let Some(&[worker, to]) = frame.bytes().get(range.start + 5..range.start + 7) {
@@ -289,7 +326,7 @@ fn take<F: Frame>(
     match header.kind {
         Kind::Stream if !known => {
             sync.unproven.add(1);
-            return Verdict::Drop(DropReason::SyncRefused);
+            Verdict::Drop(DropReason::SyncRefused)
         }
         Kind::Stream => {
             let Some(receiver) = replica.receivers.get_mut(from) else {
@@ -305,14 +342,21 @@ fn take<F: Frame>(
                 }
                 return Verdict::Drop(DropReason::SyncRefused);
             }
-            let exact = !receiver.has_gap();
+            // One that comes late says how things were before others that have come already.
+            let place = match receiver.has_gap() {
+                _ if header.sequence < receiver.highest() => Place::Late,
+                true => Place::Ahead,
+                false => Place::Next,
+            };
             upkeep::heard(shared, now);
             shared.counters.sync.received_datagrams.add(1);
-            import::records(shared, v4, v6, records, exact, now);
-            pass_round(shared, workers, shared.worker, exact)
+            shared.counters.sync.received_records.add(record::records(records).count() as u64);
+            import::records(shared, v4, v6, records, place, now);
+            pass_round(shared, workers, shared.worker, place)
         }
         Kind::Control => {
-            if known && !is_fresh(replica, &header) {
+            // Also while that start of the peer is thought to be gone: a recording must not revive it.
+            if replica.windows_of == header.boot && !is_fresh(replica, &header) {
                 sync.replayed.add(1);
                 return Verdict::Drop(DropReason::SyncRefused);
             }
@@ -329,7 +373,8 @@ fn take<F: Frame>(
     }
 }
 
-/// Whether a datagram outside the streams, of the peer that has proved itself, comes for the first time.
+/// Whether a datagram outside the streams, of a start of the peer that has proved itself, comes for the
+/// first time.
 pub(super) fn is_fresh(replica: &mut Replica, header: &Header) -> bool {
     let Some(replay) = replica.replays.get_mut(usize::from(header.worker)) else { return false };
     replay.get_or_insert_with(|| Replay::begin(header.sequence)).take(header.sequence)
@@ -337,11 +382,11 @@ pub(super) fn is_fresh(replica: &mut Replica, header: &Header) -> bool {
 
 /// The records of a datagram concern all workers: it goes from one to the next, always in the same
 /// order, so that none sees them in another.
-fn pass_round<F>(shared: &Shared<F>, workers: u8, first: u8, exact: bool) -> Verdict {
+fn pass_round<F>(shared: &Shared<F>, workers: u8, first: u8, place: Place) -> Verdict {
     let next = (shared.worker + 1) % workers;
     if next == first {
         Verdict::Consume
     } else {
-        Verdict::HandOff(next, Note::Records { first, exact })
+        Verdict::HandOff(next, Note::Records { first, place })
     }
 }

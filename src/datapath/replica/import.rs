@@ -11,6 +11,7 @@ use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::introduce;
 use crate::datapath::lane::Lane;
+use crate::datapath::note::Place;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::Snapshot;
 use crate::rewrite::nat::Deltas;
@@ -39,19 +40,16 @@ const INTRINSIC: [Extras; 7] = [
     Extras::HAIRPIN,
 ];
 
-/// Takes in the records of a datagram that are this worker's. `exact`: nothing that the peer said before
-/// is missing.
+/// Takes in the records of a datagram that are this worker's.
 pub(super) fn records<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
     bytes: &[u8],
-    exact: bool,
+    place: Place,
     now: u32,
 ) {
-    let mut count = 0;
     for record in record::records(bytes) {
-        count += 1;
         match record {
             Ok(Record::SessionV4(session)) => take(shared, v4, &session, now),
             Ok(Record::SessionV6(session)) => take(shared, v6, &session, now),
@@ -61,15 +59,18 @@ pub(super) fn records<F: Frame>(
             Ok(Record::TouchV6(touch)) => touched(shared, v6, &touch, now),
             Ok(Record::PersistV4(persist)) => persists(shared, v4, &persist, now),
             Ok(Record::PersistV6(persist)) => persists(shared, v6, &persist, now),
+            // Some of what comes after it has come before: nothing can be told from that walk.
+            Ok(Record::Begin(_)) if place == Place::Late => {}
             Ok(Record::Begin(begin)) => upkeep::walk_begins(shared, begin.0),
             Ok(Record::End(end)) => upkeep::walk_ends(shared, end.0),
-            Ok(Record::Digest(digest)) if exact => upkeep::compare(shared, v4, v6, &digest),
+            Ok(Record::Digest(digest)) if place == Place::Next => {
+                upkeep::compare(shared, v4, v6, &digest)
+            }
             Ok(Record::Digest(_)) => {}
             Ok(Record::Unknown(_)) => {}
             Ok(_) | Err(_) => shared.counters.sync.malformed.add(1),
         }
     }
-    shared.counters.sync.received_records.add(count);
 }
 
 /// A session of the peer's is there, or has changed.
@@ -94,6 +95,7 @@ fn take<A: Family, F: Frame>(
             return;
         }
         if !settle::gives_way(shared, lane, id, record, now) {
+            refuse(shared, record);
             return;
         }
     }
@@ -102,15 +104,25 @@ fn take<A: Family, F: Frame>(
             // Another session has its endpoints towards the server.
             let reply = reply_key(record);
             let found = lane.table.find(lane.table.hash(&reply), &reply);
-            if let Some((id, _)) = found
-                && settle::gives_way(shared, lane, id, record, now)
-                && insert(shared, lane, record, now).is_err()
-            {
-                shared.counters.sync.import_refused.add(1);
+            let taken = found.is_some_and(|(id, _)| {
+                settle::gives_way(shared, lane, id, record, now)
+                    && insert(shared, lane, record, now).is_ok()
+            });
+            if !taken {
+                refuse(shared, record);
             }
         }
-        Err(_) => shared.counters.sync.import_refused.add(1),
+        Err(_) => refuse(shared, record),
         Ok(()) => {}
+    }
+}
+
+/// Takes notice of a session that cannot be taken in: no digest of its bucket will be equal meanwhile.
+fn refuse<A: Family, F>(shared: &mut Shared<F>, record: &Session<A>) {
+    shared.counters.sync.import_refused.add(1);
+    let bucket = bucket(shared, record);
+    if let Some(replica) = &mut shared.replica {
+        replica.refused |= 1 << bucket;
     }
 }
 
@@ -201,7 +213,7 @@ fn insert<A: Family, F: Frame>(
     let bucket = bucket_of(&shared.snapshot, shared.toeplitz, entry);
     if let (Some(replica), Some(marks)) = (&shared.replica, &mut lane.marks) {
         marks.import(id, record.born, bucket, record.identity(), now);
-        marks.confirm(id, replica.walk);
+        marks.confirm(id, replica.walk_of[bucket]);
     }
     shared.counters.sync.imported.add(1);
     Ok(())
@@ -325,7 +337,7 @@ fn persists<A: Family, F>(
     record: &Persist<A>,
     now: u32,
 ) {
-    let bucket = A::outer_bucket(shared.toeplitz, record.client, 0);
+    let bucket = A::bucket(shared.toeplitz, record.client, 0);
     let alike = state_of_peer_alike(shared);
     if shared.snapshot.worker_of[bucket] != shared.worker || !alike {
         return;

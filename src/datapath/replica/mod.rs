@@ -29,11 +29,13 @@ mod tell;
 mod upkeep;
 mod walk;
 
-pub(super) use self::channel::{arrive, arrive_unicast};
-pub(super) use self::relay::{give, met};
+pub(super) use self::channel::{arrive, arrive_unicast, is_datagram, is_relayed};
+pub(super) use self::relay::{give, met, postpone};
 pub use self::state::PairSetup;
 pub(super) use self::state::Replica;
-pub(super) use self::tell::{changed, created, due, ended, followed, placed, tell_changes};
-pub(super) use self::upkeep::{leave, tick};
+pub(super) use self::tell::{
+    changed, created, due, ended, followed, is_unseen, placed, tell_changes,
+};
+pub(super) use self::upkeep::{is_joining, is_learning, leave, tick};
 #[cfg(doc)]
 use crate::session::marks::Marks;

@@ -6,7 +6,8 @@
 //! on its way through the ports: so it first goes through the pipeline once more.
 
 use super::channel;
-use super::state;
+use super::state::{self, Joining};
+use crate::datapath::crossed;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::note::Note;
@@ -18,6 +19,9 @@ use crate::rewrite::ethernet::set_addresses;
 use crate::sync::datagram::{self, HEADER, Kind, SERVING};
 use crate::wire::flow::{self, Parsed};
 use crate::wire::{DropReason, ethernet};
+
+/// After so many milliseconds without a word of the peer, a node that has begun opens sessions.
+const ALONE_MS: u32 = 500;
 
 /// Gives the packet to the peer, if it is one that the peer may know; `of_server`: it came from a real
 /// server. `None` when this node has to decide.
@@ -40,7 +44,12 @@ pub(in crate::datapath) fn give<F: Frame>(
         shared.counters.sync.relay_refused.add(1);
         return None;
     }
+    if matches!(note, Note::Server { .. }) {
+        // It was decided that it is ours before the worker of its client was asked.
+        return None;
+    }
     if of_server && note != Note::Again {
+        as_received(shared, frame);
         return Some(Verdict::HandOff(shared.worker, Note::Again));
     }
     let port_mac = shared.snapshot.ports[usize::from(port.0)].mac;
@@ -53,6 +62,7 @@ pub(in crate::datapath) fn give<F: Frame>(
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac);
         addresses[6..].copy_from_slice(&port_mac);
+        as_received(shared, frame);
         set_addresses(frame.bytes_mut(), &addresses);
         shared.counters.sync.relayed.add(1);
         return Some(Verdict::Forward(port));
@@ -61,7 +71,10 @@ pub(in crate::datapath) fn give<F: Frame>(
     let sent = replica.peer_mac.filter(|_| {
         let whole = frame.bytes().len() + channel::overhead(&channel) + HEADER + 1;
         let mtu = usize::from(shared.mtu(channel.port)) + ethernet::HEADER_LEN;
-        whole <= mtu && frame.prepend(channel::overhead(&channel) + HEADER + 1)
+        whole <= mtu && {
+            as_received(shared, frame);
+            frame.prepend(channel::overhead(&channel) + HEADER + 1)
+        }
     });
     let Some(peer_mac) = sent else {
         shared.counters.sync.relay_failed.add(1);
@@ -76,6 +89,33 @@ pub(in crate::datapath) fn give<F: Frame>(
     channel::address(frame.bytes_mut(), &channel, channel_mac, Some(peer_mac));
     shared.counters.sync.relayed.add(1);
     Some(Verdict::Forward(channel.port))
+}
+
+/// Makes of a packet between the families what came.
+fn as_received<F: Frame>(shared: &Shared<F>, frame: &mut F) {
+    if shared.snapshot.crosses {
+        crossed::make_v4(frame);
+    }
+}
+
+/// What becomes of a packet that would open a session, as long as this node does not know all sessions
+/// that there are: the peer perhaps has one for it, and knows which local endpoints are in use.
+pub(in crate::datapath) fn postpone<F: Frame>(
+    shared: &mut Shared<F>,
+    frame: &mut F,
+    now: u32,
+) -> Option<Verdict> {
+    let replica = shared.replica.as_ref()?;
+    match replica.joining {
+        Joining::Over => None,
+        _ if is_given(shared, frame) => None,
+        joining => {
+            let waited = matches!(joining, Joining::Since(at) if now.wrapping_sub(at) >= ALONE_MS);
+            let given = give(shared, frame, false, now);
+            // In a moment it is known whether there is a peer, and where.
+            given.or((!waited).then_some(Verdict::Drop(DropReason::NoSession)))
+        }
+    }
 }
 
 /// Takes notice of a packet that has met its session: perhaps one that the peer has given to us.

@@ -1,14 +1,20 @@
 //! When both nodes know a session: what each has seen of it is put together; and when they have two
 //! of the same endpoints, one gives way.
 
+use std::cmp::Ordering;
+
+use super::channel;
 use super::import::{self, is_tcp, of_a_copy};
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::session::sequence::later;
-use crate::session::{Direction, SessionId, TcpState, tcp_state};
+use crate::session::{Direction, Extras, SessionId, TcpState, tcp_state};
 use crate::sync::session::{Reason, Session, Touch};
+
+/// Two sessions were seen at the same time when it is not more than so many milliseconds apart.
+const RECENT_MS: u32 = 1_000;
 
 /// The state of the copy that a record makes.
 pub(super) fn state_of<A>(record: &Session<A>) -> TcpState {
@@ -24,8 +30,8 @@ pub(super) fn merge<A: Family, F: Frame>(
     now: u32,
 ) {
     let Some(replica) = &shared.replica else { return };
-    let (node, walk) = (replica.node, replica.walk);
     let Some(marks) = &mut lane.marks else { return };
+    let (node, walk) = (replica.node, replica.walk_of[marks.bucket(id)]);
     let foreign = marks.is_foreign(id);
     if !foreign {
         // Both claim it: they were apart. Node 0 keeps it.
@@ -36,11 +42,15 @@ pub(super) fn merge<A: Family, F: Frame>(
         }
         marks.cede(id, record.identity(), now);
     }
-    marks.heard(id, now);
     marks.confirm(id, walk);
+    // What was seen here after that is still to be told.
+    if record.idle <= now.wrapping_sub(lane.table.get(id).last_seen) {
+        marks.heard(id, now);
+    }
     // What this node has seen itself may be further than what the owner has.
     let entry = lane.table.get(id);
     let (forward_end, reply_end, scales) = (entry.forward_end, entry.reply_end, entry.scales);
+    let introduced = !entry.extras.has(Extras::INTRODUCED);
     let seen_here = lane.table.get(id).last_seen;
     import::update(lane, id, record);
     let entry = lane.table.get_mut(id);
@@ -49,6 +59,9 @@ pub(super) fn merge<A: Family, F: Frame>(
     }
     if scales.known(Direction::Reply) && entry.scales.known(Direction::Reply) {
         entry.reply_end = later(reply_end, entry.reply_end);
+    }
+    if introduced {
+        entry.extras = entry.extras.without(Extras::INTRODUCED.with(Extras::TOLD));
     }
     entry.last_seen = seen_here;
     advance(shared, lane, id, state_of(record), record.idle, now);
@@ -62,11 +75,29 @@ pub(super) fn touch<A: Family, F: Frame>(
     touch: &Touch<A>,
     now: u32,
 ) {
+    let has_peer = shared.replica.as_ref().is_some_and(|replica| replica.has_peer());
     let Some(marks) = &mut lane.marks else { return };
-    if marks.is_foreign(id) {
+    let entry = lane.table.get_mut(id);
+    // What was seen here after that is still to be told.
+    if touch.idle <= now.wrapping_sub(entry.last_seen) {
         marks.heard(id, now);
+    }
+    if marks.is_foreign(id) {
+        // Its owner asks before it ends the session, or has doubts about it.
+        let asks = touch.idle >= entry.timeout || touch.state == TcpState::Contested;
+        let idle = now.wrapping_sub(entry.last_seen);
+        if has_peer && asks && idle < touch.idle {
+            let answer = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &answer, now);
+        }
     } else {
         marks.loosen(id);
+        // The peer has seen a segment after the one that is doubted.
+        let later = touch.idle < now.wrapping_sub(entry.last_seen);
+        if later && entry.state == TcpState::Contested && touch.state == TcpState::Established {
+            set_state(shared, lane, id, TcpState::Established, now);
+        }
     }
     let entry = lane.table.get_mut(id);
     if entry.scales.known(Direction::Forward) {
@@ -99,6 +130,18 @@ fn advance<A: Family, F>(
     if state == entry.state {
         return;
     }
+    set_state(shared, lane, id, state, now);
+}
+
+/// Changes the state of a session, and its timeout with it; it was not seen by that.
+fn set_state<A: Family, F>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    id: SessionId,
+    state: TcpState,
+    now: u32,
+) {
+    let entry = lane.table.get(id);
     let (before, last_seen) = (entry.state, entry.last_seen);
     let timeout = match shared.snapshot.services.get(usize::from(entry.service.0)) {
         Some(service) => tcp_state::timeout(state, &service.timeouts),
@@ -160,7 +203,7 @@ const fn worth(state: TcpState) -> u8 {
 /// is then gone.
 ///
 /// A copy does: its owner says that there is another. Of two own ones the connection that exists stays;
-/// of two alike node 0's.
+/// of two alike that with the later packet, and of these node 0's.
 pub(super) fn gives_way<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
@@ -173,7 +216,15 @@ pub(super) fn gives_way<A: Family, F: Frame>(
         shared.counters.sync.conflicts.add(1);
         let node = shared.replica.as_ref().map_or(0, |replica| replica.node);
         let (own, other) = (worth(lane.table.get(id).state), worth(record.state));
-        if own > other || own == other && node == 0 {
+        // A node that stood still has old ones.
+        let own_idle = now.wrapping_sub(lane.table.get(id).last_seen);
+        let stays = match own.cmp(&other) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            Ordering::Equal if own_idle.abs_diff(record.idle) > RECENT_MS => own_idle < record.idle,
+            Ordering::Equal => node == 0,
+        };
+        if stays {
             return false;
         }
     }

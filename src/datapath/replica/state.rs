@@ -84,11 +84,11 @@ pub(in crate::datapath) struct Replica {
     pub(super) differing: u128,
     /// Those that the peer is to send anew.
     pub(super) wanted: u128,
-    /// Those that the peer is sending.
-    pub(super) walking: u128,
-    /// The number of the peer's last walk that has begun, modulo 16.
-    pub(super) walk: u8,
-    /// By bucket: the number of the walk in which it was sent last.
+    /// Those of which a session could not be taken in.
+    pub(super) refused: u128,
+    /// Those that the peer has sent whole since it is there.
+    pub(super) walked: u128,
+    /// By bucket: how many walks of it the peer has begun, modulo 16.
     pub(super) walk_of: [u8; BUCKETS],
     /// Buckets whose unconfirmed copies are to go, and how far that has come.
     pub(super) purge: Purge,
@@ -106,10 +106,26 @@ pub(in crate::datapath) struct Replica {
     /// The MAC address that the peer's datagrams come from.
     pub(super) peer_mac: Option<Mac>,
     pub(super) leaving: bool,
+    /// When the peer was lost last, in milliseconds (wrapping): what it saw shortly before, it has told
+    /// nobody.
+    pub(super) lost_at: Option<u32>,
+    /// Whether this node may lack sessions that the peer has.
+    pub(super) joining: Joining,
     /// Packets given to the peer.
     pub(super) relays: TokenBucket,
     /// For how long the next request for buckets waits after the last one, in milliseconds.
     pub(super) want_wait: u32,
+}
+
+/// Whether this node has yet to learn what sessions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joining {
+    /// It has just begun, or stood still.
+    Begins,
+    /// Since this time, in milliseconds (wrapping).
+    Since(u32),
+    /// It knows all that is to be known.
+    Over,
 }
 
 /// Copies that a walk has not confirmed.
@@ -128,6 +144,8 @@ pub(super) struct Dues {
     pub(super) ports: Option<u32>,
     pub(super) ack: Option<u32>,
     pub(super) tick: Option<u32>,
+    /// The look at the clock and at the peer, which a hello is the occasion for as well.
+    pub(super) watch: Option<u32>,
 }
 
 impl Replica {
@@ -148,8 +166,8 @@ impl Replica {
             synced: 0,
             differing: 0,
             wanted: 0,
-            walking: 0,
-            walk: 0,
+            refused: 0,
+            walked: 0,
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
             own_walk: super::walk::Walk::default(),
@@ -161,6 +179,8 @@ impl Replica {
             neighbors: ArrayVec::new(),
             peer_mac: None,
             leaving: false,
+            joining: Joining::Begins,
+            lost_at: None,
             relays: RELAYS,
             want_wait: WANT_MS,
             setup: setup.clone(),
@@ -209,7 +229,7 @@ impl Replica {
         self.peer = peer;
         self.synced = 0;
         self.differing = 0;
-        self.walking = 0;
+        (self.refused, self.walked) = (0, 0);
         self.wanted = if peer.is_some() { self.owned } else { 0 };
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();

@@ -13,6 +13,9 @@ use crate::session::{Due, Entry, SessionId, TcpState, Then};
 use crate::sync::identity::identity;
 use crate::sync::session::{Close, Persist, Reason, Session, Touch};
 
+/// How long the peer has to say that a session lives, in milliseconds.
+const ANSWER_MS: u32 = 500;
+
 /// Takes notice of a session that this node has made.
 pub(in crate::datapath) fn created<A: Family, F: Frame>(
     shared: &mut Shared<F>,
@@ -39,22 +42,25 @@ pub(in crate::datapath) fn changed<A: Family, F: Frame>(
     replica.urgent |= urgent;
 }
 
-/// Takes notice of what a segment has done to a session that was in state `before`.
+/// Takes notice of what a segment has done to a session that was so before.
 pub(in crate::datapath) fn followed<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     id: SessionId,
-    before: TcpState,
+    before: &Entry<A>,
     now: u32,
 ) {
     let Some(marks) = &lane.marks else { return };
-    let state = lane.table.get(id).state;
-    if state == before {
-        return;
-    }
-    match (before, state) {
+    let Entry { state, forward_end, .. } = *lane.table.get(id);
+    match (before.state, state) {
+        // The client has begun anew with another number: what is shifted is so from there.
+        (TcpState::SynSent, TcpState::SynSent) if forward_end != before.forward_end => {
+            changed(shared, lane, id, true);
+        }
+        (before, after) if before == after => {}
         // A new connection in the place of one that was over, with the same server.
-        (TcpState::FinBoth, TcpState::SynSent) => {
+        (TcpState::FinBoth, TcpState::SynSent)
+        | (TcpState::FinBoth | TcpState::TimeWait | TcpState::Closed, TcpState::SynReceived) => {
             let entry = *lane.table.get(id);
             ended(shared, &mut lane.marks, id, &entry, Reason::REPLACED, now);
             created(shared, lane, id, now);
@@ -108,25 +114,76 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
         return (due == Due::Half).then_some(Then::GoesOn);
     };
     let foreign = marks.is_foreign(id);
+    let has_peer = replica.has_peer();
+    let since_lost = replica.lost_at.map(|lost_at| now.wrapping_sub(lost_at));
     let idle = now.wrapping_sub(entry.last_seen);
     let since_told = now.wrapping_sub(marks.told(id));
     // Packets came since the other node was told: it is told again.
-    if replica.has_peer() && idle < since_told && told_of(entry) {
+    if has_peer && idle < since_told && told_of(entry) {
         let touch = Touch::from_entry(entry, marks.born(id), now);
         marks.heard(id, now);
         channel::push(shared, &touch, now);
     }
     match due {
-        Due::Half => Some(Then::GoesOn),
+        Due::Half => {
+            marks.ask(id, false);
+            Some(Then::GoesOn)
+        }
+        // What the peer saw before it was gone it has perhaps not told.
+        Due::Over if !foreign && since_lost.is_some_and(|since| since < entry.timeout) => {
+            Some(Then::After(entry.timeout - since_lost.unwrap_or(0)))
+        }
+        // The peer perhaps sees what this node does not, and has not told yet.
+        Due::Over if !foreign && has_peer && asks(entry) && !marks.ask(id, true) => {
+            let touch = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &touch, now);
+            Some(Then::After(ANSWER_MS))
+        }
         // Its owner ends it, or says that it lives.
         Due::Over if foreign => Some(Then::After((entry.timeout / 2).max(1_000))),
+        // The peer was asked when the time was over, and has said nothing.
+        Due::Over if since_told <= idle - entry.timeout => None,
         // The owner that is gone perhaps saw packets later than it has told.
         Due::Over if marks.was_foreign(id) && since_told < entry.timeout + entry.timeout / 2 => {
             let left = entry.timeout + entry.timeout / 2 - since_told;
             Some(Then::After(left))
         }
+        // What the peer saw before it was gone it has perhaps not told.
+        Due::Over if !foreign && since_lost.is_some_and(|since| since < entry.timeout) => {
+            Some(Then::After(entry.timeout - since_lost.unwrap_or(0)))
+        }
+        // The peer perhaps sees what this node does not, and has not told yet.
+        Due::Over if has_peer && asks(entry) => {
+            let touch = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &touch, now);
+            Some(Then::After(ANSWER_MS))
+        }
         Due::Over => None,
     }
+}
+
+/// Whether the peer is asked before a session of this node ends by timeout: not when the connection is
+/// over, or was never there.
+fn asks<A>(entry: &Entry<A>) -> bool {
+    use TcpState::{Contested, Established, FinClient, FinServer, Udp};
+    matches!(entry.state, Established | Contested | FinClient | FinServer | Udp)
+}
+
+/// Whether this node has seen nothing of a session since the peer told of it, or was lost: perhaps the
+/// peer sees its packets, and says so to nobody. It then ends without a word to its ends.
+pub(in crate::datapath) fn is_unseen<A, F>(
+    shared: &Shared<F>,
+    marks: &Option<Marks>,
+    id: SessionId,
+    entry: &Entry<A>,
+    now: u32,
+) -> bool {
+    let (Some(replica), Some(marks)) = (&shared.replica, marks) else { return false };
+    let idle = now.wrapping_sub(entry.last_seen);
+    let is_before = |at: u32| idle >= now.wrapping_sub(at);
+    marks.was_foreign(id) && is_before(marks.told(id)) || replica.lost_at.is_some_and(is_before)
 }
 
 /// Tells the peer where a client of a persistent service goes.

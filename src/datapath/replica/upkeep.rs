@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::channel;
-use super::state::{self, Replica, first};
+use super::state::{self, Joining, Replica, first};
 use super::tell;
 use super::walk;
 use crate::datapath::frame::Frame;
@@ -29,6 +29,13 @@ const ACK_MS: u32 = 20;
 const DIGEST_MS: u32 = 500;
 /// A turn that comes so much after the one before: the node stood still.
 const LEAP_MS: u32 = 1_000;
+/// How long a node that begins, or stood still, waits for a word of the peer before it takes itself for
+/// the only one, in milliseconds.
+const LISTENING_MS: u32 = 5_000;
+/// When it no longer matters that a peer was lost: no timeout is longer, in milliseconds.
+const FORGOTTEN_MS: u32 = 1 << 30;
+/// How long it waits for all sessions of a peer that is there.
+const JOINING_MS: u32 = 60_000;
 /// Datagrams repeated for one request.
 const REPEATS: u16 = 16;
 
@@ -58,17 +65,24 @@ fn every_millisecond<F: Frame>(
     v6: &mut Lane<Ipv6Addr>,
     now: u32,
 ) {
+    if let Some(replica) = &mut shared.replica {
+        replica.due.tick = Some(now);
+    }
     tell::tell_changes(shared, v4, v6, now);
     watch(shared, v4, v6, now);
     if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
         hello(shared, now);
     }
     let Some(replica) = &mut shared.replica else { return };
+    join(replica, now);
+    replica.lost_at.take_if(|lost_at| now.wrapping_sub(*lost_at) > FORGOTTEN_MS);
     if replica.has_peer() {
         let acknowledge = is_due(shared, now, ACK_MS, |dues| &mut dues.ack);
         follow_streams(shared, acknowledge, now);
         if is_due(shared, now, DIGEST_MS, |dues| &mut dues.digest) {
-            digests(shared, v4, v6, u128::MAX, now);
+            // Of those that are being walked when that is over.
+            let buckets = !walk::present(shared);
+            digests(shared, v4, v6, buckets, now);
         }
         if shared.worker == 0 && is_due(shared, now, PORTS_MS, |dues| &mut dues.ports) {
             tell_ports(shared);
@@ -82,6 +96,34 @@ fn every_millisecond<F: Frame>(
         channel::send_open(shared, now);
     }
     gauges(shared, v4, v6);
+}
+
+/// Whether this node is about to learn sessions of a peer that is there: a port it gives out now may be in
+/// use by one of them.
+pub(in crate::datapath) fn is_learning<F>(shared: &Shared<F>) -> bool {
+    is_joining(shared) && shared.replica.as_ref().is_some_and(|replica| replica.has_peer())
+}
+
+/// Finds out whether this node still lacks sessions. It does until it has found its copies equal, unless
+/// there is no peer, or the two do not come to terms.
+fn join(replica: &mut Replica, now: u32) {
+    let since = match replica.joining {
+        Joining::Over => return,
+        Joining::Begins => now,
+        Joining::Since(since) => since,
+    };
+    let longest = if replica.has_peer() { JOINING_MS } else { LISTENING_MS };
+    let synced = replica.has_peer() && replica.synced & replica.owned == replica.owned;
+    replica.joining = match synced || now.wrapping_sub(since) >= longest {
+        true => Joining::Over,
+        false => Joining::Since(since),
+    };
+}
+
+/// Whether this node perhaps lacks sessions that the peer has: it then says of no connection that it does
+/// not exist.
+pub(in crate::datapath) fn is_joining<F>(shared: &Shared<F>) -> bool {
+    shared.replica.as_ref().is_some_and(|replica| replica.joining != Joining::Over)
 }
 
 /// Whether something is due again, which counts from now on.
@@ -108,15 +150,17 @@ fn watch<F: Frame>(
     now: u32,
 ) {
     let Some(replica) = &mut shared.replica else { return };
-    let leapt = replica.due.tick.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
-    replica.due.tick = Some(now);
+    let leapt = replica.due.watch.is_some_and(|last| now.wrapping_sub(last) > LEAP_MS);
+    replica.due.watch = Some(now);
+    if leapt {
+        replica.joining = Joining::Begins;
+    }
     let keeps = replica.worker == 0;
     if keeps {
         if leapt {
             shared.counters.sync.clock_jumps.add(1);
         }
         let alive = replica.association.alive(now)
-            && !replica.association.is_leaving()
             // What went past meanwhile is found out from the beginning.
             && !(leapt && replica.has_peer());
         let boot = replica.association.peer_boot().unwrap_or(0);
@@ -128,10 +172,16 @@ fn watch<F: Frame>(
     let peer = (sync.peer_alive.get() != 0).then(|| sync.peer_boot.get());
     let Some(replica) = &mut shared.replica else { return };
     if replica.peer != peer {
+        if replica.has_peer() {
+            replica.lost_at = Some(now);
+        }
         replica.begin_with(peer);
         for marks in [&mut v4.marks, &mut v6.marks].into_iter().flatten() {
             marks.begin_term();
         }
+        // What was the peer's to end is now this node's.
+        v4.sweep.start();
+        v6.sweep.start();
     }
 }
 
@@ -274,7 +324,7 @@ pub(super) fn compare<F>(
 ) {
     let Some(replica) = &mut shared.replica else { return };
     let bit = 1u128 << digest.bucket;
-    if replica.owned & bit == 0 || replica.walking & bit != 0 {
+    if replica.owned & bit == 0 {
         return;
     }
     let tally = |marks: &Option<crate::session::marks::Marks>| {
@@ -286,20 +336,31 @@ pub(super) fn compare<F>(
         replica.synced |= bit;
         replica.differing &= !bit;
         replica.wanted &= !bit;
+        replica.refused &= !bit;
         replica.purge.buckets &= !bit;
         return;
     }
-    shared.counters.sync.digest_mismatches.add(1);
-    // It was just sent: what is here beyond that is not the peer's any more.
-    if copies.count > digest.count && replica.purge.buckets & bit == 0 {
-        walk::begin_purge(replica, bit);
+    if replica.purge.buckets & bit != 0 {
+        return;
     }
-    // Once may be a session that both have just begun to make room for.
+    shared.counters.sync.digest_mismatches.add(1);
+    if replica.refused & replica.walked & bit != 0 {
+        // All that this node can take it has; it asks again now and then.
+        replica.synced |= bit;
+        replica.wanted |= bit;
+        return;
+    }
     if replica.differing & bit != 0 {
         replica.wanted |= bit;
         replica.synced &= !bit;
+        return;
     }
+    // Once may be a session that both have just begun to make room for, or one too many: of those that
+    // the last walk has not confirmed.
     replica.differing |= bit;
+    if copies.count > digest.count {
+        walk::begin_purge(replica, bit);
+    }
 }
 
 /// Asks the peer for the buckets that are wanted.
@@ -327,38 +388,41 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
-    replica.walk = (replica.walk + 1) & 0xf;
-    replica.walking |= buckets;
     replica.wanted &= !buckets;
+    replica.refused &= !buckets;
+    replica.walked &= !buckets;
+    // It would take away what is about to be confirmed.
+    replica.purge.buckets &= !buckets;
     for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
-        replica.walk_of[bucket] = replica.walk;
+        replica.walk_of[bucket] = (replica.walk_of[bucket] + 1) & 0xf;
     }
 }
 
 /// It has sent all.
 pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     let Some(replica) = &mut shared.replica else { return };
-    replica.walking &= !buckets;
-    // The next digest finds out at once.
-    replica.differing |= buckets & replica.owned;
+    let buckets = buckets & replica.owned;
+    replica.walked |= buckets;
+    // The digest behind it finds what is too much.
+    replica.differing &= !buckets;
 }
 
-/// Takes in a control datagram. `known`: of the peer that has proved itself.
+/// Takes in a control datagram. `known`: of the peer that has proved itself; a hello in it may do that.
 pub(super) fn control<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
     header: &Header,
     records: &[u8],
-    known: bool,
+    mut known: bool,
     now: u32,
 ) -> Verdict {
-    let mut ports_come = false;
+    let (mut ports_come, mut count) = (false, 0);
     for record in record::records(records) {
-        shared.counters.sync.received_records.add(1);
+        count += 1;
         match record {
             Ok(Record::Hello(hello)) => {
-                greeted(shared, v4, v6, header, &hello, now);
+                known |= greeted(shared, v4, v6, header, &hello, now);
             }
             Ok(Record::Unknown(_)) => {}
             Ok(_) if !known => {}
@@ -398,6 +462,7 @@ pub(super) fn control<F: Frame>(
     match known {
         true => {
             shared.counters.sync.received_datagrams.add(1);
+            shared.counters.sync.received_records.add(count);
             heard(shared, now);
             Verdict::Consume
         }
@@ -422,7 +487,7 @@ fn ports_known<F: Frame>(shared: &mut Shared<F>) {
     }
 }
 
-/// The peer says hello.
+/// The peer says hello. Whether it has proved itself by that.
 fn greeted<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
@@ -430,18 +495,19 @@ fn greeted<F: Frame>(
     header: &Header,
     hello: &Hello,
     now: u32,
-) {
-    let Some(replica) = &mut shared.replica else { return };
+) -> bool {
+    let Some(replica) = &mut shared.replica else { return false };
     if replica.worker != 0 {
-        if replica.peer == Some(header.boot) {
+        let known = replica.peer == Some(header.boot);
+        if known {
             stream_is_at(replica, header.worker, hello.stream);
         }
-        return;
+        return known;
     }
     let heard = replica.association.heard(now, header, hello);
     let sync = &shared.counters.sync;
     match heard {
-        Heard::Accepted { .. } => {
+        Heard::Accepted { new } => {
             if header.worker == 0 {
                 sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
                 sync.peer_config.set(hello.config);
@@ -458,6 +524,8 @@ fn greeted<F: Frame>(
                 && replica.peer == Some(header.boot)
             {
                 stream_is_at(replica, header.worker, hello.stream);
+                // Nothing that was sent before it is taken.
+                return !new || channel::is_fresh(replica, header);
             }
         }
         Heard::Unproven { answer_now } => {
@@ -470,12 +538,13 @@ fn greeted<F: Frame>(
         Heard::OwnNode | Heard::Stranger => sync.duplicate_node.add(1),
         Heard::Superseded => sync.replayed.add(1),
     }
+    false
 }
 
 /// The last datagram of a stream of the peer's has this number.
 fn stream_is_at(replica: &mut Replica, worker: u8, sequence: u64) {
     if let Some(receiver) = replica.receivers.get_mut(usize::from(worker)) {
-        let begin = || Receiver::begin(worker, sequence + 1);
+        let begin = || Receiver::begin(worker, sequence.saturating_add(1));
         receiver.get_or_insert_with(begin).heard_highest(sequence);
     }
 }

@@ -16,7 +16,6 @@ use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::BUCKETS;
 use crate::session::SessionId;
-use crate::session::marks::Marks;
 use crate::sync::control::{Begin, End};
 use crate::sync::session::Persist;
 
@@ -55,6 +54,12 @@ pub(super) fn want<F>(shared: &mut Shared<F>, buckets: u128) {
     if let Some(replica) = &mut shared.replica {
         replica.own_walk.asked |= buckets & replica.owned;
     }
+}
+
+/// The buckets that are being walked.
+pub(super) fn present<F>(shared: &Shared<F>) -> u128 {
+    let walk = shared.replica.as_ref().map(|replica| replica.own_walk);
+    walk.filter(|walk| walk.at != At::Nothing).map_or(0, |walk| walk.buckets)
 }
 
 /// Walks on.
@@ -174,7 +179,7 @@ fn clients<A: Family, F: Frame>(
     let toeplitz = shared.toeplitz;
     let mut found = ArrayVec::<Persist<A>, STRETCH>::new();
     let at_end = lane.persistence.walk(&mut cursor, STRETCH, now, |client, placed, life| {
-        if buckets >> A::outer_bucket(toeplitz, client.address, 0) & 1 != 0 {
+        if buckets >> A::bucket(toeplitz, client.address, 0) & 1 != 0 {
             found.push(Persist {
                 scope: u64::from(client.scope),
                 life,
@@ -235,7 +240,7 @@ fn purge_stretch<A: Family, F: Frame>(
         let bucket = marks.bucket(id);
         if replica.purge.buckets >> bucket & 1 != 0
             && marks.is_foreign(id)
-            && is_older(marks, id, replica.walk_of[bucket % BUCKETS])
+            && marks.walk(id) != replica.walk_of[bucket % BUCKETS]
         {
             found.push(id);
         }
@@ -244,9 +249,4 @@ fn purge_stretch<A: Family, F: Frame>(
         settle::remove(shared, lane, id, now);
     }
     at_end
-}
-
-/// Whether a copy was not confirmed since that walk began. Numbers are modulo 16.
-fn is_older(marks: &Marks, id: SessionId, walk: u8) -> bool {
-    marks.walk(id).wrapping_sub(walk) & 0xf >= 8
 }

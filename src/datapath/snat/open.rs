@@ -49,10 +49,18 @@ pub(in crate::datapath) fn session<A: Family, F: Frame>(
         Err(verdict) => return Some(Err(verdict)),
     };
     let flow = &item.flow;
+    if flow.key.protocol == Protocol::Tcp
+        && may_open
+        && !opens_connection(flow.tcp_flags)
+        && let Some(given) = replica::give(shared, frame, false, now)
+    {
+        return Some(Err(given));
+    }
     let verdict = match flow.key.protocol {
         _ if !may_open => Verdict::Drop(DropReason::NoSession),
         Protocol::Tcp if !opens_connection(flow.tcp_flags) => Verdict::Drop(DropReason::NoSession),
         _ if flow.hop_limit <= 1 => icmp::time_exceeded(shared, frame, flow, now),
+        _ if replica::is_learning(shared) => Verdict::Drop(DropReason::Joining),
         _ if lane.table.len() == lane.table.capacity() => {
             Verdict::Drop(DropReason::SessionTableFull)
         }

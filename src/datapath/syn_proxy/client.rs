@@ -12,6 +12,7 @@ use crate::datapath::frame::Frame;
 use crate::datapath::lane::{Item, Lane};
 use crate::datapath::policy::MidStream;
 use crate::datapath::refuse;
+use crate::datapath::replica;
 use crate::datapath::shared::Shared;
 use crate::datapath::verdict::Verdict;
 use crate::session::syn_cookie::{Claim, Offer};
@@ -109,6 +110,12 @@ pub(super) fn redeem<A: Family, F: Frame>(
     match verify(shared, item, &segment, now) {
         Some(redeemed) => open(shared, lane, frame, item, service, &segment, redeemed, now),
         None => {
+            if let Some(given) = replica::give(shared, frame, false, now) {
+                return given;
+            }
+            if replica::is_joining(shared) {
+                return reject(shared, service);
+            }
             // Perhaps of a connection from before a restart.
             let resets = shared.snapshot.services[usize::from(service.0)].policy.mid_stream
                 == MidStream::Reset;

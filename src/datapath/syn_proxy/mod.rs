@@ -115,10 +115,18 @@ pub(super) fn admit<A: Family, F: Frame>(
         });
     }
     let may_carry = flags & (SYN | ACK | RST) == ACK;
-    (may_carry && expects_cookies(shared, service, now)).then(|| {
+    if may_carry && shared.syn.gates.expects_cookies(service, now) {
         show(shared, service, frame);
-        redeem(shared, lane, frame, item, service, now)
-    })
+        return Some(redeem(shared, lane, frame, item, service, now));
+    }
+    // Of the peer's; what is none goes the way of any segment without a session.
+    if may_carry && expects_cookies(shared, service, now) {
+        let segment = read(frame, item).ok()?;
+        let redeemed = verify(shared, item, &segment, now)?;
+        show(shared, service, frame);
+        return Some(open(shared, lane, frame, item, service, &segment, redeemed, now));
+    }
+    None
 }
 
 /// Whether an ACK without a session may carry a cookie, of this node or its peer.

@@ -11,10 +11,10 @@ use crate::family;
 use crate::latency::{Latency, Load};
 use crate::rate::Rate;
 
-/// A row of rates: its rounds, without a peer and with one.
-pub(crate) type Rates = (Mode, bool, Vec<(Rate, Rate)>);
-/// A row of forwarding: its rounds, without a peer and with one.
-pub(crate) type Forwarding = (Mode, u32, Vec<(f64, f64)>);
+/// A mode, whether IPv6, and each round without and with a pair.
+type RateRow = (Mode, bool, Vec<(Rate, Rate)>);
+/// A mode, a number of flows, and each round's Mpps without and with a pair.
+type ForwardingRow = (Mode, u32, Vec<(f64, f64)>);
 
 /// What is measured, on what.
 pub(crate) fn heading() -> String {
@@ -89,7 +89,7 @@ pub(crate) fn latency(rows: &[(Mode, bool, Load, Latency)]) -> String {
 }
 
 /// The table of rates.
-pub(crate) fn rate(connections: u32, rounds: u32, rows: &[Rates]) -> String {
+pub(crate) fn rate(connections: u32, rounds: u32, rows: &[RateRow]) -> String {
     let mut text = format!(
         "Rate: node A flooded with SYNs, {} connections, {rounds} rounds, medians; sessions per second\n\n",
         thousands(f64::from(connections))
@@ -195,7 +195,7 @@ pub(crate) fn bulk(sessions: u32, rounds: u32, rows: &[(u32, bool, Vec<Bulk>)]) 
 }
 
 /// The table of what a peer costs in forwarding.
-pub(crate) fn forwarding(rounds: u32, sample: Duration, rows: &[Forwarding]) -> String {
+pub(crate) fn forwarding(rounds: u32, sample: Duration, rows: &[ForwardingRow]) -> String {
     let mut text = format!(
         "Forwarding: packets of established sessions (UDP, IPv4), Mpps; {rounds} rounds of {sample:?}, \
          medians\n\n"

@@ -160,7 +160,7 @@ impl Pair {
         let begin = Instant::now();
         while !condition(self) {
             assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -1,0 +1,138 @@
+//! What a node cannot do: it says so in a counter, and goes on.
+
+use std::net::SocketAddr;
+
+use shunt::session::{Mode, ServerId};
+
+use super::states::short;
+use super::{Pair, Wire};
+use crate::changes::Changes;
+use crate::frames::{SYN, tcp, udp};
+use crate::net::{BACK, FRONT, Family, Net};
+
+fn long(workers: usize) -> Net {
+    let mut net = short(Mode::Nat)(workers);
+    net.snapshot.services[1].timeouts.udp = 60_000;
+    net
+}
+
+fn open(pair: &mut Pair, node: usize, n: u16) {
+    let client = SocketAddr::new(Family::V4.client(), 40_000 + n);
+    let vip = SocketAddr::new(Family::V4.vip(), 53);
+    let bytes = pair.nodes[node].by_client(udp(client, vip)).bytes();
+    pair.inject(node, FRONT, &bytes);
+}
+
+#[test]
+fn without_a_frame_the_peer_asks_later() {
+    for workers in [[1, 1], [2, 2]] {
+        let mut pair = Pair::new(workers, Wire::Own, long);
+        // Those it has at hand are used up by what it says anyway.
+        for worker in &mut pair.nodes[0].workers {
+            worker.io().most = Some(0);
+        }
+        for _ in 0..100 {
+            pair.pass(50, 1);
+            if pair.sum(0, |c| c.sync.send_failed.get()) > 2 {
+                break;
+            }
+        }
+        assert!(pair.sum(0, |c| c.sync.send_failed.get()) > 2);
+        pair.begin();
+        let failed = pair.sum(0, |c| c.sync.send_failed.get());
+        open(&mut pair, 0, 1);
+        assert_eq!(pair.sent[0].len(), 1, "the packet is forwarded all the same");
+        assert!(pair.said[0].is_empty());
+        assert_eq!(pair.sum(0, |c| c.sync.send_failed.get()), failed + 1);
+        assert_eq!(pair.nodes[1].sessions(), 0);
+        for worker in &mut pair.nodes[0].workers {
+            worker.io().most = None;
+        }
+        pair.pass(400, 1);
+        assert_eq!(pair.nodes[1].sessions(), 1);
+        assert!(pair.sum(0, |c| c.sync.repeated.get()) > 0);
+        pair.settle();
+        assert_eq!([pair.owns(0), pair.owns(1)], [(1, 0), (0, 1)]);
+    }
+}
+
+#[test]
+fn a_full_table_refuses_copies_and_the_owner_goes_on() {
+    let mut pair = Pair::with_sessions([1, 1], Wire::Own, 16, long);
+    pair.join();
+    for n in 0..16 {
+        open(&mut pair, usize::from(n % 2), n);
+    }
+    pair.part();
+    // Of these there is no copy, and no room for one.
+    for node in 0..2u16 {
+        pair.begin();
+        open(&mut pair, usize::from(node), 100 + node);
+        assert_eq!(pair.sent[usize::from(node)], [], "full");
+    }
+    let mut pair = Pair::with_sessions([1, 1], Wire::Own, 16, long);
+    pair.part_at_once();
+    // Until then each leaves new sessions to the other, if there is one.
+    pair.pass(6_000, 20);
+    for n in 0..20 {
+        open(&mut pair, usize::from(n % 2), n);
+    }
+    pair.heal();
+    pair.pass(3_000, 5);
+    assert!(pair.has_peer(0) && pair.has_peer(1));
+    for node in 0..2 {
+        let (own, copies) = pair.owns(node);
+        assert_eq!((own, copies), (10, 6), "node {node}");
+        assert!(pair.sum(node, |c| c.sync.import_refused.get()) >= 4);
+        // It has all that it can take: that does not keep it from its work.
+        assert!(pair.is_synced(node));
+        // Its own work as before.
+        for n in (0..20).filter(|n| usize::from(n % 2) == node) {
+            pair.begin();
+            open(&mut pair, node, n);
+            assert_eq!(pair.sent[node].len(), 1);
+        }
+    }
+    // When there is room again, what is missing comes.
+    pair.pass(70_000, 20);
+    assert_eq!([pair.owns(0), pair.owns(1)], [(0, 0), (0, 0)]);
+    open(&mut pair, 0, 1);
+    pair.pass(2, 1);
+    assert_eq!([pair.owns(0), pair.owns(1)], [(1, 0), (0, 1)]);
+}
+
+#[test]
+fn a_server_that_the_peer_does_not_have_is_refused() {
+    let mut pair = Pair::new([1, 1], Wire::Own, long);
+    pair.nodes[1].net.snapshot.services[0].servers.remove(0);
+    pair.nodes[1].net.snapshot.servers[0].port = 8081;
+    pair.nodes[1].reconfigure();
+    let client = SocketAddr::new(Family::V4.client(), 40_001);
+    let packet = tcp(client, SocketAddr::new(Family::V4.vip(), 80), SYN);
+    let bytes = pair.nodes[0].by_client(packet.clone()).bytes();
+    let out = crate::frames::Packet {
+        dst: SocketAddr::new(Family::V4.server(11), 8080),
+        ttl: 63,
+        ..packet.clone()
+    };
+    let out = pair.nodes[0].to_server(11, out).bytes();
+    let own = Changes::none()
+        .session(ServerId(0), false, 1)
+        .forward(ServerId(0), &bytes)
+        .tx(BACK, &out)
+        .add("sync.own_sessions", 1);
+    let other = Changes::none().add("sync.import_refused", 1);
+    let expected = vec![(BACK, out)];
+    pair.step("SYN", 0, (FRONT, &bytes), Some(client), &expected, [own, other]);
+    // With the same configuration it is had at the next request.
+    let snapshot = pair.nodes[0].net.snapshot.clone();
+    pair.nodes[1].net.snapshot.services[0].servers = snapshot.services[0].servers.clone();
+    pair.nodes[1].net.snapshot.servers[0].port = 8080;
+    pair.nodes[1].reconfigure();
+    let bytes = pair.nodes[0].by_client(packet).bytes();
+    for _ in 0..4 {
+        pair.pass(800, 1);
+        pair.inject(0, FRONT, &bytes);
+    }
+    assert_eq!([pair.owns(0), pair.owns(1)], [(1, 0), (0, 1)]);
+}

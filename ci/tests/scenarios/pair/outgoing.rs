@@ -1,0 +1,140 @@
+//! Egress SNAT on two nodes: a host inside has the same outer endpoint on both, and whoever may send to
+//! it may do so through either.
+
+use std::net::SocketAddr;
+
+use shunt::datapath::snapshot::Snat;
+use shunt::session::Mode;
+use shunt::session::mappings::{Behavior, Policy};
+
+use super::talk::Talk;
+use super::{Pair, Wire};
+use crate::changes::Changes;
+use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, Packet, SYN, SYN_ACK, source_port, tcp, udp};
+use crate::net::{BACK, FRONT, Family, Net, SHORT_TIMEOUTS, ip};
+use crate::rig::Rig;
+
+fn pool(family: Family) -> std::net::IpAddr {
+    ip(if family == Family::V4 { "203.0.113.5" } else { "2001:db8:3::5" })
+}
+
+fn remote(family: Family, n: u8, port: u16) -> SocketAddr {
+    let text = match family {
+        Family::V4 => format!("198.51.100.{n}"),
+        Family::V6 => format!("2001:db8:99::{n}"),
+    };
+    SocketAddr::new(ip(&text), port)
+}
+
+fn make(mapping: Behavior, filtering: Behavior) -> impl Fn(usize) -> Net + Clone {
+    move |workers| {
+        let mut net = Net::two_armed(workers).usual(Mode::Nat);
+        net.snapshot.set_snats(vec![Snat {
+            name: "egress".into(),
+            sources: vec!["10.0.0.0/24".parse().unwrap(), "2001:db8:2::/64".parse().unwrap()],
+            pool: Family::BOTH.map(|family| (pool(family), FRONT)).to_vec(),
+            policy: Policy { mapping, filtering },
+            timeouts: SHORT_TIMEOUTS,
+            ..Default::default()
+        }]);
+        net
+    }
+}
+
+fn is_empty(pair: &Pair) -> bool {
+    pair.nodes.iter().flat_map(|node| &node.workers).all(|w| w.pipeline().snat_is_empty())
+}
+
+impl Talk {
+    /// A packet of host 11 opens a session; gives its outer endpoint.
+    #[track_caller]
+    fn goes_out(&mut self, node: usize, packet: Packet) -> SocketAddr {
+        let (inside, v6) = (packet.src, packet.src.is_ipv6());
+        let make = move |rig: &Rig| rig.by_server(11, packet.clone()).bytes();
+        let sent = self.open("goes out", node, BACK, inside, make);
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        SocketAddr::new(pool(family), source_port(&sent[0].1))
+    }
+
+    #[track_caller]
+    fn comes_in(&mut self, node: usize, packet: Packet) {
+        let outer = packet.dst;
+        let make = move |rig: &Rig| rig.by_client(packet.clone()).bytes();
+        self.open("comes in", node, FRONT, outer, make);
+    }
+
+    #[track_caller]
+    fn inside(&mut self, what: &str, node: usize, packet: Packet, outer: SocketAddr) {
+        let make = move |rig: &Rig| rig.by_server(11, packet.clone()).bytes();
+        self.send(what, node, BACK, outer, make, [Changes::none(), Changes::none()]);
+    }
+
+    #[track_caller]
+    fn outside(&mut self, what: &str, node: usize, packet: Packet) {
+        let outer = packet.dst;
+        let make = move |rig: &Rig| rig.by_client(packet.clone()).bytes();
+        self.send(what, node, FRONT, outer, make, [Changes::none(), Changes::none()]);
+    }
+}
+
+#[test]
+fn an_inside_endpoint_has_one_outer_endpoint_on_both_nodes() {
+    use Behavior::EndpointIndependent as Ei;
+    for workers in [[1, 1], [1, 2], [2, 3]] {
+        for opener in 0..2 {
+            let mut talk = Talk::new(workers, Wire::Own, opener, make(Ei, Ei));
+            let (a, b) = (opener, 1 - opener);
+            for family in Family::BOTH {
+                let host = SocketAddr::new(family.server(11), 5000);
+                let (first, second) = (remote(family, 20, 443), remote(family, 21, 443));
+                let outer = talk.goes_out(a, tcp(host, first, SYN));
+                talk.outside("SYN-ACK", b, tcp(first, outer, SYN_ACK));
+                talk.inside("ACK", b, tcp(host, first, ACK), host);
+                talk.inside("data", a, tcp(host, first, PSH_ACK).payload(b"hello"), host);
+                talk.outside("data", b, tcp(first, outer, PSH_ACK).ack(ISN + 6).payload(b"ho"));
+                // The other node opens the next ones: to somebody else, and from somebody else.
+                assert_eq!(talk.goes_out(b, tcp(host, second, SYN)), outer);
+                talk.outside("SYN-ACK", a, tcp(second, outer, SYN_ACK));
+                talk.inside("ACK", b, tcp(host, second, ACK), host);
+                let third = remote(family, 22, 9000);
+                talk.comes_in(b, tcp(third, outer, SYN));
+                talk.inside("SYN-ACK", a, tcp(host, third, SYN_ACK), host);
+                talk.outside("ACK", a, tcp(third, outer, ACK));
+                talk.inside("FIN", b, tcp(host, first, FIN_ACK).seq(ISN + 6), host);
+
+                let host = SocketAddr::new(family.server(11), 5001);
+                let outer = talk.goes_out(a, udp(host, remote(family, 20, 53)));
+                talk.outside("answer", b, udp(remote(family, 20, 53), outer));
+                assert_eq!(talk.goes_out(b, udp(host, remote(family, 21, 53))), outer);
+                talk.outside("answer", a, udp(remote(family, 21, 53), outer));
+            }
+            talk.pair.settle();
+            assert!(!is_empty(&talk.pair));
+            talk.pair.pass(9_000, 10);
+            assert_eq!([talk.pair.owns(0), talk.pair.owns(1)], [(0, 0), (0, 0)]);
+            assert!(is_empty(&talk.pair));
+        }
+    }
+}
+
+/// With mappings of one remote endpoint each, too, nobody gets the outer endpoint of another's session.
+#[test]
+fn outer_endpoints_of_the_other_node_are_not_given_out() {
+    use Behavior::AddressAndPortDependent as Apd;
+    let mut pair = Pair::new([1, 2], Wire::Own, make(Apd, Apd));
+    let to = remote(Family::V4, 20, 53);
+    let mut seen = std::collections::HashSet::new();
+    for n in 0..400u16 {
+        let node = usize::from(n % 2);
+        pair.begin();
+        let host = SocketAddr::new(Family::V4.server(11 + (n % 5) as u8), 3000 + n);
+        let bytes = pair.nodes[node].by_server(11 + (n % 5) as u8, udp(host, to)).bytes();
+        pair.inject(node, BACK, &bytes);
+        pair.pass(1, 1);
+        assert_eq!(pair.sent[node].len(), 1, "{n}");
+        assert!(seen.insert(source_port(&pair.sent[node][0].1)), "{n}: used twice");
+    }
+    assert_eq!([pair.owns(0), pair.owns(1)], [(200, 200), (200, 200)]);
+    assert_eq!(pair.sum(0, |c| c.sync.import_refused.get()), 0);
+    assert_eq!(pair.sum(1, |c| c.sync.import_refused.get()), 0);
+}
