@@ -56,9 +56,6 @@ enum Part {
     Forwarding,
 }
 
-/// A row's measurements, those that failed left out.
-type Rounds<T> = Vec<T>;
-
 fn main() -> anyhow::Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let arguments = Arguments::parse();
@@ -103,7 +100,7 @@ fn latencies(samples: u32) -> anyhow::Result<()> {
 fn rates(connections: u32, rounds: u32) -> anyhow::Result<()> {
     let cases =
         [(Mode::Nat, false), (Mode::Nat, true), (Mode::FullNat, false), (Mode::FullNat, true)];
-    let mut rows = cases.map(|(mode, v6)| (mode, v6, Rounds::new()));
+    let mut rows = cases.map(|(mode, v6)| (mode, v6, Vec::new()));
     for round in 1..=rounds {
         for (mode, v6, results) in &mut rows {
             eprintln!("rate, round {round}/{rounds}: {mode:?}, {} …", family(*v6));
@@ -118,7 +115,7 @@ fn rates(connections: u32, rounds: u32) -> anyhow::Result<()> {
 
 fn bulks(sessions: u32, rounds: u32, sample: Duration) -> anyhow::Result<()> {
     let cases = [(node::DEFAULT_RATE, true), (10_000_000, true), (10_000_000, false)];
-    let mut rows = cases.map(|(rate, busy)| (rate, busy, Rounds::new()));
+    let mut rows = cases.map(|(rate, busy)| (rate, busy, Vec::new()));
     for round in 1..=rounds {
         for (rate, busy, results) in &mut rows {
             eprintln!("bulk, round {round}/{rounds}: {rate}/s, busy: {busy} …");
@@ -136,7 +133,7 @@ fn forwardings(rounds: u32, sample: Duration) -> anyhow::Result<()> {
         (Mode::FullNat, 1 << 10),
         (Mode::FullNat, 1 << 16),
     ];
-    let mut rows = cases.map(|(mode, flows)| (mode, flows, Rounds::new()));
+    let mut rows = cases.map(|(mode, flows)| (mode, flows, Vec::new()));
     for round in 1..=rounds {
         for (mode, flows, results) in &mut rows {
             eprintln!("forwarding, round {round}/{rounds}: {mode:?}, {flows} flows …");
