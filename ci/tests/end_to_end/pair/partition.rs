@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::rig::view::HaView;
 use super::rig::{Forwarding, Pair};
 use super::takeover::unharmed;
 use super::{NONE, one_at_a_time, plan};
@@ -16,7 +17,6 @@ fn channel_cut() {
     let _alone = one_at_a_time();
     let mut pair = Pair::start(plan(Forwarding::FullNat));
     let before = pair.load(200, PACE, Duration::from_millis(20));
-    let mut download = pair.download(100, 8);
 
     pair.fabric.sync(false);
     let meanwhile = pair.load(200, PACE, NONE);
@@ -27,9 +27,13 @@ fn channel_cut() {
     }
     pair.fabric.sync(true);
     pair.wait_for("node 1 has the sessions of that time", |pair| {
-        pair.nodes[1].is_synced() && pair.nodes[1].sessions() >= 400
+        let told = |ha: HaView| ha.has_peer() && ha.counter("unprotected_sessions") == 0;
+        pair.nodes[0].ha().is_some_and(told)
+            && pair.nodes[1].is_synced()
+            && pair.nodes[1].sessions() >= 400
     });
     assert_eq!(pair.active(), [0]);
+    let mut download = pair.download(100, 8);
 
     pair.nodes[0].kill();
     pair.wait_for("node 1 is master", |pair| pair.nodes[1].is_master());

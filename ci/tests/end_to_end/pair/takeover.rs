@@ -70,7 +70,7 @@ pub(super) fn takes_back(pair: &mut Pair, held: usize) {
         if seen.last() != Some(&now) {
             seen.push(now);
         }
-        assert_ne!(now, (false, true), "master without all sessions; (synced, master): {seen:?}");
+        assert_ne!(now, (false, true), "master without all sessions: {seen:?} {ha:?}");
         now == (true, true) && pair.active() == [0]
     });
     assert!(pair.nodes[0].sessions() >= held as u64, "{} sessions", pair.nodes[0].sessions());

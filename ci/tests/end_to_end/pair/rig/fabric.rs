@@ -42,6 +42,9 @@ impl Fabric {
         fabric.client.ip(&format!("link set eth0 address {}", text(CLIENT_MAC)));
         fabric.client.ip(&format!("addr add {}/24 dev eth0", CLIENTS[0]));
         fabric.client.ip(&format!("addr add {}/64 dev eth0 nodad", CLIENTS[1]));
+        // A download comes in small bursts: larger ones overflow the rings of af_packet, and take the
+        // packets of all other connections with them.
+        fabric.client.sysctl("net.ipv4.tcp_rmem", "4096 65536 131072");
         // Ports for tens of thousands of connections.
         fabric.client.sysctl("net.ipv4.ip_local_port_range", "1024 65000");
         fabric

@@ -78,6 +78,8 @@ pub(crate) struct New {
     /// Why some of them failed.
     pub(crate) why: Vec<String>,
     under_way: u64,
+    /// When the last mark was.
+    since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -174,7 +176,7 @@ impl Load {
             held.gap = Duration::ZERO;
         }
         let mut new = self.shared.new_ones();
-        *new = New { under_way: new.under_way, ..New::default() };
+        *new = New { under_way: new.under_way, since: Some(Instant::now()), ..New::default() };
     }
 
     /// The outcome since the last mark.
@@ -354,7 +356,10 @@ async fn open_new(shared: Arc<Shared>) {
             let outcome = timeout(PATIENCE, once(shared.to(number), number)).await;
             let mut new = shared.new_ones();
             new.under_way -= 1;
-            new.slowest = new.slowest.max(begin.elapsed());
+            // One that began before the mark has seen what was before it.
+            if new.since.is_none_or(|since| begin >= since) {
+                new.slowest = new.slowest.max(begin.elapsed());
+            }
             if let Err(why) = outcome.map_err(io::Error::from).and_then(|outcome| outcome) {
                 new.failed += 1;
                 if new.why.len() < 5 {
