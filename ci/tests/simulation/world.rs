@@ -122,7 +122,12 @@ impl World {
             let vip = network::listens(&self.plan, protocol);
             let random = self.random.fork();
             self.by_address.insert((is_tcp, local), self.clients.len());
-            self.clients.push(Client::new(id as u32, local, vip, is_tcp, start_at, left, random));
+            let mut client = Client::new(id as u32, local, vip, is_tcp, start_at, left, random);
+            // Nothing tells a datagram in the middle of its flow from the first one.
+            if !is_tcp && self.plan.active_active && self.plan.between != Wire::GOOD {
+                client.excuse = Some("its packets may be faster than what the nodes tell each other");
+            }
+            self.clients.push(client);
         }
     }
 
@@ -452,6 +457,12 @@ impl World {
             Action::Join(id) => self.cut[id] = false,
             Action::Server(id, server, up) => {
                 self.down[id][server] = !up;
+                for client in &mut self.clients {
+                    let opens = client.started && client.established_at.is_none();
+                    if opens && client.excuse.is_none() {
+                        client.excuse = Some("its SYN is sent to another server, and both answer");
+                    }
+                }
                 if let Some(node) = &mut self.nodes[id] {
                     node.configure(&self.plan, &self.down[id]);
                 }
