@@ -125,7 +125,8 @@ impl World {
             let mut client = Client::new(id as u32, local, vip, is_tcp, start_at, left, random);
             // Nothing tells a datagram in the middle of its flow from the first one.
             if !is_tcp && self.plan.active_active && self.plan.between != Wire::GOOD {
-                client.excuse = Some("its packets may be faster than what the nodes tell each other");
+                client.excuse =
+                    Some("its packets may be faster than what the nodes tell each other");
             }
             self.clients.push(client);
         }
