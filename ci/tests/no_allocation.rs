@@ -693,7 +693,7 @@ impl Pair {
                 let mut frames = Vec::new();
                 for worker in &mut self.nodes[from].workers {
                     worker.io().tx[0].clear();
-                    frames.extend(worker.io().tx[1].drain(..));
+                    frames.append(&mut worker.io().tx[1]);
                 }
                 let of_channel = |frame: &[u8]| frame.get(36..38) == Some(&8849u16.to_be_bytes());
                 use shunt::datapath::frame::Frame;

@@ -34,7 +34,10 @@ const LOCAL_ADDRESSES: usize = 8;
 /// The virtual address of IPv6.
 pub const VIP_V6: Ipv6Addr = v6(0x0a, 0);
 /// The gateway to the clients of IPv6.
-const GATEWAY_V6: Ipv6Addr = v6(0x01, 0);
+pub const GATEWAY_V6: Ipv6Addr = v6(0x01, 0);
+
+/// The client of flow 0 of IPv6; see [`crate::template`].
+pub const CLIENT_V6: Ipv6Addr = v6(0x0d, 0);
 
 /// 2001:db8:0:NET::HOST.
 const fn v6(net: u16, host: u32) -> Ipv6Addr {

@@ -181,7 +181,7 @@ pub(super) fn hold<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) 
 /// Asks the management thread for a next hop, unless it was asked just now.
 pub(super) fn ask<F: Frame>(shared: &mut Shared<F>, hop_ref: HopRef, now: u32) {
     // Asked is asked for a second: not while the question would be lost.
-    if !shared.notices.is_full()
+    if shared.has_room_to_notify()
         && let Some((port, address)) = shared.hops.should_ask(hop_ref, now)
     {
         shared.notify(Notice::Wanted(port, address));

@@ -185,7 +185,7 @@ impl<A: Family> Lane<A> {
             if !doubt::on_expiry(shared, entry, aside, now) {
                 return Then::GoesOn;
             }
-            let unseen = replica::is_unseen(marks, id, entry, now);
+            let unseen = replica::is_unseen(shared, marks, id, entry, now);
             if !unseen && !reset::on_expiry(shared, entry, aside, now) {
                 return Then::GoesOn;
             }

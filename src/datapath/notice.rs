@@ -20,6 +20,14 @@ pub enum Notice {
     Vrrp(Advert),
 }
 
+impl Notice {
+    /// Whether it must get through however much else there is to tell: a flood of ARP must not let a
+    /// master seem silent.
+    pub(crate) const fn is_urgent(&self) -> bool {
+        matches!(self, Notice::Vrrp(_) | Notice::PeerAddress(_))
+    }
+}
+
 /// A VRRP advert as it was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advert {

@@ -253,6 +253,7 @@ impl<F: Frame> Pipeline<F> {
             Ok(other) => {
                 if guard
                     && !vrrp::is_advert(&self.shared, frame, &other)
+                    && !replica::is_datagram(&self.shared, frame, &other)
                     && let Some(verdict) = guard::other(&mut self.shared, frame, now)
                 {
                     return Some(verdict);
@@ -478,7 +479,7 @@ fn admit<A: Family, F: Frame>(
 ) -> Option<Verdict> {
     let flow = &batch.last()?.flow;
     let mut verdict = None;
-    if guard {
+    if guard && !replica::is_relayed(shared, frame.rx_port(), &flow.key) {
         verdict = guard::flow(shared, frame, flow, now);
     }
     if steer && verdict.is_none() {

@@ -41,6 +41,8 @@ const RESETS: TokenBucket = TokenBucket::new(20_000, 2_000);
 const PUNTS: TokenBucket = TokenBucket::new(50_000, 1000);
 /// Notices kept for the management thread until the worker fetches them.
 const NOTICES: usize = 2 * BURST;
+/// As many of these only [`Notice::is_urgent`] may use.
+const NOTICES_URGENT: usize = 16;
 
 /// What both families share.
 pub(super) struct Shared<F> {
@@ -203,9 +205,16 @@ impl<F: Frame> Shared<F> {
 
     /// Tells the management thread; counts what it cannot be told.
     pub(super) fn notify(&mut self, notice: Notice) {
-        if self.notices.try_push(notice).is_err() {
+        if !(notice.is_urgent() || self.has_room_to_notify())
+            || self.notices.try_push(notice).is_err()
+        {
             self.counters.events_lost.add(1);
         }
+    }
+
+    /// Whether the management thread can be told something that is not urgent.
+    pub(super) fn has_room_to_notify(&self) -> bool {
+        self.notices.remaining_capacity() > NOTICES_URGENT
     }
 
     /// The verdict that gives the packet to the kernel, if the port shares its addresses with it.

@@ -99,7 +99,7 @@ fn stretch<A: Family, F: Frame>(lane: &mut Lane<A>, shared: &mut Shared<F>, now:
         });
         for id in found {
             let (entry, aside) = (*lane.table.get(id), *lane.table.aside(id));
-            let unseen = replica::is_unseen(&lane.marks, id, &entry, now);
+            let unseen = replica::is_unseen(shared, &lane.marks, id, &entry, now);
             let tell = !unseen && entry.protocol == Protocol::Tcp && reset::has_ends(&entry);
             if tell && !reset::has_room(shared) && lane.sweep.waited < PATIENCE {
                 lane.sweep.waited += 1;

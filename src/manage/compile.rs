@@ -195,6 +195,7 @@ pub fn pair(config: &Config) -> Option<PairConfig> {
         advert_interval_ms: pair.advert_interval_ms.into(),
         preempt: pair.preempt,
         preempt_delay_ms: u64::from(pair.preempt_delay_s) * 1_000,
+        preempt_unsynced: pair.preempt_unsynced,
         track_ports: pair.track_ports.iter().filter_map(|name| port_id(config, name)).collect(),
         port_drop: pair.port_drop,
         track_services: pair.track_services.iter().filter_map(service).collect(),
@@ -637,7 +638,7 @@ weight = 7
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         let text = format!(
             "{CONFIG}[ha]\ngroup = 10\npeer = \"2001:db8:1::3\"\nsync_port = \"back\"\nkey_file = \
-             \"{}\"\nvirtual_mac = false\npreempt_delay_s = 30\ntrack_services = [\"dns\"]\nsync_rate = 5_000\n[[ha.extra_group]]\ngroup = 11\n\
+             \"{}\"\nvirtual_mac = false\npreempt_delay_s = 30\npreempt_unsynced = true\ntrack_services = [\"dns\"]\nsync_rate = 5_000\n[[ha.extra_group]]\ngroup = 11\n\
              addresses = [\"10.0.0.101\", \"2001:db8:1::100\"]\n",
             key.display()
         );
@@ -678,6 +679,7 @@ weight = 7
                 advert_interval_ms: 1_000,
                 preempt: true,
                 preempt_delay_ms: 30_000,
+                preempt_unsynced: true,
                 track_ports: vec![PortId(0), PortId(1)],
                 port_drop: 255,
                 track_services: vec![ServiceId(1)],

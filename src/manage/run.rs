@@ -25,9 +25,6 @@ use crate::datapath::snapshot::Snapshot;
 
 /// How often the workers' queues are looked at.
 const TICK: Duration = Duration::from_millis(1);
-/// How long a node of a pair goes on forwarding once it has given its addresses to the peer: until
-/// the neighbors have heard of it.
-const HAND_OVER: Duration = Duration::from_millis(500);
 /// How long the workers have at the end to tell the peer that this node leaves.
 const LEAVE: Duration = Duration::from_millis(50);
 
@@ -108,20 +105,20 @@ async fn manage(
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
-    // When the peer was given the addresses: packets on their way here are still forwarded.
-    let mut handed_over: Option<Instant> = None;
+    // Whether the peer is being given the addresses: packets are still forwarded.
+    let mut leaves = false;
     loop {
         tokio::select! {
             biased;
-            () = &mut shutdown, if handed_over.is_none() => {
+            () = &mut shutdown, if !leaves => {
                 if !state.hand_over(start.elapsed().as_millis() as u64) {
                     return Ok(());
                 }
-                handed_over = Some(Instant::now());
+                leaves = true;
             }
             _ = ticks.tick() => {
                 state.tick(start.elapsed().as_millis() as u64);
-                if handed_over.is_some_and(|then| then.elapsed() >= HAND_OVER) {
+                if state.is_handed_over() {
                     state.leave();
                     tokio::time::sleep(LEAVE).await;
                     return Ok(());

@@ -20,6 +20,7 @@ use super::servers::{self, Checks};
 use super::session_list::SessionLists;
 use super::workers::{Worker, WorkerHandle};
 use crate::datapath::counters::Cell;
+use crate::datapath::ha::Masters;
 use crate::datapath::snapshot::{PortId, PortRole, RouteTarget, Snapshot};
 use crate::datapath::sync_counters::SyncCounters;
 use crate::session::ServerId;
@@ -33,6 +34,9 @@ use tokio::sync::oneshot;
 const SAMPLE_MS: u64 = 1_000;
 /// Addresses of the peer's ports that are remembered.
 const PEER_ADDRESSES: usize = 64;
+/// For how many milliseconds a node goes on forwarding once the peer has the addresses: until the
+/// neighbors have heard of it.
+const HAND_OVER_MS: u64 = 500;
 /// Milliseconds between two looks at what the pair tracks.
 const TRACK_MS: u64 = 100;
 
@@ -56,6 +60,8 @@ pub(super) struct State {
     /// Of the peer's ports, the latest first.
     peer_addresses: Vec<IpAddr>,
     tracked_ms: Option<u64>,
+    /// When the peer no longer needs this node, which is about to stop.
+    handed_over_ms: Option<u64>,
     sessions: SessionLists,
     /// The next snapshot, when the workers' is out of date.
     changed: Option<Snapshot>,
@@ -115,6 +121,7 @@ impl State {
             boot: None,
             peer_addresses: Vec::new(),
             tracked_ms: None,
+            handed_over_ms: None,
             sessions: SessionLists::default(),
             changed,
             sampled_ms: None,
@@ -131,15 +138,18 @@ impl State {
     }
 
     /// Gives the addresses to the peer, since this node is about to stop; `false` when it has none.
-    /// Packets on their way here are to be forwarded for a moment.
+    /// Packets are to be forwarded until [`State::is_handed_over`].
     pub(super) fn hand_over(&mut self, now_ms: u64) -> bool {
         self.now_ms = now_ms;
         if self.snapshot.ha.is_none() {
             return false;
         }
+        let mut wait_ms = HAND_OVER_MS;
         if let Some(pair) = &mut self.pair {
             pair.leave(now_ms);
+            wait_ms = wait_ms.max(pair.hand_over_ms());
         }
+        self.handed_over_ms = Some(now_ms + wait_ms);
         self.act_on_pair();
         for worker in &mut self.workers {
             worker.flush();
@@ -147,8 +157,22 @@ impl State {
         true
     }
 
+    /// Whether the peer has had the addresses for long enough, or has had the time to take them. Ask after
+    /// every tick: it counts from when the peer was found to have them.
+    pub(super) fn is_handed_over(&mut self) -> bool {
+        let Some(at) = &mut self.handed_over_ms else { return false };
+        if self.pair.as_ref().is_none_or(|pair| pair.masters() == Masters::default()) {
+            *at = (*at).min(self.now_ms + HAND_OVER_MS);
+        }
+        self.now_ms >= *at
+    }
+
     /// Tells the peer that this node is gone. The workers need a moment to do it.
     pub(super) fn leave(&mut self) {
+        if let Some(pair) = &mut self.pair {
+            pair.end();
+        }
+        self.act_on_pair();
         for worker in &mut self.workers {
             worker.send(Command::Leave);
         }
@@ -584,14 +608,57 @@ mod tests {
             }
         }
         assert!(state.hand_over(8_000));
+        // The peer may need an interval and the most skewed of waits before it is master.
+        assert!(!state.is_handed_over());
+        for now in (8_010..9_500).step_by(10) {
+            state.tick(now);
+            assert!(!state.is_handed_over(), "at {now}");
+        }
+        state.tick(9_500);
+        assert!(state.is_handed_over());
         state.leave();
         let last = workers[0].commands();
-        let [Command::Transmit { port, frame }, .., Command::Leave] = &last[..] else {
+        let [Command::Transmit { port, frame }, .., Command::Masters(masters), Command::Leave] =
+            &last[..]
+        else {
             panic!("{last:?}")
         };
         // By IPv4, router 10, priority 0.
         assert_eq!((port.0, &frame[34..37]), (0, &[0x31, 10, 0][..]));
-        assert!(last.iter().any(|c| matches!(c, Command::Masters(m) if m.0 == 0)));
+        assert_eq!(masters.0, 0);
+        assert_eq!(last.iter().filter(|c| matches!(c, Command::Masters(_))).count(), 1);
+    }
+
+    #[test]
+    fn what_is_on_its_way_when_the_peer_has_taken_over_is_waited_for() {
+        let (handles, mut workers) = testing::workers(1);
+        let snapshot = testing::paired_snapshot();
+        let (mut state, _) = State::new(
+            testing::config(),
+            Arc::new(snapshot.clone()),
+            handles,
+            testing::port_views(),
+        );
+        state.join_pair(&PairConfig::new(&snapshot, vec![200]), 7);
+        for now in (0..8_000).step_by(10) {
+            state.tick(now);
+            workers[0].commands();
+        }
+        assert!(state.hand_over(8_000));
+        workers[0].event(Event::Vrrp(Advert {
+            port: PortId(0),
+            source: "192.0.2.3".parse().unwrap(),
+            vrid: 10,
+            priority: 100,
+            interval_cs: 100,
+            addresses: 1,
+        }));
+        for now in (8_100..8_600).step_by(10) {
+            state.tick(now);
+            assert!(!state.is_handed_over(), "at {now}");
+        }
+        state.tick(8_600);
+        assert!(state.is_handed_over());
     }
 
     #[test]
@@ -601,6 +668,10 @@ mod tests {
         let (mut state, _) =
             State::new(testing::config(), snapshot, handles, testing::port_views());
         assert!(state.hand_over(0));
+        state.tick(499);
+        assert!(!state.is_handed_over());
+        state.tick(500);
+        assert!(state.is_handed_over());
         state.leave();
         assert!(workers[0].commands().iter().any(|c| matches!(c, Command::Leave)));
     }

@@ -130,6 +130,7 @@ pub(crate) fn ha() -> config::Ha {
         advert_interval_ms: 1_000,
         preempt: true,
         preempt_delay_s: 0,
+        preempt_unsynced: false,
         virtual_mac: true,
         track_ports: vec!["front".into(), "back".into()],
         port_drop: 255,

@@ -45,6 +45,8 @@ const FOREIGN: u8 = 2;
 const LOOSE: u8 = 4;
 /// It stands in the list of changes.
 const PENDING: u8 = 8;
+/// Beside the bucket, which is below 128: the peer was asked whether the session lives.
+const ASKED: u8 = 0x80;
 /// The number of the walk of its bucket that confirmed it last, modulo 16.
 const WALK_SHIFT: u8 = 4;
 
@@ -190,7 +192,15 @@ impl Marks {
 
     /// Its steering bucket.
     pub fn bucket(&self, id: SessionId) -> usize {
-        usize::from(self.mark(id).bucket)
+        usize::from(self.mark(id).bucket & !ASKED)
+    }
+
+    /// Says whether the peer is asked, before the session ends, if it lives; returns what was said before.
+    pub fn ask(&mut self, id: SessionId, asked: bool) -> bool {
+        let mark = self.mark_mut(id);
+        let before = mark.bucket & ASKED != 0;
+        mark.bucket = mark.bucket & !ASKED | if asked { ASKED } else { 0 };
+        before
     }
 
     /// When the peer was told of it, or told of it, in milliseconds (wrapping).
@@ -276,6 +286,17 @@ mod tests {
         assert_eq!((marks.own(3), marks.count()), (Tally::default(), (0, 0)));
         marks.begin(A, 8, 3, 200);
         assert!(!marks.end(A, 0xab), "nobody knows it");
+    }
+
+    #[test]
+    fn the_peer_is_asked_once() {
+        let mut marks = Marks::new(4);
+        marks.begin(A, 7, 127, 100);
+        assert!(!marks.ask(A, true) && marks.ask(A, true) && marks.bucket(A) == 127);
+        assert!(marks.ask(A, false) && !marks.ask(A, true));
+        marks.end(A, 0xaa);
+        marks.begin(A, 8, 3, 200);
+        assert!(!marks.ask(A, true), "another session");
     }
 
     #[test]

@@ -38,6 +38,8 @@ const LIST_BUDGET: usize = 256;
 const COMMAND_INTERVAL: u64 = 16;
 /// Events that must find room before a notice is sent: the answers to commands are never lost.
 const EVENT_RESERVE: usize = 16;
+/// The same before a notice that is not urgent is sent.
+const EVENT_RESERVE_URGENT: usize = 2 * EVENT_RESERVE;
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,7 +371,8 @@ impl<Io: BurstIo> Worker<Io> {
     /// Passes on what the data path has to tell.
     fn report(&mut self) {
         while let Some(notice) = self.pipeline.notice() {
-            if self.events.slots() <= EVENT_RESERVE {
+            let reserve = if notice.is_urgent() { EVENT_RESERVE } else { EVENT_RESERVE_URGENT };
+            if self.events.slots() <= reserve {
                 self.counters.events_lost.add(1);
                 continue;
             }

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use shunt::datapath::ha::{Channel, Group, Ha, Masters};
 use shunt::datapath::notice::Advert;
 use shunt::datapath::snapshot::{LocalAddress, Mac, PortId};
+use shunt::io::memory::MemoryFrame;
 use shunt::manage::ha::{Action, Pair, PairConfig};
 use shunt::session::{Mode, ServerId};
 use shunt::wire::{DropReason, vrrp};
@@ -279,6 +280,32 @@ fn frames_to_the_virtual_mac_are_the_masters() {
         assert_eq!(rig.send(FRONT, &syn.macs_to(VIRTUAL_V4)).len(), 1);
         assert_eq!(rig.sessions(), 1);
     }
+}
+
+#[test]
+fn adverts_are_heard_in_a_flood_of_arp() {
+    let mut rig = rig(1, NONE);
+    rig.events();
+    // More than there is room for, on the way to the management thread and before.
+    for n in 0..200 {
+        let host = format!("192.0.2.{}", 20 + n);
+        let ask = arp(ArpOperation::REQUEST, (HOST, BROADCAST), &host, &host, NO_MAC);
+        rig.arrive(MemoryFrame::new(FRONT, &ask));
+    }
+    for priority in 1..=16 {
+        rig.arrive(MemoryFrame::new(FRONT, &advert(PEER, priority)));
+    }
+    rig.settle();
+    assert!(rig.counters[0].events_lost.get() >= 100);
+    let heard: Vec<u8> = rig
+        .events()
+        .iter()
+        .filter_map(|event| match event {
+            Event::Vrrp(advert) => Some(advert.priority),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(heard, (1..=16).collect::<Vec<u8>>());
 }
 
 #[test]

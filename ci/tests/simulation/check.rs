@@ -82,7 +82,7 @@ impl World {
         let allowance = self.allowance();
         for client in self.clients.iter_mut().filter(|client| client.started && !client.done) {
             let protocol = Self::protocol(client.is_tcp);
-            let other = self.nodes[1 - id].as_ref();
+            let other = self.nodes[1 - id].as_ref().filter(|node| !node.is_frozen(self.now));
             let row = other.and_then(|n| n.session(client.local, client.vip, protocol));
             let server = client.server.map(|index| network::server(&self.plan, index, protocol));
             let has = row.is_some_and(|row| server.is_none_or(|server| server == row.server));

@@ -75,10 +75,10 @@ pub fn snapshot(plan: &Plan, node: usize, workers: usize, down: &[bool]) -> Arc<
     }
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let service = net.service(protocol, &[listens(plan, protocol)], plan.mode);
-        for index in 0..plan.servers {
+        for (index, down) in down.iter().enumerate().take(plan.servers) {
             let at = server(plan, index, protocol);
             let id = net.server(service, at.ip(), at.port());
-            net.snapshot.servers[usize::from(id.0)].up = !down[index];
+            net.snapshot.servers[usize::from(id.0)].up = !*down;
         }
         let service = &mut net.snapshot.services[usize::from(service.0)];
         service.timeouts = TIMEOUTS;

@@ -122,7 +122,13 @@ impl World {
             let vip = network::listens(&self.plan, protocol);
             let random = self.random.fork();
             self.by_address.insert((is_tcp, local), self.clients.len());
-            self.clients.push(Client::new(id as u32, local, vip, is_tcp, start_at, left, random));
+            let mut client = Client::new(id as u32, local, vip, is_tcp, start_at, left, random);
+            // Nothing tells a datagram in the middle of its flow from the first one.
+            if !is_tcp && self.plan.active_active && self.plan.between != Wire::GOOD {
+                client.excuse =
+                    Some("its packets may be faster than what the nodes tell each other");
+            }
+            self.clients.push(client);
         }
     }
 
@@ -181,12 +187,12 @@ impl World {
                 client.tick(self.now, &mut out);
             }
         }
-        self.from_clients(out);
+        self.clients_send(out);
         for index in 0..self.servers.len() {
             if self.servers[index].due().is_some_and(|due| due <= self.now) {
                 let mut out = Vec::new();
                 self.servers[index].tick(self.now, &mut out);
-                self.from_server(index, out);
+                self.server_sends(index, out);
             }
         }
     }
@@ -197,7 +203,7 @@ impl World {
             return;
         };
         for (port, frame) in node.turn(self.now, slow) {
-            self.from_node(id, port, frame);
+            self.node_sends(id, port, frame);
         }
     }
 
@@ -217,7 +223,7 @@ impl World {
                 };
                 let mut out = Vec::new();
                 client.arrive(&packet, now, &mut out, &mut self.seen);
-                self.from_clients(out);
+                self.clients_send(out);
                 self.judge();
             }
             Delivery::Server(index, packet) => {
@@ -228,7 +234,7 @@ impl World {
                     client.done || client.excuse.is_some()
                 };
                 self.servers[index].arrive(&packet, now, is_lost, &mut out, &mut self.seen);
-                self.from_server(index, out);
+                self.server_sends(index, out);
                 self.judge();
             }
         }
@@ -248,14 +254,14 @@ impl World {
         }
     }
 
-    fn from_clients(&mut self, packets: Vec<Packet>) {
+    fn clients_send(&mut self, packets: Vec<Packet>) {
         for packet in packets {
             let vip = packet.dst.ip();
-            self.to_nodes(FRONT, vip, ROUTER_MAC, &packet);
+            self.reach_nodes(FRONT, vip, ROUTER_MAC, &packet);
         }
     }
 
-    fn from_server(&mut self, index: usize, packets: Vec<Packet>) {
+    fn server_sends(&mut self, index: usize, packets: Vec<Packet>) {
         for packet in packets {
             if self.plan.mode == Mode::Dr {
                 self.put(self.plan.hosts, || Delivery::Client(packet.clone()));
@@ -266,12 +272,12 @@ impl World {
                 Mode::FullNat => packet.dst.ip(),
                 _ => network::family(&self.plan).vip(),
             };
-            self.to_nodes(BACK, to, server_mac(11 + index as u8), &packet);
+            self.reach_nodes(BACK, to, server_mac(11 + index as u8), &packet);
         }
     }
 
     /// A host sends a packet to whoever has an address of the nodes.
-    fn to_nodes(&mut self, port: PortId, address: IpAddr, from: Mac, packet: &Packet) {
+    fn reach_nodes(&mut self, port: PortId, address: IpAddr, from: Mac, packet: &Packet) {
         if self.trace {
             eprintln!(
                 "{:6} {} {packet}",
@@ -308,7 +314,7 @@ impl World {
         }
     }
 
-    fn from_node(&mut self, id: usize, port: PortId, frame: Vec<u8>) {
+    fn node_sends(&mut self, id: usize, port: PortId, frame: Vec<u8>) {
         let (to, from): (Mac, Mac) =
             (frame[..6].try_into().unwrap(), frame[6..12].try_into().unwrap());
         self.behind.insert((port, from), id);
@@ -432,7 +438,6 @@ impl World {
                 if let Some(node) = &mut self.nodes[id] {
                     node.leave(now);
                     self.stops[id] = Some(now + ms);
-                    self.split = true;
                 }
             }
             Action::Start(id, workers) => {
@@ -453,6 +458,12 @@ impl World {
             Action::Join(id) => self.cut[id] = false,
             Action::Server(id, server, up) => {
                 self.down[id][server] = !up;
+                for client in &mut self.clients {
+                    let opens = client.started && client.established_at.is_none();
+                    if opens && client.excuse.is_none() {
+                        client.excuse = Some("its SYN is sent to another server, and both answer");
+                    }
+                }
                 if let Some(node) = &mut self.nodes[id] {
                     node.configure(&self.plan, &self.down[id]);
                 }

@@ -12,7 +12,7 @@ use crate::datapath::ha::Channel;
 use crate::datapath::lane::Lane;
 use crate::datapath::note::{Note, Place};
 use crate::datapath::shared::Shared;
-use crate::datapath::snapshot::Mac;
+use crate::datapath::snapshot::{Mac, PortId};
 use crate::datapath::verdict::Verdict;
 use crate::sync::Replay;
 use crate::sync::datagram::{self, HEADER, Header, Kind, Refused, SERVING};
@@ -20,6 +20,7 @@ use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit};
 use crate::sync::sender::Sender;
 use crate::wire::ethernet::{self, HEADER_LEN as ETHERNET, multicast_v6};
+use crate::wire::flow::{FlowKey, Parsed, Protocol};
 use crate::wire::{DropReason, ip_protocol, ipv4, ipv6, udp};
 
 /// Adds a record to the stream. A datagram that is full is sent.
@@ -197,6 +198,38 @@ pub(in crate::datapath) fn arrive_unicast<A: Family, F: Frame>(
     let own = SocketAddr::new(channel.source, channel.group.port());
     let range = payload(frame.bytes(), own)?;
     Some(relay::arrive(shared, frame, range, now))
+}
+
+/// Whether a packet that is no flow is of the channel. Like adverts, these are not for the packet filter:
+/// a rule that drops them would leave the peer without sessions, and they prove themselves by their MAC.
+pub(in crate::datapath) fn is_datagram<F, G: Frame>(
+    shared: &Shared<F>,
+    frame: &G,
+    parsed: &Parsed<(), ()>,
+) -> bool {
+    let Parsed::OtherIp { dst } = *parsed else { return false };
+    let Some(ha) = shared.snapshot.ha.as_deref() else { return false };
+    let Channel { group, port, .. } = ha.channel;
+    shared.replica.is_some()
+        && dst == group.ip()
+        && frame.rx_port() == port
+        && payload(frame.bytes(), group).is_some()
+}
+
+/// The same of a flow: a packet that the peer gives to this node in a datagram.
+pub(in crate::datapath) fn is_relayed<A: Family, F>(
+    shared: &Shared<F>,
+    port: PortId,
+    key: &FlowKey<A>,
+) -> bool {
+    let Some(ha) = shared.snapshot.ha.as_deref() else { return false };
+    let Channel { group, source, peer, .. } = ha.channel;
+    key.dport == group.port()
+        && key.protocol == Protocol::Udp
+        && port == ha.channel.port
+        && key.dst.into() == source
+        && key.src.into() == peer
+        && shared.replica.is_some()
 }
 
 /// The place of the payload of a UDP datagram to `to`, if that is what the frame is.

@@ -29,7 +29,7 @@ mod tell;
 mod upkeep;
 mod walk;
 
-pub(super) use self::channel::{arrive, arrive_unicast};
+pub(super) use self::channel::{arrive, arrive_unicast, is_datagram, is_relayed};
 pub(super) use self::relay::{give, met, postpone};
 pub use self::state::PairSetup;
 pub(super) use self::state::Replica;

@@ -106,6 +106,9 @@ pub(in crate::datapath) struct Replica {
     /// The MAC address that the peer's datagrams come from.
     pub(super) peer_mac: Option<Mac>,
     pub(super) leaving: bool,
+    /// When the peer was lost last, in milliseconds (wrapping): what it saw shortly before, it has told
+    /// nobody.
+    pub(super) lost_at: Option<u32>,
     /// Whether this node may lack sessions that the peer has.
     pub(super) joining: Joining,
     /// Packets given to the peer.
@@ -177,6 +180,7 @@ impl Replica {
             peer_mac: None,
             leaving: false,
             joining: Joining::Begins,
+            lost_at: None,
             relays: RELAYS,
             want_wait: WANT_MS,
             setup: setup.clone(),

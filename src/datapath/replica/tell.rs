@@ -115,6 +115,7 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
     };
     let foreign = marks.is_foreign(id);
     let has_peer = replica.has_peer();
+    let since_lost = replica.lost_at.map(|lost_at| now.wrapping_sub(lost_at));
     let idle = now.wrapping_sub(entry.last_seen);
     let since_told = now.wrapping_sub(marks.told(id));
     // Packets came since the other node was told: it is told again.
@@ -124,7 +125,21 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
         channel::push(shared, &touch, now);
     }
     match due {
-        Due::Half => Some(Then::GoesOn),
+        Due::Half => {
+            marks.ask(id, false);
+            Some(Then::GoesOn)
+        }
+        // What the peer saw before it was gone it has perhaps not told.
+        Due::Over if !foreign && since_lost.is_some_and(|since| since < entry.timeout) => {
+            Some(Then::After(entry.timeout - since_lost.unwrap_or(0)))
+        }
+        // The peer perhaps sees what this node does not, and has not told yet.
+        Due::Over if !foreign && has_peer && asks(entry) && !marks.ask(id, true) => {
+            let touch = Touch::from_entry(entry, marks.born(id), now);
+            marks.heard(id, now);
+            channel::push(shared, &touch, now);
+            Some(Then::After(ANSWER_MS))
+        }
         // Its owner ends it, or says that it lives.
         Due::Over if foreign => Some(Then::After((entry.timeout / 2).max(1_000))),
         // The peer was asked when the time was over, and has said nothing.
@@ -133,6 +148,10 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
         Due::Over if marks.was_foreign(id) && since_told < entry.timeout + entry.timeout / 2 => {
             let left = entry.timeout + entry.timeout / 2 - since_told;
             Some(Then::After(left))
+        }
+        // What the peer saw before it was gone it has perhaps not told.
+        Due::Over if !foreign && since_lost.is_some_and(|since| since < entry.timeout) => {
+            Some(Then::After(entry.timeout - since_lost.unwrap_or(0)))
         }
         // The peer perhaps sees what this node does not, and has not told yet.
         Due::Over if has_peer && asks(entry) => {
@@ -152,16 +171,19 @@ fn asks<A>(entry: &Entry<A>) -> bool {
     matches!(entry.state, Established | Contested | FinClient | FinServer | Udp)
 }
 
-/// Whether this node has seen nothing of a session since it was the peer's: whoever has, ends it.
-pub(in crate::datapath) fn is_unseen<A>(
+/// Whether this node has seen nothing of a session since the peer told of it, or was lost: perhaps the
+/// peer sees its packets, and says so to nobody. It then ends without a word to its ends.
+pub(in crate::datapath) fn is_unseen<A, F>(
+    shared: &Shared<F>,
     marks: &Option<Marks>,
     id: SessionId,
     entry: &Entry<A>,
     now: u32,
 ) -> bool {
-    let Some(marks) = marks else { return false };
-    let since_told = now.wrapping_sub(marks.told(id));
-    marks.was_foreign(id) && now.wrapping_sub(entry.last_seen) >= since_told
+    let (Some(replica), Some(marks)) = (&shared.replica, marks) else { return false };
+    let idle = now.wrapping_sub(entry.last_seen);
+    let is_before = |at: u32| idle >= now.wrapping_sub(at);
+    marks.was_foreign(id) && is_before(marks.told(id)) || replica.lost_at.is_some_and(is_before)
 }
 
 /// Tells the peer where a client of a persistent service goes.

@@ -32,6 +32,8 @@ const LEAP_MS: u32 = 1_000;
 /// How long a node that begins, or stood still, waits for a word of the peer before it takes itself for
 /// the only one, in milliseconds.
 const LISTENING_MS: u32 = 5_000;
+/// When it no longer matters that a peer was lost: no timeout is longer, in milliseconds.
+const FORGOTTEN_MS: u32 = 1 << 30;
 /// How long it waits for all sessions of a peer that is there.
 const JOINING_MS: u32 = 60_000;
 /// Datagrams repeated for one request.
@@ -73,6 +75,7 @@ fn every_millisecond<F: Frame>(
     }
     let Some(replica) = &mut shared.replica else { return };
     join(replica, now);
+    replica.lost_at.take_if(|lost_at| now.wrapping_sub(*lost_at) > FORGOTTEN_MS);
     if replica.has_peer() {
         let acknowledge = is_due(shared, now, ACK_MS, |dues| &mut dues.ack);
         follow_streams(shared, acknowledge, now);
@@ -158,7 +161,6 @@ fn watch<F: Frame>(
             shared.counters.sync.clock_jumps.add(1);
         }
         let alive = replica.association.alive(now)
-            && !replica.association.is_leaving()
             // What went past meanwhile is found out from the beginning.
             && !(leapt && replica.has_peer());
         let boot = replica.association.peer_boot().unwrap_or(0);
@@ -170,6 +172,9 @@ fn watch<F: Frame>(
     let peer = (sync.peer_alive.get() != 0).then(|| sync.peer_boot.get());
     let Some(replica) = &mut shared.replica else { return };
     if replica.peer != peer {
+        if replica.has_peer() {
+            replica.lost_at = Some(now);
+        }
         replica.begin_with(peer);
         for marks in [&mut v4.marks, &mut v6.marks].into_iter().flatten() {
             marks.begin_term();

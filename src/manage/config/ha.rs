@@ -57,6 +57,8 @@ pub struct Ha {
     pub preempt: bool,
     /// Seconds that it waits before it does.
     pub preempt_delay_s: u32,
+    /// Whether it does so, too, when it has not heard the peer on the channel.
+    pub preempt_unsynced: bool,
     /// Whether the addresses have the virtual MAC address of their group.
     pub virtual_mac: bool,
     /// The names of the ports whose link counts; by default every port that has addresses.
@@ -104,6 +106,7 @@ pub(super) struct HaDraft {
     advert_interval_ms: Option<u16>,
     preempt: Option<bool>,
     preempt_delay_s: Option<u32>,
+    preempt_unsynced: Option<bool>,
     virtual_mac: Option<bool>,
     /// `None`: those that have addresses.
     pub(super) track_ports: Option<List<String>>,
@@ -160,8 +163,10 @@ pub(super) fn read(mut s: Section<'_>) -> HaDraft {
         false => s.maybe("group", integer(1..=255_u8)),
     };
     let preempt = value(s.optional("preempt", boolean, true));
-    if preempt == Some(false) && s.has("preempt_delay_s") {
-        s.warning("preempt_delay_s", "does nothing with preempt = false");
+    for key in ["preempt_delay_s", "preempt_unsynced"] {
+        if preempt == Some(false) && s.has(key) {
+            s.warning(key, "does nothing with preempt = false");
+        }
     }
     let track_ports = s.has("track_ports");
     let track_ports = Some(s.list("track_ports", string(name))).filter(|_| track_ports);
@@ -178,6 +183,7 @@ pub(super) fn read(mut s: Section<'_>) -> HaDraft {
         advert_interval_ms: value(s.optional("advert_interval_ms", advert_interval, 1_000)),
         preempt,
         preempt_delay_s: value(s.optional("preempt_delay_s", integer(0..=3_600), 0)),
+        preempt_unsynced: value(s.optional("preempt_unsynced", boolean, false)),
         virtual_mac: value(s.optional("virtual_mac", boolean, true)),
         track_ports,
         port_drop: value(s.optional("port_drop", integer(0..=255_u8), 255)),
@@ -201,10 +207,11 @@ pub(super) fn read(mut s: Section<'_>) -> HaDraft {
 }
 
 /// The keys that say how VRRP is to work.
-const VRRP_ALONE: [&str; 8] = [
+const VRRP_ALONE: [&str; 9] = [
     "advert_interval_ms",
     "preempt",
     "preempt_delay_s",
+    "preempt_unsynced",
     "virtual_mac",
     "track_ports",
     "port_drop",
@@ -336,6 +343,7 @@ impl HaDraft {
             advert_interval_ms: self.advert_interval_ms?,
             preempt: self.preempt?,
             preempt_delay_s: self.preempt_delay_s?,
+            preempt_unsynced: self.preempt_unsynced?,
             virtual_mac: self.virtual_mac?,
             track_ports: match self.track_ports {
                 Some(ports) => ports.into_values()?,

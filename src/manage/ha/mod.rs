@@ -28,7 +28,9 @@
 //! network, whichever ports the adverts took, so that both nodes decide alike.
 
 mod announce;
+mod config;
 mod drops;
+mod joining;
 mod pair;
 mod source;
 mod view;
@@ -36,5 +38,6 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use pair::{Action, Pair, PairConfig};
+pub use config::PairConfig;
+pub use pair::{Action, Pair};
 pub use view::{GroupView, PairView};

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use log::Level;
 
 use super::announce::{self, Addresses, Outgoing, WirePort};
+use super::config::PairConfig;
 use super::drops::Drops;
+use super::joining::Joining;
 use super::source::Sources;
 use super::view::{GroupView, PairView};
 use crate::datapath::ha::Masters;
@@ -14,47 +16,9 @@ use crate::datapath::snapshot::{PortId, Snapshot};
 use crate::session::ServiceId;
 use crate::vrrp::{self, Machine, Reason, State};
 
-/// For how many milliseconds from the start a node counts as joining though it has not heard the
-/// peer: it may not have had the time to.
-const GRACE_MS: u64 = 5_000;
-
-/// What the configuration says of the pair beyond the snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairConfig {
-    /// The priority of each group, 1 to 254, by index in [`crate::datapath::ha::Ha::groups`].
-    pub priorities: Vec<u8>,
-    /// Milliseconds from one advert to the next: 10 to 40,950, a multiple of 10.
-    pub advert_interval_ms: u32,
-    /// Whether to take over from a master of lower priority.
-    pub preempt: bool,
-    /// For how many milliseconds to leave such a master alone.
-    pub preempt_delay_ms: u64,
-    /// The ports whose link counts.
-    pub track_ports: Vec<PortId>,
-    /// What each of them without a link takes off the priority.
-    pub port_drop: u8,
-    /// The services whose health counts.
-    pub track_services: Vec<ServiceId>,
-    /// What each of them without a server takes off the priority.
-    pub service_drop: u8,
-}
-
-impl PairConfig {
-    /// The defaults, for groups of these priorities; every wire port that has addresses is tracked.
-    pub fn new(snapshot: &Snapshot, priorities: Vec<u8>) -> Self {
-        let ports = announce::wire_ports(snapshot);
-        PairConfig {
-            priorities,
-            advert_interval_ms: 1000,
-            preempt: true,
-            preempt_delay_ms: 0,
-            track_ports: ports.iter().filter(|p| p.has_addresses()).map(|p| p.id()).collect(),
-            port_drop: 255,
-            track_services: Vec::new(),
-            service_drop: 50,
-        }
-    }
-}
+/// Milliseconds for what is on its way to this node when the peer has become master. A peer that is told
+/// to waits for less than an interval (Skew_Time) before it does.
+const ON_THE_WAY_MS: u64 = 500;
 
 /// What the owner of a [`Pair`] has to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +42,18 @@ struct Router {
     priority: u8,
     machine: Machine,
     addresses: Addresses,
-    master: Option<IpAddr>,
+    /// The other router that is master, by its last advert, and when that came.
+    master: Option<(IpAddr, u64)>,
     sent: u64,
     heard: u64,
     ignored: u64,
+}
+
+impl Router {
+    /// Whether another router is master and not silent for too long.
+    fn hears_master(&self, now_ms: u64) -> bool {
+        self.master.is_some_and(|(_, then)| now_ms < then + self.machine.master_down_ms())
+    }
 }
 
 /// The virtual routers of this node. Times are in milliseconds; none of them may be before the last.
@@ -94,10 +66,9 @@ pub struct Pair {
     /// Our own address on the channel.
     own: IpAddr,
     peer_wins_ties: bool,
-    started_ms: u64,
+    advert_interval_ms: u32,
     now_ms: u64,
-    synced: bool,
-    peer_heard: bool,
+    joining: Joining,
     masters: Masters,
     other_routers: u64,
     actions: Vec<Action>,
@@ -133,10 +104,9 @@ impl Pair {
             sources: Sources::new(ha.channel.peer, ha.channel.port),
             own: ha.channel.source,
             peer_wins_ties: ha.channel.peer > ha.channel.source,
-            started_ms: now_ms,
+            advert_interval_ms: config.advert_interval_ms,
             now_ms,
-            synced: false,
-            peer_heard: false,
+            joining: Joining::new(config, now_ms),
             masters: Masters::default(),
             other_routers: 0,
             actions: vec![Action::Masters(Masters::default())],
@@ -149,11 +119,12 @@ impl Pair {
     /// Lets the time pass. Call it at least ten times in an advertisement interval.
     pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        self.hold();
         for router in &mut self.routers {
             router.machine.tick(now_ms);
         }
         self.collect();
+        // Who has just taken over from a master that is gone hears none any more.
+        self.hold();
     }
 
     /// Takes in an advert that was heard and is formally right.
@@ -187,9 +158,12 @@ impl Pair {
             },
         );
         let is_master = router.machine.state() == State::Master;
-        let master = (advert.priority != 0 && !is_master).then_some(advert.source);
+        let master = (advert.priority != 0 && !is_master).then_some((advert.source, now_ms));
         self.collect();
         self.routers[index].master = master;
+        if master.is_some() {
+            self.give_up(index);
+        }
     }
 
     /// Takes the state of a port's link in.
@@ -222,12 +196,12 @@ impl Pair {
 
     /// Whether this node has all sessions of the peer.
     pub fn set_synced(&mut self, synced: bool) {
-        self.synced = synced;
+        self.joining.synced = synced;
     }
 
     /// Whether the peer is heard on the channel.
     pub fn set_peer_heard(&mut self, heard: bool) {
-        self.peer_heard = heard;
+        self.joining.set_peer_heard(heard);
     }
 
     /// The addresses of the peer's ports, link-local ones included
@@ -236,7 +210,9 @@ impl Pair {
         self.sources.set(addresses);
     }
 
-    /// Leaves mastership for good: the node is about to stop.
+    /// Leaves mastership for good: the node is about to stop. It goes on answering for the addresses
+    /// until the peer is heard to do so, or until [`Pair::end`]: packets for them come here so long, and
+    /// nobody else would forward them.
     pub fn leave(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         for router in &mut self.routers {
@@ -245,26 +221,42 @@ impl Pair {
         self.collect();
     }
 
+    /// For how many milliseconds at most from [`Pair::leave`] to [`Pair::end`] the peer may need this
+    /// node.
+    pub fn hand_over_ms(&self) -> u64 {
+        u64::from(self.advert_interval_ms) + ON_THE_WAY_MS
+    }
+
+    /// Answers for no address any more, whether there is a peer or not.
+    pub fn end(&mut self) {
+        if self.masters != Masters::default() {
+            self.masters = Masters::default();
+            self.actions.push(Action::Masters(self.masters));
+        }
+    }
+
     /// What has to be done, oldest first.
     pub fn drain(&mut self) -> std::vec::Drain<'_, Action> {
         self.actions.drain(..)
     }
 
-    /// The groups this node is master of.
+    /// The groups whose addresses this node answers for.
     pub fn masters(&self) -> Masters {
         self.masters
     }
 
     /// What `shunt ha` shows.
     pub fn view(&self, now_ms: u64) -> PairView {
-        let joining = self.is_joining();
+        let hears_master = self.hears_master();
+        let joining = self.joining.is_joining(self.now_ms, hears_master);
         let groups = self.routers.iter().map(|router| {
             let (reason, since_ms) = router.machine.since();
             let is_master = router.machine.state() == State::Master;
+            let waits = joining && !is_master && router.machine.priority() != 0;
             let state = match router.machine.state() {
                 State::Master => "master",
                 State::Backup if router.machine.priority() == 0 => "fault",
-                State::Backup if joining => "joining",
+                State::Backup if waits => "joining",
                 State::Backup => "backup",
             };
             GroupView {
@@ -275,8 +267,8 @@ impl Pair {
                 effective: router.machine.priority(),
                 drops: self.drops.reasons(),
                 since_ago_ms: now_ms.saturating_sub(since_ms),
-                reason: reason.text(),
-                master: if is_master { Some(self.own) } else { router.master },
+                reason: if waits { self.joining.waits_for(hears_master) } else { reason.text() },
+                master: if is_master { Some(self.own) } else { router.master.map(|(m, _)| m) },
                 sent: router.sent,
                 heard: router.heard,
                 ignored: router.ignored,
@@ -290,13 +282,13 @@ impl Pair {
         }
     }
 
-    /// Whether this node lacks sessions that the peer has, or may have.
-    fn is_joining(&self) -> bool {
-        !self.synced && (self.peer_heard || self.now_ms < self.started_ms + GRACE_MS)
+    /// Whether another router is master of one of the groups.
+    fn hears_master(&self) -> bool {
+        self.routers.iter().any(|router| router.hears_master(self.now_ms))
     }
 
     fn hold(&mut self) {
-        let joining = self.is_joining();
+        let joining = self.joining.hold(self.now_ms, self.hears_master());
         for router in &mut self.routers {
             router.machine.hold(joining);
         }
@@ -348,14 +340,32 @@ impl Pair {
             (State::Backup, Reason::Fault | Reason::ClockJump) => ("backup", Level::Warn),
             (State::Backup, _) => ("backup", Level::Info),
         };
-        match state {
-            State::Master => self.masters.0 |= bit,
-            State::Backup => self.masters.0 &= !bit,
-        }
         router.master = None;
-        self.actions.push(Action::Masters(self.masters));
+        match (state, reason) {
+            (State::Master, _) => self.masters.0 |= bit,
+            // Until the peer has taken over.
+            (State::Backup, Reason::Left) => {}
+            (State::Backup, _) => self.masters.0 &= !bit,
+        }
+        if reason != Reason::Left {
+            self.actions.push(Action::Masters(self.masters));
+        }
         let line = format!("VRRP group {}: {name}: {}", router.vrid, reason.text());
         self.actions.push(Action::Log(level, line));
+    }
+
+    /// The peer is master of a group: if this node still answers for its addresses, which it has left,
+    /// it does so no more.
+    fn give_up(&mut self, index: usize) {
+        let bit = 1 << index;
+        if self.masters.0 & bit == 0 {
+            return;
+        }
+        self.masters.0 &= !bit;
+        self.actions.push(Action::Masters(self.masters));
+        let vrid = self.routers[index].vrid;
+        let line = format!("VRRP group {vrid}: the peer answers for its addresses");
+        self.actions.push(Action::Log(Level::Info, line));
     }
 
     fn announce(&mut self, index: usize, only: Option<PortId>) {

@@ -144,9 +144,39 @@ fn take_over_every_frame() {
     assert_eq!((group.since_ago_ms, group.reason), (2000, "no master was heard"));
     assert_eq!((group.addresses, group.priority, group.effective), (4, 200, 200));
     assert_eq!(p.masters(), Masters(1));
-    p.leave(DOWN + 2000);
-    let last = lines(&["masters 0", "INFO: VRRP group 10: backup: the node stops"]);
-    assert_eq!(heard(&mut p), all(&[&adverts(0), &last]));
+}
+
+#[test]
+fn a_master_that_leaves_answers_until_the_peer_is_master() {
+    // Nobody takes over; the peer does.
+    for peer in [false, true] {
+        let mut p = pair();
+        run(&mut p, 0, 10_000);
+        assert_eq!(p.hand_over_ms(), 1_500);
+        p.leave(10_000);
+        let said = lines(&["INFO: VRRP group 10: backup: the node stops"]);
+        assert_eq!(heard(&mut p), all(&[&adverts(0), &said]));
+        assert_eq!(p.masters(), Masters(1), "packets for the addresses are still its own");
+        // Whoever leaves as well is no master, and a switch that returns is told nothing.
+        p.heard(10_100, &advert("192.0.2.3", 10, 0));
+        p.set_link(10_200, BACK, false);
+        p.set_link(10_300, BACK, true);
+        let said = run(&mut p, 10_400, 10_600);
+        assert!(said.iter().all(|line| line.contains("priority")), "{said:?}");
+        assert_eq!(p.masters(), Masters(1));
+        let group = &p.view(10_600).groups[0];
+        assert_eq!((group.state, group.reason, group.master), ("backup", "the node stops", None));
+        if peer {
+            p.heard(10_609, &advert("192.0.2.3", 10, 100));
+            let last = ["masters 0", "INFO: VRRP group 10: the peer answers for its addresses"];
+            assert_eq!(heard(&mut p), last);
+            p.heard(11_609, &advert("192.0.2.3", 10, 100));
+        }
+        assert!(run(&mut p, 11_610, 20_000).is_empty());
+        p.end();
+        assert_eq!(heard(&mut p), if peer { vec![] } else { lines(&["masters 0"]) });
+        assert_eq!(p.masters(), Masters(0));
+    }
 }
 
 #[test]
@@ -301,12 +331,80 @@ fn a_joining_node_takes_over_only_when_it_has_the_sessions() {
     listen(&mut p, 20_000, 25_000);
     assert_eq!((p.masters(), p.view(25_000).joining), (Masters(1), false));
     assert_eq!(p.view(25_000).groups[0].reason, "the master had a lower priority");
-    // A peer that does not speak on the channel, keepalived say, has no sessions to wait for.
+    // It has been free: a channel that falls silent, or a peer that joins, changes nothing of it.
+    p.set_synced(false);
+    p.set_peer_heard(false);
+    listen(&mut p, 25_000, 30_000);
+    assert_eq!((p.masters(), p.view(30_000).joining), (Masters(1), false));
+}
+
+/// Hears adverts of priority 100, one a second, and ticks.
+fn beside_a_master(p: &mut Pair, from: u64, until: u64) {
+    for now in (from..until).step_by(10) {
+        if now % 1000 == 500 {
+            p.heard(now, &advert("192.0.2.3", 10, 100));
+        }
+        p.tick(now);
+    }
+}
+
+#[test]
+fn a_master_whose_sessions_are_not_heard_is_not_preempted() {
     let mut p = pair();
-    listen(&mut p, 0, 4_990);
-    assert_eq!(p.view(4_990).groups[0].state, "joining");
-    listen(&mut p, 5_000, 10_000);
+    beside_a_master(&mut p, 0, 5_000);
+    let why = "a master is heard, but nothing of its sessions: the channel is silent";
+    beside_a_master(&mut p, 5_000, 60_000);
+    assert_eq!(p.masters(), Masters(0));
+    let group = &p.view(60_000).groups[0];
+    assert_eq!((group.state, group.reason), ("joining", why));
+    // The channel works for a while, too short to be told all.
+    p.set_peer_heard(true);
+    beside_a_master(&mut p, 60_000, 61_000);
+    assert_eq!(p.view(61_000).groups[0].reason, "waits for the sessions of the peer");
+    p.set_peer_heard(false);
+    beside_a_master(&mut p, 61_000, 90_000);
+    assert_eq!((p.masters(), p.view(90_000).groups[0].reason), (Masters(0), why));
+    // From a master that is gone it takes over, and it stays so when that one returns with less.
+    run(&mut p, 90_000, 89_500 + DOWN - 1);
+    assert_eq!(p.masters(), Masters(0));
+    run(&mut p, 89_500 + DOWN, 95_000);
+    assert_eq!((p.masters(), p.view(95_000).joining), (Masters(1), false));
+    beside_a_master(&mut p, 95_000, 99_000);
     assert_eq!(p.masters(), Masters(1));
+}
+
+#[test]
+fn a_peer_without_sessions_is_preempted_where_that_is_said() {
+    let snapshot = paired_snapshot();
+    let config = PairConfig { preempt_unsynced: true, ..config(&snapshot) };
+    let mut p = Pair::new(&config, &snapshot, 0).unwrap();
+    beside_a_master(&mut p, 0, 4_990);
+    let group = &p.view(4_990).groups[0];
+    assert_eq!((group.state, group.reason), ("joining", "has just started, listens for the peer"));
+    beside_a_master(&mut p, 5_000, 10_000);
+    assert_eq!(p.masters(), Masters(1));
+    // But a peer that was heard on the channel has some.
+    let mut p = Pair::new(&config, &snapshot, 0).unwrap();
+    p.set_peer_heard(true);
+    beside_a_master(&mut p, 0, 3_000);
+    p.set_peer_heard(false);
+    beside_a_master(&mut p, 3_000, 20_000);
+    assert_eq!((p.masters(), p.view(20_000).groups[0].state), (Masters(0), "joining"));
+}
+
+#[test]
+fn a_slow_master_is_waited_for() {
+    let snapshot = paired_snapshot();
+    let config = PairConfig { advert_interval_ms: 10_000, ..config(&snapshot) };
+    let mut p = Pair::new(&config, &snapshot, 0).unwrap();
+    run(&mut p, 0, 9_000);
+    for now in (9_000..100_000).step_by(10) {
+        if now % 10_000 == 9_000 {
+            p.heard(now, &Advert { interval_cs: 1_000, ..advert("192.0.2.3", 10, 100) });
+        }
+        p.tick(now);
+    }
+    assert_eq!((p.masters(), p.view(100_000).groups[0].state), (Masters(0), "joining"));
 }
 
 #[test]

@@ -113,6 +113,8 @@ fn one_address(priority: u8) -> Plan {
     let mut plan = plan(Forwarding::Dr);
     plan.ipv6 = false;
     plan.priorities = [priority, 0];
+    // keepalived has no sessions to wait for.
+    plan.ha_keys = "preempt_unsynced = true\n".to_owned();
     plan
 }
 

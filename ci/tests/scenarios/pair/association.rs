@@ -103,7 +103,7 @@ fn what_is_not_of_the_peer_is_counted_and_nothing_else() {
         let port = wire.port();
         let start = if wire == Wire::OwnV6 { 62 } else { 42 };
         let mut step = |what: &str, frame: &[u8], changes: Changes| {
-            pair.step(what, 0, (port, frame), None, &vec![], changes, Changes::none());
+            pair.step(what, 0, (port, frame), None, &vec![], [changes, Changes::none()]);
         };
 
         let other = Keys::parse(&super::KEY.chars().rev().collect::<String>()).unwrap();
@@ -257,5 +257,24 @@ fn with_rare_turns_the_nodes_stay_together() {
         pair.pass(8_000, 100);
         assert_eq!([pair.owns(0), pair.owns(1)], [(0, 0), (0, 0)]);
         assert!(pair.is_synced(0) && pair.is_synced(1));
+    }
+}
+
+/// Perhaps there is a peer that has a session for the packet: a node that has just begun waits for it,
+/// and gives packets to it as long as it does not know its sessions.
+#[test]
+fn a_node_that_has_just_begun_opens_nothing_at_first() {
+    for workers in [[1, 1], [2, 3]] {
+        let mut pair = Pair::apart(workers, Wire::Own, short(Mode::Nat));
+        pair.cut();
+        pair.pass(2, 1);
+        pair.begin();
+        open(&mut pair, 0, 1);
+        assert_eq!((pair.sent[0].len(), pair.nodes[0].sessions()), (0, 0), "too early");
+        assert_eq!(pair.nodes[0].changes().0.get("drop.no_session"), Some(&1));
+        pair.pass(600, 10);
+        pair.begin();
+        open(&mut pair, 0, 1);
+        assert_eq!((pair.sent[0].len(), pair.nodes[0].sessions()), (1, 1), "alone");
     }
 }

@@ -66,11 +66,9 @@ pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     }
 }
 
-/// Who talks with whom; `local` and `server` are what the server sees.
+/// What the server sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
-    pub client: SocketAddr,
-    pub vip: SocketAddr,
     pub local: SocketAddr,
     pub server: SocketAddr,
 }
@@ -95,12 +93,12 @@ impl Talk {
     /// The client's first packet. Gives what the server sees.
     #[track_caller]
     pub fn begin(&mut self, packet: Packet) -> Ends {
-        let (client, vip) = (packet.src, packet.dst);
+        let client = packet.src;
         let make = move |rig: &Rig| rig.by_client(packet.clone()).bytes();
         let sent = self.open("the first", self.opener, FRONT, client, make);
         assert_eq!(sent.len(), 1);
         let (local, server) = ends(&sent[0].1);
-        Ends { client, vip, local, server }
+        Ends { local, server }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Packets in mid-stream that only the other node knows.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use shunt::datapath::filter::{Action, Filters, Rule};
+use shunt::datapath::guard::Guard;
 use shunt::datapath::policy::MidStream;
 use shunt::io::memory::MemoryFrame;
 use shunt::session::{Mode, ServerId};
@@ -9,10 +12,10 @@ use shunt::sync::datagram::Kind;
 use shunt::wire::DropReason::NoSession;
 
 use super::states::short;
-use super::{Pair, Wire, is_session, mac};
+use super::{Pair, Wire, group_mac, is_session, mac};
 use crate::changes::Changes;
-use crate::frames::{ACK, ISN, PSH_ACK, Packet, RST, SYN, SYN_ACK, tcp};
-use crate::net::{BACK, FRONT, Family, Net};
+use crate::frames::{ACK, ISN, PSH_ACK, Packet, RST, SYN, SYN_ACK, tcp, udp};
+use crate::net::{BACK, FRONT, Family, Net, ip};
 use crate::rig::hex;
 
 fn policy(mode: Mode, mid_stream: MidStream) -> impl Fn(usize) -> Net + Clone {
@@ -89,8 +92,7 @@ fn on_a_common_network_the_peer_gets_the_frame() {
                         (port, &came.bytes()),
                         None,
                         &expected,
-                        changes,
-                        Changes::none(),
+                        [changes, Changes::none()],
                     );
 
                     // The peer does with it what it does with any.
@@ -120,8 +122,7 @@ fn on_a_common_network_the_peer_gets_the_frame() {
                         (port, &given),
                         Some(outer),
                         &expected,
-                        changes,
-                        Changes::none(),
+                        [changes, Changes::none()],
                     );
                 }
                 pair.heal();
@@ -150,8 +151,7 @@ fn nothing_is_given_twice() {
                     (FRONT, &came.bytes()),
                     Some(client),
                     &expected,
-                    changes,
-                    Changes::none(),
+                    [changes, Changes::none()],
                 );
 
                 pair.begin();
@@ -241,8 +241,7 @@ fn without_a_common_network_the_packet_goes_by_the_channel() {
                 (FRONT, &bytes),
                 Some(ends.client),
                 &vec![],
-                changes,
-                Changes::none(),
+                [changes, Changes::none()],
             );
         }
     }
@@ -289,7 +288,7 @@ fn alone_a_node_decides_for_itself() {
     let packet = tcp(client, SocketAddr::new(Family::V4.vip(), 80), ACK);
     let bytes = pair.nodes[0].by_client(packet).bytes();
     let changes = Changes::none().dropped(NoSession);
-    pair.step("dropped", 0, (FRONT, &bytes), Some(client), &vec![], changes, Changes::none());
+    pair.step("dropped", 0, (FRONT, &bytes), Some(client), &vec![], [changes, Changes::none()]);
 }
 
 /// A connection that neither knows is adopted by who was asked second, with one hand-over.
@@ -311,6 +310,57 @@ fn the_peer_adopts_what_neither_knows() {
             assert_eq!([pair.owns(0), pair.owns(1)], [(0, 1), (1, 0)], "{workers:?} {wire:?}");
             assert_eq!(pair.sent[1].len(), 1);
             assert_eq!(pair.sent[1][0].0, BACK);
+        }
+    }
+}
+
+/// A filter that lets through what the services need and nothing else.
+#[test]
+fn the_packet_filter_does_not_see_the_channel() {
+    for wire in Wire::ALL {
+        for workers in [[1, 1], [2, 3]] {
+            let make = |workers: usize| {
+                let mut net = policy(Mode::Nat, MidStream::Drop)(workers);
+                let udp = Rule { action: Action::Drop, protocol: Some(17), ..Rule::default() };
+                net.snapshot.guard =
+                    Arc::new(Guard { filters: Filters::new(vec![udp]), ..Guard::default() });
+                net
+            };
+            // They come to terms, and have each other's sessions.
+            let mut pair = Pair::new(workers, wire, make);
+            for node in 0..2 {
+                assert_eq!(pair.sum(node, |c| c.filter(0).packets.get()), 0, "{wire:?}");
+            }
+            if wire == Wire::Apart {
+                let ends = known_to_one(&mut pair, Family::V4);
+                pair.pass(200, 1);
+                let packet = tcp(ends.client, ends.vip, PSH_ACK).payload(b"GET /");
+                let came = pair.nodes[1].by_client(packet).bytes();
+                pair.begin();
+                pair.inject(1, FRONT, &came);
+                assert_eq!((pair.sent[0].len(), pair.sent[1].len()), (1, 0));
+            }
+            // What is like it is seen: other ports, others than the peer to this node alone.
+            let (port, own, peer) = (wire.port(), wire.address(0), wire.address(1));
+            let stranger = match own {
+                IpAddr::V4(_) => ip("192.168.77.9"),
+                IpAddr::V6(_) => ip("2001:db8:77::9"),
+            };
+            let (group, unicast) = (group_mac(wire.group()), mac(0, port));
+            for (src, dst, to, dport, sees) in [
+                (peer, own, unicast, 8849, 0),
+                (peer, own, unicast, 8850, 1),
+                (stranger, own, unicast, 8849, 1),
+                (peer, wire.group(), group, 8849, 0),
+                (peer, wire.group(), group, 8850, 1),
+            ] {
+                let (src, dst) = (SocketAddr::new(src, 8849), SocketAddr::new(dst, dport));
+                let before = pair.sum(0, |c| c.filter(0).packets.get());
+                let bytes = udp(src, dst).macs(mac(1, port), to).bytes();
+                pair.inject(0, port, &bytes);
+                let seen = pair.sum(0, |c| c.filter(0).packets.get()) - before;
+                assert_eq!(seen, sees, "{wire:?}: {src} -> {dst}");
+            }
         }
     }
 }

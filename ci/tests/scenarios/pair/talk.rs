@@ -62,8 +62,7 @@ impl Talk {
             (port, &bytes),
             Some(outer),
             &expected,
-            changes.with(&own),
-            other,
+            [changes.with(&own), other],
         );
         self.pass();
         expected
@@ -99,7 +98,7 @@ impl Talk {
         let own = changes.add("sync.own_sessions", 1);
         let other = sessions.add("sync.foreign_sessions", 1).add("sync.imported", 1);
         let bytes = make(&self.pair.nodes[node]);
-        self.pair.step(what, node, (port, &bytes), Some(outer), &expected, own, other);
+        self.pair.step(what, node, (port, &bytes), Some(outer), &expected, [own, other]);
         self.pass();
         expected
     }

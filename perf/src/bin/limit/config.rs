@@ -78,6 +78,21 @@ socket = "{socket}"
     text
 }
 
+/// What makes a node of a pair of it, to be appended. The addresses are this node's as long as there is
+/// no peer, and packets are forwarded whoever is master.
+pub(crate) fn channel(key_file: &Path) -> String {
+    format!(
+        r#"
+[ha]
+group = 10
+peer = "192.0.2.3"
+sync_port = "both"
+key_file = "{}"
+"#,
+        key_file.display()
+    )
+}
+
 fn mac(bytes: &[u8; 6]) -> String {
     let parts: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
     parts.join(":")

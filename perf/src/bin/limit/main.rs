@@ -49,6 +49,10 @@ struct Arguments {
     /// rows of each are then measured in turn, to compare builds.
     #[arg(long, value_name = "FILE")]
     shunt: Vec<PathBuf>,
+    /// Measure each row of Shunt once more with `[ha]` in the configuration: the channel on the same
+    /// port, and no peer there.
+    #[arg(long)]
+    sync: bool,
     /// Also write the results there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -102,6 +106,12 @@ fn rows(arguments: &Arguments, builds: usize) -> Vec<Row> {
     let modes = ["nat", "fullnat", "dr"].into_iter();
     let modes: Vec<&'static str> =
         modes.filter(|m| arguments.mode.as_deref().is_none_or(|only| only == *m)).collect();
+    // Each build, and beside it the same with a channel.
+    let devices = |mode| {
+        let with = if arguments.sync { &[false, true][..] } else { &[false] };
+        let of = move |build| with.iter().map(move |&sync| Device::Shunt { mode, build, sync });
+        (0..builds).flat_map(of)
+    };
     let flows = |all: [u32; 3]| {
         let most = arguments.max_flows.unwrap_or(if arguments.quick { 1 << 16 } else { 1 << 20 });
         all.into_iter().filter(move |&n| n <= most)
@@ -112,12 +122,12 @@ fn rows(arguments: &Arguments, builds: usize) -> Vec<Row> {
         }
         for &mode in &modes {
             for flows in flows([1 << 10, 1 << 16, 1 << 20]) {
-                for build in 0..builds {
-                    add(Rig::Virtio, Device::Shunt { mode, build }, flows, "forward");
+                for device in devices(mode) {
+                    add(Rig::Virtio, device, flows, "forward");
                 }
                 if mode != "dr" && (flows == 1 << 10 || !arguments.quick) {
-                    for build in 0..builds {
-                        add(Rig::Virtio, Device::Shunt { mode, build }, flows, "reply");
+                    for device in devices(mode) {
+                        add(Rig::Virtio, device, flows, "reply");
                     }
                 }
             }
@@ -129,8 +139,8 @@ fn rows(arguments: &Arguments, builds: usize) -> Vec<Row> {
         }
         for &mode in &modes {
             for flows in flows([1 << 10, 1 << 14, 1 << 16]) {
-                for build in 0..builds {
-                    add(Rig::Pcap, Device::Shunt { mode, build }, flows, "forward");
+                for device in devices(mode) {
+                    add(Rig::Pcap, device, flows, "forward");
                 }
             }
         }

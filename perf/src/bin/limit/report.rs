@@ -1,9 +1,9 @@
 //! What is printed.
 
 use std::fmt::Write;
-use std::fs;
 use std::process::Command;
 
+use perf::report::{commit, cpu, kernel, median, number, range, run};
 use serde_json::{Value, json};
 use shunt::dpdk::Eal;
 
@@ -19,16 +19,13 @@ const TARGET_FLOWS: f64 = 0.50;
 pub(crate) fn heading(bench: &Bench, rounds: usize, seconds: u32) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "cpu      {}", cpu());
-    let _ = writeln!(text, "kernel   {}", first_line("/proc/sys/kernel/osrelease"));
+    let _ = writeln!(text, "kernel   {}", kernel());
     let _ = writeln!(text, "dpdk     {}", Eal::version());
     for build in &bench.builds {
         let version = run(Command::new(build).arg("--version"));
         let _ = writeln!(text, "shunt    {version}, {}", build.display());
     }
-    let changed = run(Command::new("git").args(["status", "--porcelain", "-uno"]));
-    let commit = run(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
-    let changed = if changed.is_empty() { "" } else { " with changes" };
-    let _ = writeln!(text, "commit   {commit}{changed}");
+    let _ = writeln!(text, "commit   {}", commit());
     let _ = writeln!(
         text,
         "frames   64 bytes, UDP; generator on core 0, device under test on core 1\n\
@@ -72,15 +69,13 @@ fn line(row: &Row, measured: &[Measured], rows: &[Row], results: &[Vec<Measured>
     let rates: Vec<f64> = measured.iter().map(|m| m.mpps).filter(|r| r.is_finite()).collect();
     let ratio = ratio_to(measured, of_yardstick(row.rig, rows, results));
     let loss = median(&measured.iter().filter_map(|m| m.loss_percent).collect::<Vec<_>>());
-    let min = rates.iter().copied().fold(f64::NAN, f64::min);
-    let max = rates.iter().copied().fold(f64::NAN, f64::max);
     let mut line = format!(
         "{:<24} {:>8} {:>9} {:>7} {:>13} {:>10} {:>7}  {}",
         row.device.to_string(),
         flows(row.flows),
         row.direction,
         number(median(&rates), 2),
-        format!("{} … {}", number(Some(min), 2), number(Some(max), 2)),
+        range(&rates, 2),
         number(ratio, 3),
         number(loss, 2),
         target(row, measured, ratio, rows, results)
@@ -157,45 +152,9 @@ pub(crate) fn json(rows: &[Row], results: &[Vec<Measured>]) -> Value {
         .collect()
 }
 
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    sorted.sort_by(f64::total_cmp);
-    let upper = *sorted.get(sorted.len() / 2)?;
-    let lower = sorted[(sorted.len() - 1) / 2];
-    Some(f64::midpoint(lower, upper))
-}
-
-fn number(value: Option<f64>, digits: usize) -> String {
-    match value {
-        Some(value) if value.is_finite() => format!("{value:.digits$}"),
-        _ => "–".to_owned(),
-    }
-}
-
 fn flows(n: u32) -> String {
     match n {
         n if n >= 1 << 20 => format!("{} M", n >> 20),
         n => format!("{} k", n >> 10),
     }
-}
-
-fn cpu() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = info.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let count = info.lines().filter(|line| line.starts_with("processor")).count();
-    format!("{}, {count} cores", field("model name").unwrap_or_else(|| "unknown".to_owned()))
-}
-
-fn first_line(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().lines().next().unwrap_or_default().to_owned()
-}
-
-fn run(command: &mut Command) -> String {
-    command
-        .output()
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        .unwrap_or_default()
 }

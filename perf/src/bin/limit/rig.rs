@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,6 +42,8 @@ pub(crate) enum Device {
         mode: &'static str,
         /// Which of the binaries.
         build: usize,
+        /// Whether it has a channel to a peer.
+        sync: bool,
     },
 }
 
@@ -60,8 +64,13 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Device::Testpmd(mode) => write!(f, "testpmd {mode}"),
-            Device::Shunt { mode, build: 0 } => write!(f, "shunt {mode}"),
-            Device::Shunt { mode, build } => write!(f, "shunt {mode} (build {})", build + 1),
+            Device::Shunt { mode, build, sync } => {
+                let sync = if *sync { " + ha" } else { "" };
+                match build {
+                    0 => write!(f, "shunt {mode}{sync}"),
+                    build => write!(f, "shunt {mode}{sync} (build {})", build + 1),
+                }
+            }
         }
     }
 }
@@ -257,9 +266,13 @@ impl Bench {
                 ));
                 Process::start(&self.directory, Path::new("dpdk-testpmd"), &arguments)
             }
-            Device::Shunt { mode, build } => {
+            Device::Shunt { mode, build, sync } => {
                 let path = self.directory.join("shunt.toml");
-                fs::write(&path, config::text(mode, vdev, device, &self.socket()))?;
+                let mut text = config::text(mode, vdev, device, &self.socket());
+                if sync {
+                    text += &config::channel(&self.key_file()?);
+                }
+                fs::write(&path, text)?;
                 let arguments =
                     ["run".to_owned(), "--config".to_owned(), path.display().to_string()];
                 let mut process = Process::start(&self.directory, &self.builds[build], &arguments)?;
@@ -274,6 +287,15 @@ impl Bench {
                 Ok(process)
             }
         }
+    }
+
+    /// The keys of a peer that is not there: nobody else may read them.
+    fn key_file(&self) -> anyhow::Result<PathBuf> {
+        let path = self.directory.join("sync.key");
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        writeln!(options.open(&path)?, "{}", "0123456789abcdef".repeat(4))?;
+        Ok(path)
     }
 
     fn socket(&self) -> PathBuf {

@@ -67,6 +67,7 @@ fn the_defaults() {
         advert_interval_ms: 1_000,
         preempt: true,
         preempt_delay_s: 0,
+        preempt_unsynced: false,
         virtual_mac: true,
         track_ports: vec!["front".into(), "back".into()],
         port_drop: 255,
@@ -94,6 +95,7 @@ peer = "2001:db8::3"
 advert_interval_ms = 40_950
 preempt = true
 preempt_delay_s = 30
+preempt_unsynced = true
 virtual_mac = false
 track_ports = ["back"]
 port_drop = 0
@@ -132,6 +134,7 @@ pool = ["203.0.113.5", "203.0.113.6", "203.0.113.7"]
     );
     assert_eq!((ha.peer, ha.source), (ip("2001:db8::3"), ip("2001:db8::2")));
     assert_eq!((ha.advert_interval_ms, ha.preempt, ha.preempt_delay_s), (40_950, true, 30));
+    assert!(ha.preempt_unsynced);
     assert_eq!((ha.virtual_mac, ha.relay, ha.sync_rate), (false, false, 1_000));
     assert_eq!((ha.track_ports, ha.port_drop), (vec!["back".to_owned()], 0));
     assert_eq!(ha.track_services, ["web", "dns"]);
@@ -205,13 +208,14 @@ fn values_that_are_wrong() {
         ),
         ("advert_interval_ms = 5", "advert_interval_ms: 5 is out of range; expected 10 to 40950"),
         ("preempt_delay_s = 3601", "preempt_delay_s: 3601 is out of range; expected 0 to 3600"),
+        ("preempt_unsynced = 1", "preempt_unsynced: is an integer; expected true or false"),
         ("port_drop = 256", "port_drop: 256 is out of range; expected 0 to 255"),
         ("service_drop = -1", "service_drop: -1 is out of range; expected 0 to 255"),
         ("sync_rate = 999", "sync_rate: 999 is out of range; expected 1000 to 10000000"),
         ("relay = 1", "relay: is an integer; expected true or false"),
         (
             "vrid = 7",
-            "vrid: unknown key; known here: mode, group, preempt, track_ports, key_file, priority, peer, advert_interval_ms, preempt_delay_s, virtual_mac, port_drop, track_services, service_drop, sync_group, sync_port, sync_rate, relay, extra_group",
+            "vrid: unknown key; known here: mode, group, preempt, track_ports, key_file, priority, peer, advert_interval_ms, preempt_delay_s, preempt_unsynced, virtual_mac, port_drop, track_services, service_drop, sync_group, sync_port, sync_rate, relay, extra_group",
         ),
         (
             "sync_group = \"239.255.19.19\"",
@@ -248,8 +252,13 @@ fn values_that_are_wrong() {
         ],
     );
     assert_eq!(
-        warnings(&format!("{RIGHT}preempt = false\npreempt_delay_s = 5\n")),
-        ["58: [ha] preempt_delay_s: does nothing with preempt = false"]
+        warnings(&format!(
+            "{RIGHT}preempt = false\npreempt_delay_s = 5\npreempt_unsynced = false\n"
+        )),
+        [
+            "58: [ha] preempt_delay_s: does nothing with preempt = false",
+            "59: [ha] preempt_unsynced: does nothing with preempt = false"
+        ]
     );
 }
 

@@ -1,0 +1,71 @@
+//! Whether this node has the sessions of the master it hears: until then it takes over from nobody but
+//! from a master that is gone.
+
+use super::config::PairConfig;
+
+/// For how many milliseconds from the start a node counts as joining though it has not heard the
+/// peer: it may not have had the time to. At least as long as a master may be silent.
+const GRACE_MS: u64 = 5_000;
+
+/// What is known of it. Times are in milliseconds.
+#[derive(Debug)]
+pub(super) struct Joining {
+    preempt_unsynced: bool,
+    /// Until when a silent peer may just not have had the time to speak.
+    grace_until_ms: u64,
+    /// Whether this node has all sessions of the peer.
+    pub(super) synced: bool,
+    /// Whether the peer is heard on the channel, and ever was.
+    peer_heard: bool,
+    peer_was_heard: bool,
+    /// Whether this node has ever had all sessions, or found that there was nobody to have them from.
+    was_free: bool,
+}
+
+impl Joining {
+    pub(super) fn new(config: &PairConfig, now_ms: u64) -> Self {
+        Joining {
+            preempt_unsynced: config.preempt_unsynced,
+            grace_until_ms: now_ms + GRACE_MS.max(4 * u64::from(config.advert_interval_ms)),
+            synced: false,
+            peer_heard: false,
+            peer_was_heard: false,
+            was_free: false,
+        }
+    }
+
+    pub(super) fn set_peer_heard(&mut self, heard: bool) {
+        self.peer_heard = heard;
+        self.peer_was_heard |= heard;
+    }
+
+    /// Whether this node lacks sessions that the peer has, or may have; `hears_master`: whether another
+    /// router is master of one of the groups.
+    pub(super) fn is_joining(&self, now_ms: u64, hears_master: bool) -> bool {
+        let begins = || now_ms < self.grace_until_ms || hears_master && self.master_counts();
+        !self.synced && (self.peer_heard || !self.was_free && begins())
+    }
+
+    /// The same, and remembers it.
+    pub(super) fn hold(&mut self, now_ms: u64, hears_master: bool) -> bool {
+        let joining = self.is_joining(now_ms, hears_master);
+        self.was_free |= !joining;
+        joining
+    }
+
+    /// Why a joining node takes over from nobody.
+    pub(super) fn waits_for(&self, hears_master: bool) -> &'static str {
+        match self.peer_heard {
+            true => "waits for the sessions of the peer",
+            false if hears_master && self.master_counts() => {
+                "a master is heard, but nothing of its sessions: the channel is silent"
+            }
+            false => "has just started, listens for the peer",
+        }
+    }
+
+    /// Whether a master has sessions, though perhaps nothing of it is heard on the channel.
+    fn master_counts(&self) -> bool {
+        self.peer_was_heard || !self.preempt_unsynced
+    }
+}
