@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use crate::world::World;
 
 /// How many are run when nothing else is said.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 120;
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -124,7 +124,8 @@ impl World {
             self.by_address.insert((is_tcp, local), self.clients.len());
             let mut client = Client::new(id as u32, local, vip, is_tcp, start_at, left, random);
             // Nothing tells a datagram in the middle of its flow from the first one.
-            if !is_tcp && self.plan.active_active && self.plan.between != Wire::GOOD {
+            let is_late = self.plan.between != Wire::GOOD || self.plan.slow;
+            if !is_tcp && self.plan.active_active && is_late {
                 client.excuse =
                     Some("its packets may be faster than what the nodes tell each other");
             }
@@ -171,7 +172,11 @@ impl World {
     }
 
     fn advance(&mut self) {
-        let idle = if self.now < self.busy_at + 3 { 1 } else { IDLE_MS };
+        let idle = match self.healed {
+            _ if self.now < self.busy_at + 3 => 1,
+            true => 2 * IDLE_MS,
+            false => IDLE_MS,
+        };
         let hosts = self.clients.iter().filter_map(Client::due);
         let hosts = hosts.chain(self.servers.iter().filter_map(Server::due)).min();
         let script = self.script.last().map(|(at, _)| *at);

@@ -54,7 +54,7 @@ fn split_brain() {
     let _alone = one_at_a_time();
     let mut pair = Pair::start(plan(Forwarding::FullNat));
     let load = pair.load(200, PACE, NONE);
-    let mut download = pair.download(100, 8);
+    let mut download = pair.download(100, 4);
     let ports = ["front0", "front1", "back0", "back1"];
 
     pair.fabric.apart(&ports, true);

@@ -279,15 +279,18 @@ fn local_ports_of_the_other_node_are_not_given_out() {
     }
 }
 
-/// A node that stops says so: the other one does not wait until it is missed.
+/// A node that stops says so, and is heard to its last word.
 #[test]
-fn a_node_that_leaves_is_gone_at_once() {
+fn a_node_that_leaves_is_heard_until_it_is_silent() {
     let mut pair = Pair::new([2, 1], Wire::Own, short(Mode::Nat));
     ask(&mut pair, 0, 1);
     pair.nodes[0].command(|| shunt::worker::control::Command::Leave);
     pair.pass(5, 1);
+    assert_eq!(pair.sum(1, |c| c.sync.peer_flags.get()) & 2, 2, "it has said so");
+    assert!(pair.has_peer(1));
+    assert_eq!(pair.owns(1), (0, 1));
+    pair.part();
     assert!(!pair.has_peer(1));
-    assert_eq!(pair.owns(1), (1, 0));
 }
 
 /// After a parting every session was the other's at some time: it ends all the same, and not much later.
