@@ -66,6 +66,11 @@ impl Checks {
         self.checked.get(usize::from(server.0))?.as_ref()
     }
 
+    /// Whether every server that is checked has been found up or down.
+    pub(super) fn are_decided(&self) -> bool {
+        self.checked.iter().flatten().all(|checked| checked.state.is_decided())
+    }
+
     /// Takes the outcome of a check in and logs a new verdict.
     pub(super) fn record(
         &mut self,

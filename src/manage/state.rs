@@ -325,7 +325,10 @@ impl State {
                 self.workers.iter().map(|w| cell(&w.counters().sync).get()).sum::<u64>()
             };
             let (synced, owned) = (sum(&|c| &c.buckets_synced), sum(&|c| &c.buckets_owned));
-            pair.set_synced(owned > 0 && synced >= owned);
+            // A node that does not know its servers yet has nowhere to send new connections to: it is
+            // no better than one without the sessions.
+            let ready = synced >= owned && self.checks.are_decided();
+            pair.set_synced(owned > 0 && ready);
             pair.set_peer_heard(sum(&|c| &c.peer_alive) > 0);
         }
         pair.tick(now_ms);

@@ -56,6 +56,8 @@ fn take_over(plan: Plan, event: Event, held: usize, pace: Duration) {
     event.end(&mut pair);
     takes_back(&mut pair, held);
     load.flows_again();
+    // It knew its servers before new connections came to it.
+    assert_eq!(pair.nodes[0].dropped("no_server"), 0);
     eprintln!("{event:?}, back: {}", load.report());
     unharmed(load, download);
     pair.finish();

@@ -182,6 +182,14 @@ impl Node {
         self.ha().map_or(0, |ha| ha.sessions())
     }
 
+    /// How many packets it dropped for that reason.
+    pub(crate) fn dropped(&self, reason: &str) -> u64 {
+        let drops = self.json(&["drops"]);
+        let mut drops = drops["drops"].as_array().into_iter().flatten();
+        let found = drops.find(|drop| drop["reason"] == reason);
+        found.and_then(|drop| drop["packets"].as_u64()).unwrap_or_else(|| panic!("no {reason}"))
+    }
+
     /// Waits until `condition` holds; the node must go on running.
     pub(crate) fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&mut Node) -> bool) {
         let begin = Instant::now();
