@@ -178,6 +178,9 @@ pub struct RingIo {
     pub from_clients: Option<Inlet>,
     /// In what order records and SYNs leave.
     pub told: Told,
+    /// Every so many frames to the peer one is lost on the wire; 0 for none.
+    pub lose_each: u32,
+    sent: u32,
     to_peer: Outlet,
     from_peer: Inlet,
 }
@@ -186,7 +189,7 @@ impl RingIo {
     /// With the ends of the wires to and from the peer.
     pub fn new(to_peer: Outlet, from_peer: Inlet) -> Self {
         let (feed, told) = (Feed::Nothing, Told::default());
-        RingIo { feed, from_clients: None, told, to_peer, from_peer }
+        RingIo { feed, from_clients: None, told, lose_each: 0, sent: 0, to_peer, from_peer }
     }
 }
 
@@ -218,7 +221,15 @@ impl BurstIo for RingIo {
                     self.told.datagram(frame.bytes());
                 }
             }
-            return self.to_peer.send(frames);
+            let n = frames.len();
+            if self.lose_each != 0 {
+                frames.retain(|_| {
+                    self.sent = self.sent.wrapping_add(1);
+                    !self.sent.is_multiple_of(self.lose_each)
+                });
+            }
+            let lost = n - frames.len();
+            return lost + self.to_peer.send(frames);
         }
         if self.told.on {
             for frame in frames.iter() {
@@ -286,6 +297,20 @@ mod tests {
         assert_eq!(received(&mut io, 1_000_000_000), 32);
         assert_eq!(received(&mut io, 1_000_000_000), 32);
         assert_eq!(received(&mut io, 1_000_000_000), 0);
+    }
+
+    #[test]
+    fn a_frame_that_is_lost_on_the_wire_has_left() {
+        stock_up(8, 8);
+        let ((to_peer, mut at_peer), (_, from_peer)) = (wire(8), wire(8));
+        let mut io = RingIo::new(to_peer, from_peer);
+        io.lose_each = 3;
+        let mut frames: Burst<_> = (0..7).filter_map(|_| RingFrame::take()).collect();
+        assert_eq!((io.transmit(CHANNEL, &mut frames), frames.len()), (7, 0));
+        assert_eq!(stock(), 3, "two were lost, and one was never taken");
+        let mut came = Burst::new();
+        assert_eq!(at_peer.receive(CHANNEL, &mut came), 3, "one of ours for each that comes");
+        assert_eq!(at_peer.receive(CHANNEL, &mut came), 0);
     }
 
     #[test]

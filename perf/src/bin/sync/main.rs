@@ -23,6 +23,7 @@ use clap::{Parser, ValueEnum};
 use shunt::session::Mode;
 
 use self::latency::Load;
+use self::tables::RateRow;
 
 /// Measures session sync between two nodes and prints tables.
 #[derive(Parser, Debug)]
@@ -98,15 +99,22 @@ fn latencies(samples: u32) -> anyhow::Result<()> {
 }
 
 fn rates(connections: u32, rounds: u32) -> anyhow::Result<()> {
-    let cases =
-        [(Mode::Nat, false), (Mode::Nat, true), (Mode::FullNat, false), (Mode::FullNat, true)];
-    let mut rows = cases.map(|(mode, v6)| (mode, v6, Vec::new()));
+    let cases = [
+        (Mode::Nat, false, 0),
+        (Mode::Nat, true, 0),
+        (Mode::FullNat, false, 0),
+        (Mode::FullNat, true, 0),
+        (Mode::Nat, false, 1000),
+    ];
+    let mut rows =
+        cases.map(|(mode, v6, lose_each)| RateRow { mode, v6, lose_each, rounds: Vec::new() });
     for round in 1..=rounds {
-        for (mode, v6, results) in &mut rows {
-            eprintln!("rate, round {round}/{rounds}: {mode:?}, {} …", family(*v6));
-            let alone = rate::measure(*mode, *v6, false, connections)?;
-            let paired = rate::measure(*mode, *v6, true, connections)?;
-            results.push((alone, paired));
+        for row in &mut rows {
+            let RateRow { mode, v6, lose_each, .. } = *row;
+            eprintln!("rate, round {round}/{rounds}: {mode:?}, {}, {lose_each} …", family(v6));
+            let alone = rate::measure(mode, v6, false, connections, 0)?;
+            let paired = rate::measure(mode, v6, true, connections, lose_each)?;
+            row.rounds.push((alone, paired));
         }
     }
     print!("{}", tables::rate(connections, rounds, &rows));

@@ -11,8 +11,16 @@ use crate::family;
 use crate::latency::{Latency, Load};
 use crate::rate::Rate;
 
-/// A mode, whether IPv6, and each round without and with a pair.
-type RateRow = (Mode, bool, Vec<(Rate, Rate)>);
+/// A row of rates.
+pub(crate) struct RateRow {
+    pub(crate) mode: Mode,
+    pub(crate) v6: bool,
+    /// Of so many datagrams one is lost on the wire; 0 for none.
+    pub(crate) lose_each: u32,
+    /// Each round, without and with a pair.
+    pub(crate) rounds: Vec<(Rate, Rate)>,
+}
+
 /// A mode, a number of flows, and each round's Mpps without and with a pair.
 type ForwardingRow = (Mode, u32, Vec<(f64, f64)>);
 
@@ -96,8 +104,9 @@ pub(crate) fn rate(connections: u32, rounds: u32, rows: &[RateRow]) -> String {
     );
     let _ = writeln!(
         text,
-        "{:<13} {:>9} {:>9} {:>17} {:>6} {:>9} {:>9} {:>5} {:>7} {:>8} {:>7} {:>9} {:>8}",
+        "{:<13} {:>6} {:>7} {:>7} {:>15} {:>6} {:>8} {:>9} {:>5} {:>6} {:>8} {:>5} {:>7} {:>9} {:>7}",
         "mode",
+        "lossy",
         "no peer",
         "peer",
         "min … max",
@@ -107,41 +116,48 @@ pub(crate) fn rate(connections: u32, rounds: u32, rows: &[RateRow]) -> String {
         "lag",
         "missed",
         "repeated",
+        "walks",
         "lacking",
         "SYN first",
         "dropped"
     );
-    for (mode, v6, results) in rows {
-        let of = |f: fn(&(Rate, Rate)) -> f64| results.iter().map(f).collect::<Vec<_>>();
+    for row in rows {
+        let of = |f: fn(&(Rate, Rate)) -> f64| row.rounds.iter().map(f).collect::<Vec<_>>();
         let middle = |f: fn(&(Rate, Rate)) -> f64| median(&of(f));
         let count = |f: fn(&(Rate, Rate)) -> f64| number(middle(f), 0);
         let thousand = |f| number(middle(f).map(|n| n / 1e3), 0) + " k";
-        let paired: Vec<f64> = of(|(_, paired)| paired.created / 1e3);
         let _ = writeln!(
             text,
-            "{:<13} {:>9} {:>9} {:>17} {:>6} {:>9} {:>9} {:>5} {:>7} {:>8} {:>7} {:>9} {:>8}",
-            format!("{} {}", mode_name(*mode), family(*v6)),
+            "{:<13} {:>6} {:>7} {:>7} {:>15} {:>6} {:>8} {:>9} {:>5} {:>6} {:>8} {:>5} {:>7} {:>9} {:>7}",
+            format!("{} {}", mode_name(row.mode), family(row.v6)),
+            match row.lose_each {
+                0 => "no".to_owned(),
+                each => format!("{} %", 100.0 / f64::from(each)),
+            },
             thousand(|(alone, _)| alone.created),
             thousand(|(_, paired)| paired.created),
-            range(&paired, 0) + " k",
+            range(&of(|(_, paired)| paired.created / 1e3), 0) + " k",
             number(middle(|(alone, paired)| paired.created / alone.created), 3),
             thousand(|(_, paired)| paired.imported),
             number(middle(|(_, paired)| paired.behind_ms), 2),
             count(|(_, paired)| paired.lag as f64),
             count(|(_, paired)| paired.missed as f64),
             count(|(_, paired)| paired.repeated as f64),
+            count(|(_, paired)| paired.walks as f64),
             count(|(_, paired)| paired.lacking as f64),
             count(|(_, paired)| paired.late as f64),
             count(|(alone, paired)| (alone.dropped + paired.dropped) as f64),
         );
-        let failed: u64 = results.iter().map(|(_, paired)| paired.failed).sum();
+        let failed: u64 = row.rounds.iter().map(|(_, paired)| paired.failed).sum();
         if failed != 0 {
-            let _ = writeln!(text, "  {failed} datagrams found no buffer");
+            let _ = writeln!(text, "  {failed} datagrams found no buffer, in all rounds");
         }
     }
     text.push_str(
-        "\nratio: peer ÷ no peer of the same round; behind, lag (datagrams not acknowledged): when node A\n\
-         has made its last session; lacking: sessions that node B does not have in the end\n\n",
+        "\nlossy: datagrams lost on the wire, either way; ratio: peer ÷ no peer of the same round; behind:\n\
+         how long after node A's last session node B had its last; lag: datagrams not acknowledged when\n\
+         node A was through; walks: of the whole table, for what could not be repeated; lacking: sessions\n\
+         that node B does not have in the end\n\n",
     );
     text
 }
