@@ -68,7 +68,9 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the management thread")?;
-    let result = runtime.block_on(async { manager.run(stopped()?).await.map_err(|e| anyhow!(e)) });
+    let (hang_up, reread) = tokio::sync::mpsc::channel(1);
+    let result = runtime
+        .block_on(async { manager.run(stopped(hang_up)?, reread).await.map_err(|e| anyhow!(e)) });
 
     // In the reverse order: workers, ports, pool, EAL.
     drop(runtime);
@@ -97,9 +99,8 @@ impl Drop for WorkerThreads {
     }
 }
 
-/// Completes at SIGINT or SIGTERM. SIGHUP, which asks other programs to read their configuration again,
-/// must not take the node down.
-fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+/// Completes at SIGINT or SIGTERM; passes SIGHUP on.
+fn stopped(to: tokio::sync::mpsc::Sender<()>) -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -109,9 +110,8 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
             tokio::select! {
                 _ = interrupt.recv() => return info!("SIGINT: stopping"),
                 _ = terminate.recv() => return info!("SIGTERM: stopping"),
-                _ = hang_up.recv() => {
-                    warn!("SIGHUP: ignored; a changed configuration needs a restart");
-                }
+                // One that waits already will do.
+                _ = hang_up.recv() => drop(to.try_send(())),
             }
         }
     })
@@ -278,14 +278,7 @@ fn start_workers(
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
-    // Both nodes of a pair accept each other's cookies.
-    let cookie_secret = match &channel {
-        Some(channel) => {
-            let key = channel.keys.derive("shunt SYN cookies");
-            key.iter().fold(0, |secret: u128, byte| secret << 8 | u128::from(*byte))
-        }
-        None => random("SYN cookies"),
-    };
+    let cookie_secret = random("SYN cookies");
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
     let (ready, all_ready) = mpsc::channel();

@@ -65,9 +65,11 @@ impl Node {
         let management = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(manager.run(async {
+            let (_hang_up, reread) = tokio::sync::mpsc::channel(1);
+            let stopped = async {
                 let _ = stopped.await;
-            }))
+            };
+            runtime.block_on(manager.run(stopped, reread))
         });
         Node { socket, stop, management, workers_stop, workers, _dir: dir }
     }

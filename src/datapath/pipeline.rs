@@ -47,6 +47,7 @@ use super::vrrp;
 use crate::io::{BURST, Burst};
 use crate::session::marks::Tally;
 use crate::session::{ServerId, Table};
+use crate::sync::keys::Keys;
 use crate::wire::ethernet::HEADER_LEN as ETHERNET;
 use crate::wire::flow::{self, Flow, Parsed, Sink};
 use crate::wire::{DropReason, flow::Address};
@@ -369,6 +370,12 @@ impl<F: Frame> Pipeline<F> {
     /// Answers for the addresses of these groups from now on ([`super::ha`]).
     pub fn set_masters(&mut self, masters: Masters) {
         self.shared.set_masters(masters);
+    }
+
+    /// Signs what is for the peer with the first of these keys from now on, and accepts both.
+    pub fn set_keys(&mut self, keys: &Keys) {
+        self.shared.syn.set_keys(keys);
+        replica::set_keys(&mut self.shared, keys);
     }
 
     /// Tells the peer that this node is about to stop.

@@ -22,7 +22,8 @@ pub struct Setup {
     /// Called with the address and length of each large block of memory before it is touched: the
     /// moment to ask for huge pages.
     pub advise: fn(usize, usize),
-    /// Secret of the SYN cookies, the same for all workers of the node.
+    /// Secret of the SYN cookies, the same for all workers of the node; those of a pair follow from its
+    /// keys instead.
     pub cookie_secret: u128,
     /// Of a node that has a peer.
     pub pair: Option<PairSetup>,

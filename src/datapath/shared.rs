@@ -124,10 +124,7 @@ impl<F: Frame> Shared<F> {
             limits: Limiters::new(setup.seed),
             ahead: 0,
             foremost: 0,
-            syn: SynState::new(
-                setup.cookie_secret,
-                setup.pair.as_ref().map_or(0, |pair| pair.clock_ms),
-            ),
+            syn: SynState::new(setup),
             crossed: ArrayVec::new(),
             all_counters: setup.all_counters.clone(),
             steered: false,

@@ -12,6 +12,7 @@ pub mod exception;
 mod guard;
 pub mod ha;
 pub mod health;
+mod key_change;
 pub mod memory;
 pub mod neighbors;
 mod pair_problem;

@@ -61,15 +61,20 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Manages the node until `shutdown` completes. Needs a tokio runtime with I/O and time; one on
-    /// this thread is enough.
+    /// Manages the node until `shutdown` completes, and reads the keys of the pair anew whenever
+    /// something comes from `reread`. Needs a tokio runtime with I/O and time; one on this thread is
+    /// enough.
     ///
     /// Sets up the exception taps (which DPDK must have created), serves the control socket, checks
     /// the servers and resolves their next hops.
     ///
     /// # Errors
     /// See [`ManageError`].
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ManageError> {
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        reread: mpsc::Receiver<()>,
+    ) -> Result<(), ManageError> {
         let Manager { config, socket, snapshot, workers, ports, pair } = self;
         let _quiet = Quiet::interfaces(&config);
         exception::set_up_all(&config, &snapshot).await?;
@@ -78,7 +83,7 @@ impl Manager {
         if let Some((pair, boot)) = pair {
             state.join_pair(&pair, boot);
         }
-        manage((state, targets), socket.listener()?, shutdown).await
+        manage((state, targets), socket.listener()?, shutdown, reread).await
     }
 }
 
@@ -86,6 +91,7 @@ async fn manage(
     (mut state, targets): (State, Vec<health::Target>),
     listener: tokio::net::UnixListener,
     shutdown: impl Future<Output = ()>,
+    mut reread: mpsc::Receiver<()>,
 ) -> Result<(), ManageError> {
     let (calls_to, mut calls) = mpsc::channel(64);
     let (results_to, mut results) = mpsc::channel(1_024);
@@ -128,6 +134,7 @@ async fn manage(
                 }
             }
             Some(call) = calls.recv() => call(&mut state),
+            Some(()) = reread.recv() => state.read_keys_anew(),
             Some(result) = results.recv() => state.checked(&result),
         }
     }

@@ -260,7 +260,7 @@ impl State {
             }
             Event::Sessions(query) => self.sessions.answer(worker, *query),
             // Both are freed here, where it costs no packet its time.
-            Event::Retired(_) | Event::Transmitted(_) => {}
+            Event::Retired(_) | Event::Transmitted(_) | Event::KeysTaken(_) => {}
         }
     }
 
@@ -486,6 +486,7 @@ mod tests {
             }
             Command::PathMtu { address, mtu } => format!("path to {address} takes {mtu}"),
             Command::Masters(masters) => format!("masters {:b}", masters.0),
+            Command::Keys(keys) => format!("{keys:?}"),
             Command::Leave => "leave".to_owned(),
             Command::ListSessions(q) => format!("list {}", q.rows.capacity()),
         }

@@ -15,10 +15,10 @@
 //!
 //! Keys follow from a secret and change every 256 counts (4.7 hours); cookies of the key before are
 //! good as long as their count is. All who have the secret and the same clock accept each other's
-//! cookies.
+//! cookies. A second secret may be accepted beside it, while the secret is being changed.
 //!
 //! Of all 2^32 acknowledgment numbers 32 are good for a given segment, two counts of 16 sizes: a
-//! guess is right once in 2^27 (134 million) times.
+//! guess is right once in 2^27 (134 million) times, with a second secret once in 2^26.
 //!
 //! A client that sends timestamps (RFC 7323) gets more options: the [`Offer`] it made stands in the
 //! lowest bits of the timestamp it is answered with, which it echoes (as Linux does). It is not
@@ -60,6 +60,14 @@ pub struct Claim<A> {
 /// Mints and verifies cookies.
 #[derive(Clone, Debug)]
 pub struct SynCookies {
+    /// Mints.
+    first: Secret,
+    /// Is accepted as well.
+    second: Option<Secret>,
+}
+
+#[derive(Clone, Debug)]
+struct Secret {
     secret: u128,
     /// Of the present generation and the one before.
     keys: [Key; 2],
@@ -74,14 +82,19 @@ struct Key {
 impl SynCookies {
     /// Those of this secret, which nobody outside may know.
     pub fn new(secret: u128) -> Self {
-        SynCookies { secret, keys: keys(secret, 0) }
+        SynCookies { first: Secret::new(secret), second: None }
+    }
+
+    /// Mints those of `secret` from now on, and accepts those of `other` too.
+    pub fn change(&mut self, secret: u128, other: Option<u128>) {
+        *self = SynCookies { first: Secret::new(secret), second: other.map(Secret::new) };
     }
 
     /// The initial sequence number to answer a SYN with. `mss` is the client's. `now` in
     /// milliseconds, wrapping.
     pub fn mint<A: Address>(&mut self, claim: &Claim<A>, mss: u16, now: u32) -> u32 {
         let index = MSS.iter().rposition(|&size| size <= mss).unwrap_or(0) as u8;
-        self.cookie(claim, index, count(now))
+        self.first.cookie(claim, index, count(now))
     }
 
     /// The client's MSS, rounded down to one of [`MSS`], if the cookie is one that was minted for
@@ -91,7 +104,15 @@ impl SynCookies {
         let minted =
             if present & 1 == (cookie & 1) as u16 { present } else { present.wrapping_sub(1) };
         let index = (cookie >> 1) as u8 & 15;
-        (self.cookie(claim, index, minted) == cookie).then_some(MSS[usize::from(index)])
+        let mut secrets = [Some(&mut self.first), self.second.as_mut()].into_iter().flatten();
+        let good = secrets.any(|secret| secret.cookie(claim, index, minted) == cookie);
+        good.then_some(MSS[usize::from(index)])
+    }
+}
+
+impl Secret {
+    fn new(secret: u128) -> Self {
+        Secret { secret, keys: keys(secret, 0) }
     }
 
     fn cookie<A: Address>(&mut self, claim: &Claim<A>, mss_index: u8, count: u16) -> u32 {
@@ -247,13 +268,13 @@ mod tests {
     #[test]
     fn keys_rotate_and_differ_by_secret() {
         let mut cookies = SynCookies::new(SECRET);
-        let hash = |cookies: &mut SynCookies, count| cookies.key(count).hash(b"x");
+        let hash = |cookies: &mut SynCookies, count| cookies.first.key(count).hash(b"x");
         let (first, same, next) =
             (hash(&mut cookies, 0), hash(&mut cookies, 255), hash(&mut cookies, 256));
         assert_eq!(first, same);
         assert_ne!(first, next);
         assert_eq!(hash(&mut cookies, 255), first, "the key before is still accepted");
-        assert_eq!(cookies.keys.map(|key| key.generation), [1, 0]);
+        assert_eq!(cookies.first.keys.map(|key| key.generation), [1, 0]);
         let mut other = SynCookies::new(SECRET + 1);
         let mut third = SynCookies::new(SECRET + (1 << 64));
         assert_ne!(hash(&mut other, 0), first);
@@ -346,5 +367,32 @@ mod tests {
             prop_assert_eq!(Offer::of_timestamp(timestamp), offer);
             prop_assert!((timestamp.wrapping_sub(now) as i32).abs() < 64);
         }
+    }
+
+    #[test]
+    fn a_second_secret_is_accepted_and_does_not_mint() {
+        let claim = Claim {
+            key: FlowKey {
+                src: std::net::Ipv4Addr::new(192, 0, 2, 1),
+                dst: std::net::Ipv4Addr::new(198, 51, 100, 1),
+                sport: 1_000,
+                dport: 80,
+                protocol: Protocol::Tcp,
+            },
+            isn: 7,
+            timestamps: false,
+        };
+        let (mut old, mut new) = (SynCookies::new(1), SynCookies::new(2));
+        let [of_old, of_new] = [&mut old, &mut new].map(|cookies| cookies.mint(&claim, 1460, 0));
+        let mut node = SynCookies::new(1);
+        let verify =
+            |node: &mut SynCookies| [of_old, of_new].map(|c| node.verify(&claim, c, 9).is_some());
+        assert_eq!((verify(&mut node), node.mint(&claim, 1460, 0)), ([true, false], of_old));
+        node.change(1, Some(2));
+        assert_eq!((verify(&mut node), node.mint(&claim, 1460, 0)), ([true, true], of_old));
+        node.change(2, Some(1));
+        assert_eq!((verify(&mut node), node.mint(&claim, 1460, 0)), ([true, true], of_new));
+        node.change(2, None);
+        assert_eq!(verify(&mut node), [false, true]);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The file has one key per line, 64 hexadecimal digits; `#` begins a comment. The first key signs.
 //! To change keys, append the new one on both nodes, then put it first on both, then take the old
-//! one out.
+//! one out of both. A running node reads the file anew when it gets SIGHUP.
 //!
 //! Neither an error nor `Debug` shows anything of a key.
 
@@ -18,6 +18,11 @@ pub const MAC_LEN: usize = 16;
 
 /// What names a key in a datagram: the first 4 bytes of its BLAKE3 hash.
 pub type KeyId = [u8; 4];
+
+/// A key's name as it is shown: 8 hexadecimal digits.
+pub fn name(id: KeyId) -> String {
+    format!("{:08x}", u32::from_be_bytes(id))
+}
 
 /// A key and what names it.
 #[derive(Clone, PartialEq, Eq)]
@@ -135,10 +140,17 @@ impl Keys {
         self.other.as_ref().map(|key| key.id)
     }
 
-    /// Another secret that both nodes have, made of the key that signs. `context` names the use; two
-    /// uses have secrets that say nothing of each other (BLAKE3 in its key derivation mode).
-    pub fn derive(&self, context: &str) -> [u8; KEY_LEN] {
-        blake3::derive_key(context, &self.signing.bytes)
+    /// Whether what is signed with the key named `id` is accepted.
+    pub fn accepts(&self, id: KeyId) -> bool {
+        self.id() == id || self.other_id() == Some(id)
+    }
+
+    /// Another secret that both nodes have, made of the key that signs, and the one made of the other
+    /// key that is accepted: the peer may sign with that. `context` names the use; two uses have
+    /// secrets that say nothing of each other (BLAKE3 in its key derivation mode).
+    pub fn derive(&self, context: &str) -> ([u8; KEY_LEN], Option<[u8; KEY_LEN]>) {
+        let of = |key: &Key| blake3::derive_key(context, &key.bytes);
+        (of(&self.signing), self.other.as_ref().map(of))
     }
 
     /// The MAC, by the key that signs, of the bytes of `parts` one after the other.
@@ -165,7 +177,6 @@ impl Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |id: KeyId| format!("{:08x}", u32::from_be_bytes(id));
         f.debug_struct("Keys")
             .field("signing", &name(self.id()))
             .field("other", &self.other_id().map(name))
@@ -247,9 +258,10 @@ mod tests {
     #[test]
     fn what_is_derived_depends_on_key_and_use() {
         let (a, b) = (Keys::parse(A).unwrap(), Keys::parse(B).unwrap());
-        assert_eq!(a.derive("x"), Keys::parse(&format!("{A}\n{B}")).unwrap().derive("x"));
         assert_ne!(a.derive("x"), a.derive("y"));
         assert_ne!(a.derive("x"), b.derive("x"));
+        let both = Keys::parse(&format!("{A}\n{B}")).unwrap().derive("x");
+        assert_eq!(both, (a.derive("x").0, Some(b.derive("x").0)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::datapath::ha::Masters;
 use crate::datapath::notice::Advert;
 use crate::datapath::snapshot::{Mac, PortId, Snapshot};
 use crate::session::{Mode, ServerId, ServiceId, TcpState};
+use crate::sync::keys::Keys;
 use crate::wire::flow::Protocol;
 
 /// From the management thread to a worker.
@@ -46,6 +47,8 @@ pub enum Command {
     ListSessions(Box<SessionQuery>),
     /// Answer for the addresses of these groups, and for those of no others.
     Masters(Masters),
+    /// The keys of the channel to the peer from now on.
+    Keys(Box<Keys>),
     /// The node is about to stop: tell the peer.
     Leave,
 }
@@ -96,6 +99,8 @@ pub enum Event {
     Retired(Arc<Snapshot>),
     /// The buffer of a transmitted frame, to be freed.
     Transmitted(Vec<u8>),
+    /// Keys that the worker has a copy of by now, to be freed.
+    KeysTaken(Box<Keys>),
 }
 
 /// Which sessions to list.

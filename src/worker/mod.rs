@@ -342,6 +342,10 @@ impl<Io: BurstIo> Worker<Io> {
             }
             Command::PathMtu { address, mtu } => self.pipeline.path_mtu(address, mtu, now),
             Command::Masters(masters) => self.pipeline.set_masters(masters),
+            Command::Keys(keys) => {
+                self.pipeline.set_keys(&keys);
+                self.event(Event::KeysTaken(keys));
+            }
             Command::Leave => self.pipeline.leave(now),
             Command::ListSessions(query) => {
                 // One list at a time: an unfinished one is answered as far as it got.

@@ -47,6 +47,7 @@ fn pair_text(pair: &Pair) -> String {
             }
         ),
     );
+    line("key", key_text(&pair.sync));
     for (subject, text) in sync_text(&pair.sync) {
         line(subject, text);
     }
@@ -94,6 +95,13 @@ fn peer_text(peer: &Peer) -> String {
         peer.version,
         plural(peer.workers as usize, "worker")
     )
+}
+
+fn key_text(s: &Sync) -> String {
+    match &s.other_key {
+        Some(other) => format!("signs with {}, accepts {other} as well", s.signing_key),
+        None => format!("signs with {}, accepts no other", s.signing_key),
+    }
 }
 
 fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {

@@ -36,6 +36,6 @@ pub(super) use self::state::Replica;
 pub(super) use self::tell::{
     changed, created, due, ended, followed, is_unseen, placed, tell_changes,
 };
-pub(super) use self::upkeep::{is_joining, is_learning, leave, tick};
+pub(super) use self::upkeep::{is_joining, is_learning, leave, set_keys, tick};
 #[cfg(doc)]
 use crate::session::marks::Marks;

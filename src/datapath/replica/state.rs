@@ -32,7 +32,8 @@ pub(super) const CHANGES: usize = 128;
 /// Ports of the peer that are remembered.
 pub(super) const MAX_PORTS: usize = 32;
 
-/// What a node needs to talk to its peer, from its start on; the same for all its workers.
+/// What a node needs to talk to its peer, from its start on; the same for all its workers. Of these
+/// only the keys change while it runs.
 #[derive(Clone, Debug)]
 pub struct PairSetup {
     /// The keys of the channel.

@@ -17,6 +17,7 @@ use crate::session::marks::Tally;
 use crate::sync::association::{About, Association, Heard};
 use crate::sync::control::{Digest, Flags, Gone, Hello, Port, VersionText, Want};
 use crate::sync::datagram::{Header, SERVING};
+use crate::sync::keys::Keys;
 use crate::sync::receiver::Receiver;
 use crate::sync::record::{self, Emit, Record};
 use crate::wire::{DropReason, vrrp};
@@ -565,6 +566,13 @@ fn repeat<F: Frame>(shared: &mut Shared<F>, to: u8, from: u64, count: u16) {
         let mut records = [0; Gone::LEN];
         gone.emit(&mut records);
         channel::control(shared, to, &records);
+    }
+}
+
+/// Uses these keys from now on. What was sent is signed anew when it is sent again.
+pub(in crate::datapath) fn set_keys<F>(shared: &mut Shared<F>, keys: &Keys) {
+    if let Some(replica) = &mut shared.replica {
+        replica.setup.keys.clone_from(keys);
     }
 }
 

@@ -64,6 +64,7 @@ use super::frame::Frame;
 use super::lane::{Item, Lane};
 use super::mirror;
 use super::persist;
+use super::setup::Setup;
 use super::shared::Shared;
 use super::snapshot::{Service, SynProxy};
 use super::syn_gate::SynGates;
@@ -71,6 +72,7 @@ use super::verdict::Verdict;
 use crate::session::sequence::near;
 use crate::session::syn_cookie::SynCookies;
 use crate::session::{Aside, Direction, Entry, Extras, ServiceId, SessionId, TcpState, tcp_state};
+use crate::sync::keys::{KEY_LEN, Keys};
 use crate::sync::session::Reason;
 use crate::wire::flow::tcp_flags;
 
@@ -83,9 +85,25 @@ pub(super) struct SynState {
 }
 
 impl SynState {
-    /// `secret` is that of the node's cookies, or of both nodes', which then have a `clock` in common.
-    pub(super) fn new(secret: u128, clock: u32) -> Self {
-        SynState { cookies: SynCookies::new(secret), gates: SynGates::default(), clock }
+    /// The nodes of a pair accept each other's cookies; a node without a peer has a secret of its own.
+    pub(super) fn new(setup: &Setup) -> Self {
+        let mut state = SynState {
+            cookies: SynCookies::new(setup.cookie_secret),
+            gates: SynGates::default(),
+            clock: setup.pair.as_ref().map_or(0, |pair| pair.clock_ms),
+        };
+        if let Some(pair) = &setup.pair {
+            state.set_keys(&pair.keys);
+        }
+        state
+    }
+
+    /// Uses the cookies of the pair's keys from now on.
+    pub(super) fn set_keys(&mut self, keys: &Keys) {
+        let (secret, other) = keys.derive("shunt SYN cookies");
+        let number =
+            |key: [u8; KEY_LEN]| key.iter().fold(0, |n: u128, byte| n << 8 | u128::from(*byte));
+        self.cookies.change(number(secret), other.map(number));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::manage::pair_problem::Severity;
 use crate::manage::pair_seen::Seen;
 use crate::manage::state::State;
 use crate::manage::workers::Worker;
+use crate::sync::keys::name as key_name;
 
 impl State {
     /// `GET /v1/ha`
@@ -110,6 +111,8 @@ impl State {
         Sync {
             port: ha.sync_port.clone(),
             group: Some(ha.sync_group),
+            signing_key: key_name(ha.keys.id()),
+            other_key: ha.keys.other_id().map(key_name),
             own_sessions: sum(|c| &c.own_sessions),
             foreign_sessions: sum(|c| &c.foreign_sessions),
             unprotected_sessions: sum(|c| &c.unprotected),

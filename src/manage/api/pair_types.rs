@@ -112,6 +112,10 @@ pub struct Sync {
     pub port: String,
     /// The multicast group.
     pub group: Option<SocketAddr>,
+    /// What names the key that this node signs with in its datagrams, 8 hexadecimal digits.
+    pub signing_key: String,
+    /// The same of the other key that it accepts; `null` when it accepts no other.
+    pub other_key: Option<String>,
     /// Sessions of this node.
     pub own_sessions: u64,
     /// Copies of the peer's sessions.

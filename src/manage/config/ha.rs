@@ -239,7 +239,7 @@ fn read_keys(s: &mut Section<'_>) -> (Option<At<PathBuf>>, Option<Keys>) {
         "an absolute path, the same key on both nodes, like \"/etc/shunt/sync.key\"",
     );
     let Some(at) = path else { return (None, None) };
-    match keys(&at.value) {
+    match keys_in(&at.value) {
         Ok(keys) => (Some(at), Some(keys)),
         Err(error) => {
             s.error("key_file", error);
@@ -248,7 +248,11 @@ fn read_keys(s: &mut Section<'_>) -> (Option<At<PathBuf>>, Option<Keys>) {
     }
 }
 
-fn keys(path: &Path) -> Result<Keys, String> {
+/// The keys in this file.
+///
+/// # Errors
+/// What is wrong with the file, where, and what mends it.
+pub(crate) fn keys_in(path: &Path) -> Result<Keys, String> {
     let text = key_file::read(path)?;
     Keys::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }

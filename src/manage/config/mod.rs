@@ -10,7 +10,7 @@ mod draft;
 mod error;
 mod guard;
 mod guard_checks;
-mod ha;
+pub(crate) mod ha;
 mod ha_checks;
 mod introduction;
 pub(crate) mod key_file;

@@ -7,6 +7,7 @@
 mod asymmetric;
 mod interop;
 mod itself;
+mod keys;
 mod mistakes;
 mod partition;
 pub(crate) mod rig;

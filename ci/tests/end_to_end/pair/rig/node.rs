@@ -227,6 +227,11 @@ impl Node {
         assert!(!links.contains("sl-"), "taps of node {} are left behind:\n{links}", self.number);
     }
 
+    /// What its process has said since its start.
+    pub(crate) fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.join(format!("shunt{}.log", self.starts))
     }

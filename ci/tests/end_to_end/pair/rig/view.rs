@@ -37,6 +37,12 @@ impl HaView {
         self.0["sync"][name].as_u64().unwrap_or_else(|| panic!("no counter {name}: {}", self.0))
     }
 
+    /// What names the key that it signs with, and the other that it accepts.
+    pub(crate) fn keys(&self) -> (String, Option<String>) {
+        let name = |key: &str| self.0["sync"][key].as_str().map(str::to_owned);
+        (name("signing_key").expect("a key signs"), name("other_key"))
+    }
+
     /// The sentence about something that is wrong, if it is.
     pub(crate) fn problem(&self, kind: &str) -> Option<String> {
         let problems = self.0["problems"].as_array()?;
