@@ -278,6 +278,7 @@ fn start_workers(
     let share = config.node.sessions.div_ceil(cores.len());
     let sessions = |used: bool| if used { share } else { UNUSED_FAMILY };
     let seed = RandomState::new().hash_one("session table");
+    let ports_start = RandomState::new().hash_one("local ports");
     let cookie_secret = random("SYN cookies");
     let mut workers = WorkerThreads::default();
     let mut handles = Vec::new();
@@ -298,6 +299,7 @@ fn start_workers(
                 !snapshot.listeners_v6.is_empty() || snapshot.snat.has_family(true),
             ),
             seed,
+            ports_start,
             all_counters: all_counters.clone(),
             advise: advise_huge_pages,
             cookie_secret,

@@ -227,6 +227,7 @@ impl Rig {
         for (number, peers) in Peers::mesh(workers).into_iter().enumerate() {
             let counters = all[number].clone();
             let setup = Setup {
+                ports_start: 0,
                 all_counters: if pair.is_some() { all.clone() } else { Arc::default() },
                 worker: number as u8,
                 sessions_v4: sessions,

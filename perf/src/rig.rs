@@ -122,6 +122,7 @@ impl Rig {
     pub fn new(mode: Mode, sessions_v4: usize, sessions_v6: usize) -> Self {
         let snapshot = snapshot(mode);
         let setup = Setup {
+            ports_start: 0,
             worker: 0,
             sessions_v4,
             sessions_v6,

@@ -114,7 +114,7 @@ impl<A: Family> Lane<A> {
             server_ids: HashMap::new(),
             table,
             balancer: Balancer::new(u64::from(setup.worker)),
-            local_ports: LocalPorts::default(),
+            local_ports: LocalPorts::new(setup.ports_start),
             servers: HashSet::new(),
             resets_strays: HashSet::new(),
             sweep: Sweep::default(),

@@ -38,6 +38,8 @@ struct Basis<A> {
 /// The pools of one family on one worker.
 #[derive(Debug)]
 pub struct LocalPorts<A> {
+    /// See [`Pools::beginning_at`].
+    start: u64,
     basis: Option<Basis<A>>,
     pools: Pools<A>,
     /// By server; `None` for those that are not FullNAT of this family.
@@ -46,18 +48,18 @@ pub struct LocalPorts<A> {
     pub snat: SnatState<A>,
 }
 
-impl<A: Family> Default for LocalPorts<A> {
-    fn default() -> Self {
+impl<A: Family> LocalPorts<A> {
+    /// Those of no server. `start` is that of [`Pools::beginning_at`].
+    pub fn new(start: u64) -> Self {
         LocalPorts {
+            start,
             basis: None,
             pools: Pools::new(Vec::new(), &[]),
             sources: Vec::new(),
             snat: SnatState::default(),
         }
     }
-}
 
-impl<A: Family> LocalPorts<A> {
     /// Takes a new configuration; the ports in use stay so. `worker` owns the buckets.
     pub fn configure(&mut self, snapshot: &Snapshot, toeplitz: &Toeplitz, worker: u8) {
         // The LIPs of a port stand together, so that a server's are a range.
@@ -110,7 +112,8 @@ impl<A: Family> LocalPorts<A> {
             let bucket_of = |address, port| A::outer_bucket(toeplitz, address, port);
             Arc::new(LipPorts::new(lip, snapshot.node_id, owns, bucket_of))
         };
-        let mut pools = Pools::new(basis.addresses.iter().map(list).collect(), &basis.backends);
+        let mut pools = Pools::new(basis.addresses.iter().map(list).collect(), &basis.backends)
+            .beginning_at(self.start);
         pools.take_over(&mut self.pools);
         self.pools = pools;
         self.basis = Some(basis);

@@ -16,6 +16,9 @@ pub struct Setup {
     pub sessions_v6: usize,
     /// Secret of the session hash.
     pub seed: u64,
+    /// Where FullNAT begins to give out local ports. Random: servers may still hold connections from
+    /// those that the node gave out at its last start. 0 is the first port.
+    pub ports_start: u64,
     /// The counters of all workers, this one's included; they are read where connections are
     /// limited. Empty when this one is alone.
     pub all_counters: Arc<[Arc<WorkerCounters>]>,

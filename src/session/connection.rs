@@ -10,7 +10,9 @@
 //! - A reset is believed only when its number is exactly what its receiver has acknowledged. One in
 //!   the window is passed on and doubted ([`TcpState::Contested`]): a receiver that does not accept it
 //!   answers with an acknowledgement (RFC 5961 3.2), which restores the connection, and its peer, if
-//!   it is gone, answers that with an exact reset. One outside the window is dropped.
+//!   it is gone, answers that with an exact reset. One outside the window is dropped; but the client's
+//!   before the server has answered with a SYN is the server's to judge, which may know an old connection
+//!   with the same endpoints (FullNAT gives local ports out again) and has asked about that.
 //! - A receiver says nothing about a reset that is out of its own window, which is smaller than what
 //!   the middle must take for it. So doubt does not end a session: its side is asked first ([`Doubt`]),
 //!   and any living end answers with an acknowledgement.
@@ -272,6 +274,12 @@ fn reset(connection: &mut Connection, direction: Direction, segment: &Segment) -
     let answers_syn =
         segment.flags & ACK != 0 && connection.forward_end.wrapping_sub(segment.ack) <= EARLY_DATA;
     match (connection.state, direction) {
+        // The server knows an old connection with these endpoints and acknowledges that; the client
+        // answers with a reset of that number (RFC 9293 3.10.7.3), and the server alone can tell
+        // whether it is right. It says nothing of this connection.
+        (SynSent, Direction::Forward)
+            if !connection.scales.known(Direction::Forward)
+                || segment.seq != connection.forward_end => {}
         // RFC 9293 3.10.7.3: the client judges by the acknowledgement, since the sender of the reset
         // has no number of its own.
         (SynSent, Reply) if connection.scales.known(Direction::Forward) => {

@@ -8,7 +8,8 @@
 //!
 //! All memory is allocated by the constructors. Allocation looks at the few words of the bucket's
 //! bitmap (about 250 ports), also when it is exhausted. Ports are taken in turn, so that a port
-//! rests as long as possible before its next use (the server may hold it in TIME-WAIT).
+//! rests as long as possible before its next use (the server may hold it in TIME-WAIT); where that
+//! begins should be another place at each start of a node ([`Pools::beginning_at`]).
 
 use std::sync::Arc;
 
@@ -177,6 +178,21 @@ impl<A: Address> Pools<A> {
         Pools { lips, backends: positions, pools, stride: backends.len() }
     }
 
+    /// Begins the turns at a place that follows from `start`; 0 is the first port. A node that has just
+    /// begun would otherwise give out again what it gave out first the last time.
+    #[must_use]
+    pub fn beginning_at(mut self, start: u64) -> Self {
+        let lips = self.lips.iter().flat_map(|lip| std::iter::repeat_n(lip, self.stride));
+        for (pool, lip) in self.pools.iter_mut().zip(lips) {
+            for (bucket, cursor) in pool.cursors.iter_mut().enumerate() {
+                let places = (lip.words(bucket).len() * 64) as u64;
+                let place = mix(start.wrapping_mul(bucket as u64 + 1));
+                *cursor = place.checked_rem(places).unwrap_or(0) as u16;
+            }
+        }
+        self
+    }
+
     /// The position of a LIP.
     pub fn find_lip(&self, address: A) -> Option<usize> {
         self.lips.iter().position(|lip| lip.lip == address)
@@ -258,6 +274,13 @@ impl<A: Address> Pools<A> {
     }
 }
 
+/// A number of which every bit depends on all of `n` (the finalizer of SplitMix64); 0 of 0.
+const fn mix(n: u64) -> u64 {
+    let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ n >> 31
+}
+
 impl Pool {
     fn new<A>(ports: &LipPorts<A>, share: Share) -> Self {
         let (mut used, mut capacity) = (ports.blocked.clone(), ports.count);
@@ -322,6 +345,29 @@ mod tests {
 
     fn pools() -> Pools<Ipv4Addr> {
         Pools::new(vec![ports(LIP, 1)], &[backend(1), backend(2)])
+    }
+
+    #[test]
+    fn another_start_gives_other_ports_first() {
+        let first = |start: u64| -> Vec<u16> {
+            let mut pools = pools().beginning_at(start);
+            (0..BUCKETS).map(|bucket| pools.allocate(0, 1, bucket).unwrap()).collect()
+        };
+        assert_eq!(first(0), first(0));
+        assert_eq!(first(7), first(7));
+        let unlike = |a: u64, b: u64| {
+            first(a).into_iter().zip(first(b)).filter(|(one, other)| one != other).count()
+        };
+        for (a, b) in [(0, 1), (1, 2), (7, u64::MAX), (1 << 40, 1 << 41)] {
+            assert!(unlike(a, b) > BUCKETS / 2, "{a} and {b}: {}", unlike(a, b));
+        }
+        // None is left out.
+        let mut pools = pools().beginning_at(7);
+        let mut seen = HashSet::new();
+        while let Some(port) = pools.allocate(0, 0, 5) {
+            assert!(seen.insert(port));
+        }
+        assert_eq!(seen.len(), ports(LIP, 1).in_bucket(5));
     }
 
     #[test]

@@ -141,6 +141,8 @@ impl<Io: BurstIo> Worker<Io> {
         const SLEEP: Duration = Duration::from_micros(50);
         let start = Instant::now();
         let mut empty: u32 = 0;
+        // The first turn has something to say to the peer.
+        self.restock();
         while !stop.load(Ordering::Relaxed) {
             let now = start.elapsed().as_millis() as u32;
             if self.poll(now) != 0 {

@@ -19,8 +19,11 @@ use crate::changes::Changes;
 use crate::frames::Packet;
 use crate::net::{Family, Net, ROUTER_MAC, server_mac};
 
-/// Of the SYN cookies of every rig.
-pub const COOKIE_SECRET: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
+/// Of the SYN cookies of every rig: the same as those of a pair, which follow from its key.
+pub fn cookie_secret() -> u128 {
+    let (secret, _) = crate::pair::keys().derive("shunt SYN cookies");
+    secret.iter().fold(0, |secret, byte| secret << 8 | u128::from(*byte))
+}
 
 /// Of the hashes of every rig that is not told otherwise; each worker has one more.
 pub const SEED: u64 = 0x5eed;
@@ -62,13 +65,14 @@ impl Rig {
         for (number, peers) in Peers::mesh(net.workers()).into_iter().enumerate() {
             let own = all_counters[number].clone();
             let setup = Setup {
+                ports_start: 0,
                 all_counters: all_counters.clone(),
                 worker: number as u8,
                 sessions_v4: sessions,
                 sessions_v6: sessions,
                 seed: seed + number as u64,
                 advise: |_, _| {},
-                cookie_secret: COOKIE_SECRET,
+                cookie_secret: cookie_secret(),
                 pair: pair.clone(),
             };
             let pipeline = Pipeline::new(&setup, snapshot.clone(), own.clone());

@@ -21,7 +21,7 @@ use crate::changes::Changes;
 use crate::frames::{ACK, FIN_ACK, PSH_ACK, RST, SYN, SYN_ACK, source_port, with_class};
 use crate::mirror::{SENSOR, with_sensor};
 use crate::net::{FRONT, FRONT_MAC, Family, Net, ROUTER_MAC, server_mac};
-use crate::rig::{COOKIE_SECRET, Rig};
+use crate::rig::{Rig, cookie_secret};
 
 const ECE: u8 = 0x40;
 const CWR: u8 = 0x80;
@@ -239,7 +239,7 @@ impl Talk {
     fn mint(&self, isn: u32, now: u32) -> u32 {
         let mss = self.ends.client.mss.unwrap_or(if self.v6() { 1220 } else { 536 });
         let timestamps = self.has_timestamps();
-        let mut cookies = SynCookies::new(COOKIE_SECRET);
+        let mut cookies = SynCookies::new(cookie_secret());
         let (sport, dport, protocol) = (self.client.port(), self.vip.port(), Protocol::Tcp);
         match (self.client.ip(), self.vip.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {

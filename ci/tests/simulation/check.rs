@@ -242,6 +242,11 @@ impl World {
             assert!(self.now < end, "at {}: connections {open:?} do not go on", self.now);
             self.step();
         }
+        if self.plan.script.is_empty() {
+            let excused = self.clients.iter().filter(|client| client.is_tcp);
+            let excused = excused.find_map(|client| Some((client.id, client.excuse?)));
+            assert_eq!(excused, None, "nothing has happened that excuses anything");
+        }
         for client in &mut self.clients {
             client.give_up(0);
         }

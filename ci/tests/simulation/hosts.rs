@@ -69,7 +69,8 @@ pub struct Client {
     pub is_tcp: bool,
     pub start_at: u64,
     pub started: bool,
-    /// When the handshake was complete, or the first answer came.
+    /// When the handshake was complete; with UDP, and where the handshake is not the server's, when the
+    /// first answer came.
     pub established_at: Option<u64>,
     pub server: Option<usize>,
     /// How many questions are left; [`u32::MAX`] of one that lasts.
@@ -85,6 +86,8 @@ pub struct Client {
     pub done_at: u64,
     /// Why nothing is demanded of it any more.
     pub excuse: Option<&'static str>,
+    /// The handshake says nothing of a session.
+    is_answered_by_proxy: bool,
     random: Random,
 }
 
@@ -120,8 +123,14 @@ impl Client {
             done: false,
             done_at: 0,
             excuse: None,
+            is_answered_by_proxy: false,
             random,
         }
+    }
+
+    /// Its handshake is with a node.
+    pub fn is_answered_by_proxy(self, so: bool) -> Self {
+        Client { is_answered_by_proxy: so && self.is_tcp, ..self }
     }
 
     /// Whether it has begun and is not over.
@@ -238,7 +247,8 @@ impl Client {
             if tcp.arrive(packet, now, out) && !self.done {
                 seen.push(Seen::ClientReset(self.id));
             }
-            if tcp.state == State::Established && self.established_at.is_none() {
+            let is_open = tcp.state == State::Established && !self.is_answered_by_proxy;
+            if is_open && self.established_at.is_none() {
                 self.established_at = Some(now);
             }
             if tcp.is_over() && !self.done {
@@ -267,7 +277,7 @@ impl Client {
             return;
         }
         assert_eq!((number, self.waits), (self.number, true), "connection {id}: another answer");
-        if !self.is_tcp && self.established_at.is_none() {
+        if self.established_at.is_none() {
             self.established_at = Some(now);
         }
         if self.server.is_none() {

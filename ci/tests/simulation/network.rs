@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use shunt::datapath::ha::{Channel, Group, Ha};
-use shunt::datapath::snapshot::{LocalAddress, Mac, PortId, Snapshot};
+use shunt::datapath::selection::Persistence;
+use shunt::datapath::snapshot::{LocalAddress, Mac, PortId, Snapshot, SynProxy};
 use shunt::session::Mode;
 use shunt::wire::flow::Protocol;
 
@@ -84,8 +85,14 @@ pub fn snapshot(plan: &Plan, node: usize, workers: usize, down: &[bool]) -> Arc<
         service.timeouts = TIMEOUTS;
         service.scheduler = plan.scheduler;
         service.policy = plan.policy;
+        if plan.persistence {
+            let life_ms = TIMEOUTS.tcp_established;
+            service.selection.persistence =
+                Some(Persistence { life_ms, mask_v4: 32, mask_v6: 128, scope: 1 });
+        }
         if protocol == Protocol::Tcp {
             service.introduction = plan.introduction;
+            service.syn_proxy = if plan.syn_proxy { SynProxy::On } else { SynProxy::Off };
         }
     }
     let mut moving = vec![family(plan).vip()];

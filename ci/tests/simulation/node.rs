@@ -23,11 +23,10 @@ use shunt::worker::{Peers, Worker};
 
 use crate::net::{BACK, FRONT, Family, ROUTER_MAC, server_mac};
 use crate::network;
-use crate::plan::Plan;
+use crate::plan::{KEYS, Plan};
 use crate::random::Random;
 
 const SESSIONS: usize = 256;
-const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 /// The most frames that wait for a worker at a port.
 const RING: usize = 1024;
 /// A node that stands still gets packets of routers for so long.
@@ -75,12 +74,18 @@ impl Node {
     ) -> Self {
         let snapshot = network::snapshot(plan, id, workers, down);
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new())).collect();
+        // At times just before it wraps.
+        let clock = match random.chance(300) {
+            true => u32::MAX - random.below(8_000) as u32,
+            false => random.next() as u32,
+        };
         let pair = PairSetup {
-            keys: Keys::parse(KEY).unwrap(),
+            keys: Keys::parse(KEYS[0]).unwrap(),
             boot: random.next() | 1,
             secret: u128::from(random.next()),
             version: VersionText::new("simulated"),
-            clock_ms: 0,
+            // The time of day is the same on both, to a second.
+            clock_ms: (random.below(1_000) as u32).wrapping_sub(clock),
         };
         let mut node = Node {
             id,
@@ -91,18 +96,14 @@ impl Node {
             pair: None,
             masters: Masters::default(),
             snapshot: snapshot.clone(),
-            // At times just before it wraps.
-            clock: if random.chance(300) {
-                u32::MAX - random.below(8_000) as u32
-            } else {
-                random.next() as u32
-            },
+            clock,
             frozen_at: 0,
             frozen_until: 0,
             salt: random.next(),
         };
         for (number, peers) in Peers::mesh(workers).into_iter().enumerate() {
             let setup = Setup {
+                ports_start: random.next(),
                 all_counters: counters.clone(),
                 worker: number as u8,
                 sessions_v4: SESSIONS,
@@ -152,6 +153,18 @@ impl Node {
         self.snapshot = network::snapshot(plan, self.id, self.workers.len(), down);
         let snapshot = self.snapshot.clone();
         self.command(|| Command::Snapshot(snapshot.clone()));
+    }
+
+    /// Uses [`KEYS`] of this number from now on.
+    pub fn set_keys(&mut self, number: usize) {
+        let keys = Keys::parse(KEYS[number]).unwrap();
+        self.command(|| Command::Keys(Box::new(keys.clone())));
+    }
+
+    /// One that has had [`KEYS`] of this number from its start on.
+    pub fn with_keys(mut self, number: usize) -> Self {
+        self.set_keys(number);
+        self
     }
 
     /// The node is about to stop.

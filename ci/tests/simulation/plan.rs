@@ -51,7 +51,19 @@ pub enum Action {
     Join(usize),
     /// A server goes down or comes up, as this node sees it.
     Server(usize, usize, bool),
+    /// The node gets other keys: [`KEYS`] of this number.
+    Keys(usize, usize),
 }
+
+/// How keys are changed: each is what one node may have while the other has the one before or behind.
+pub const KEYS: [&str; 4] = [
+    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff
+     ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+    "ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff
+     00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+    "ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+];
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -59,6 +71,10 @@ pub struct Plan {
     pub mode: Mode,
     pub v6: bool,
     pub introduction: Introduction,
+    /// Handshakes with clients are the nodes'.
+    pub syn_proxy: bool,
+    /// A client stays with its server.
+    pub persistence: bool,
     pub workers: [usize; 2],
     /// Packets come to either node, each to another one.
     pub active_active: bool,
@@ -91,6 +107,8 @@ impl Plan {
             mode,
             v6: false,
             introduction: Introduction::None,
+            syn_proxy: false,
+            persistence: false,
             workers: [1, 1],
             active_active: false,
             virtual_mac: true,
@@ -124,6 +142,8 @@ impl Plan {
         if mode == Mode::FullNat && r.chance(400) {
             plan.introduction = r.pick(&[Introduction::ProxyV1, Introduction::ProxyV2]);
         }
+        plan.syn_proxy = mode != Mode::Dr && r.chance(250);
+        plan.persistence = r.chance(150);
         plan.workers = [r.pick(&[1, 1, 2, 3]), r.pick(&[1, 1, 2, 3])];
         plan.active_active = r.chance(400);
         plan.virtual_mac = r.chance(600);
@@ -191,6 +211,15 @@ impl Plan {
             // At times one comes after the other, at times all at once.
             if r.chance(700) {
                 at = end;
+            }
+        }
+        if r.chance(200) {
+            let mut at = TRAFFIC_MS;
+            for keys in 1..KEYS.len() {
+                for node in 0..2 {
+                    at += r.between(1, 400);
+                    self.script.push((at, Action::Keys(node, keys)));
+                }
             }
         }
         self.script.sort_by_key(|(at, _)| *at);

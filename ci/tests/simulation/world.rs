@@ -49,6 +49,8 @@ pub struct World {
     /// Nodes that stop, and when.
     stops: [Option<u64>; 2],
     down: [Vec<bool>; 2],
+    /// What keys each has, of [`KEYS`](crate::plan::KEYS).
+    keys: [usize; 2],
     script: Vec<(u64, Action)>,
     /// Since when the nodes have each other; since when both have all sessions.
     pub linked_since: Option<u64>,
@@ -88,6 +90,7 @@ impl World {
             cut: [false; 2],
             stops: [None; 2],
             down,
+            keys: [0; 2],
             script: plan.script.iter().rev().copied().collect(),
             linked_since: None,
             synced_since: None,
@@ -122,7 +125,8 @@ impl World {
             let vip = network::listens(&self.plan, protocol);
             let random = self.random.fork();
             self.by_address.insert((is_tcp, local), self.clients.len());
-            let mut client = Client::new(id as u32, local, vip, is_tcp, start_at, left, random);
+            let mut client = Client::new(id as u32, local, vip, is_tcp, start_at, left, random)
+                .is_answered_by_proxy(self.plan.syn_proxy);
             // Nothing tells a datagram in the middle of its flow from the first one.
             let is_late = self.plan.between != Wire::GOOD || self.plan.slow;
             if !is_tcp && self.plan.active_active && is_late {
@@ -450,6 +454,7 @@ impl World {
                     let mut random = self.random.fork();
                     let node =
                         Node::start(&self.plan, id, workers, &self.down[id], now, &mut random);
+                    let node = node.with_keys(self.keys[id]);
                     self.nodes[id] = Some(node);
                 }
             }
@@ -457,6 +462,12 @@ impl World {
                 self.lose(id);
                 if let Some(node) = &mut self.nodes[id] {
                     (node.frozen_at, node.frozen_until) = (now, now + ms);
+                }
+            }
+            Action::Keys(id, keys) => {
+                self.keys[id] = keys;
+                if let Some(node) = &mut self.nodes[id] {
+                    node.set_keys(keys);
                 }
             }
             Action::Cut(id) => self.cut[id] = true,

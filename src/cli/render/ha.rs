@@ -151,7 +151,7 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
     let seldom = [
         (s.conflicts, "sessions with two servers, settled"),
         (s.digest_mismatches, "buckets that differed, told anew"),
-        (s.gone, "datagrams that were not kept any more"),
+        (s.gone, "datagrams not kept any more"),
         (s.refused_sessions, "sessions not taken in"),
         (s.records_lost, "records lost between workers"),
         (s.send_failed, "datagrams without a buffer"),
@@ -162,13 +162,16 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
         (s.duplicate_node, "datagrams of another node with this id"),
         (s.unproven, "datagrams of an unproven start of the peer"),
         (s.malformed, "datagrams that cannot be read"),
-        (s.vrrp_invalid, "VRRP adverts that were ignored"),
+        (s.vrrp_invalid, "adverts of VRRP ignored"),
         (s.clock_jumps, "leaps of the clock"),
     ];
     let seldom: Vec<_> = seldom
         .into_iter()
         .filter(|(n, _)| *n > 0)
-        .map(|(n, what)| format!("{} {what}", count(n)))
+        .map(|(n, what)| match n {
+            1 => format!("1 {}", what.replacen("s ", " ", 1)),
+            _ => format!("{} {what}", count(n)),
+        })
         .collect();
     for (i, text) in seldom.into_iter().enumerate() {
         lines.push((if i == 0 { "so far" } else { "" }, text));
@@ -266,6 +269,7 @@ mod tests {
             },
             sync: Sync {
                 port: "front".into(),
+                signing_key: "0123abcd".into(),
                 own_sessions: 12_345,
                 foreign_sessions: 678,
                 unprotected_sessions: 12,
@@ -295,6 +299,7 @@ node      lb-a (id 0) at 192.0.2.2, shunt 0.1.0, start 00000000000000b0
 mode      active-backup
 peer      192.0.2.3 (id 1), there for 3m10s, shunt 0.1.0, start 00000000000000b1, 2 workers, configuration alike, has all sessions of this node
 sessions  12345 of this node, 12 not known to the peer yet; 678 of the peer, which are all
+key       signs with 0123abcd, accepts no other
 sent      5000 datagrams (100/s), 50000 records (1.0 k/s); 2 not acknowledged yet, 3 sent again
 received  400 datagrams (9/s), 900 records (20/s); 1 missed at first
 
@@ -312,6 +317,7 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
         pair.mode = "active-active".into();
         (pair.node.boot, pair.node.synced, pair.node.buckets_synced) = (None, false, 40);
         (pair.peer.config_equal, pair.peer.synced) = (Some(false), false);
+        pair.sync.other_key = Some("4567cdef".into());
         pair.sync.walk_sent = 250_000;
         pair.sync.walk_total = 1_000_000;
         pair.sync.relayed_packets = 7;
@@ -334,12 +340,13 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
                 "mode      active-active",
                 "peer      192.0.2.3 (id 1), there for 3m10s, shunt 0.1.0, start 00000000000000b1, 2 workers, CONFIGURATION DIFFERS, does not have all sessions of this node yet",
                 "sessions  12345 of this node, 12 not known to the peer yet; 678 of the peer, 40 of 128 buckets are equal",
+                "key       signs with 0123abcd, accepts 4567cdef as well",
                 "sent      5000 datagrams (100/s), 50000 records (1.0 k/s); 2 not acknowledged yet, 3 sent again",
                 "received  400 datagrams (9/s), 900 records (20/s); 1 missed at first",
                 "walk      25.0 %: 250.0 k of 1.0 M sessions told to the peer",
                 "relay     7 packets given to the peer; 0 taken from it met a session, 0 none",
                 "so far    5 datagrams with a wrong key",
-                "          1 leaps of the clock",
+                "          1 leap of the clock",
                 "",
                 "BAD   the configurations differ",
                 "      mend: compare the files",

@@ -64,7 +64,7 @@ pub(in crate::datapath) fn session<A: Family, F: Frame>(
         _ if lane.table.len() == lane.table.capacity() => {
             Verdict::Drop(DropReason::SessionTableFull)
         }
-        _ => return Some(open(shared, lane, item, side, now)),
+        _ => return Some(open(shared, lane, frame, item, side, now)),
     };
     Some(Err(verdict))
 }
@@ -121,6 +121,7 @@ fn who<A: Family, F: Frame>(
 fn open<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
+    frame: &mut F,
     item: &Item<A>,
     opener: Opener,
     now: u32,
@@ -147,7 +148,14 @@ fn open<A: Family, F: Frame>(
                 Some(internal) => Ok(*internal),
                 None => state.admit(snapshot, key, rule),
             };
-            let (dst, dport) = internal.map_err(|refusal| refuse(shared, rule, refusal))?;
+            let (dst, dport) = match internal {
+                Ok(endpoint) => endpoint,
+                // Perhaps the peer knows what it answers, and its word of that is on the way.
+                Err(refusal) => {
+                    let given = replica::give(shared, frame, true, now);
+                    return Err(given.unwrap_or_else(|| refuse(shared, rule, refusal)));
+                }
+            };
             // Only what a host inside sent by way of the pool has such a source.
             let hairpin = A::local(snapshot, key.src).is_some();
             Opening { rule, from_inside: false, to: FlowKey { dst, dport, ..*key }, hairpin }

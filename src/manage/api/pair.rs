@@ -24,7 +24,7 @@ impl State {
                 node: Node {
                     name: self.config.node.name.clone(),
                     id: self.config.node.id,
-                    version: env!("CARGO_PKG_VERSION").into(),
+                    version: env!("SHUNT_VERSION").into(),
                     boot: self.boot.map(hex),
                     address: ha.source,
                     config: hex(facts.config),

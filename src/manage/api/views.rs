@@ -43,7 +43,7 @@ impl State {
         drops.sort_by_key(|d| std::cmp::Reverse(d.packets));
         drops.truncate(WORST);
         Status {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: env!("SHUNT_VERSION").into(),
             node: self.config.node.name.clone(),
             node_id: self.config.node.id,
             uptime_ms: self.now_ms,

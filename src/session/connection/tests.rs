@@ -279,10 +279,31 @@ fn a_reset_answers_a_syn() {
         &mut c,
         &[
             (Forward, syn(), Pass, SynSent),
-            (Forward, segment(RST, CLIENT.wrapping_add(0x6000_0000), 0, 0), Drop, SynSent),
             (Forward, segment(RST, CLIENT.wrapping_add(1), 0, 0), Pass, Closed),
         ],
     );
+}
+
+/// The server acknowledges something else: an old connection with the same endpoints. The client's reset
+/// reaches it, whatever its number, and the next SYN is accepted.
+#[test]
+fn a_server_is_told_that_its_old_connection_is_gone() {
+    for mode in [Mode::Nat, Mode::FullNat, Mode::Dr] {
+        let mut c = fresh(mode);
+        let old = CLIENT.wrapping_add(0x6000_0000);
+        conversation(&mut c, &[(Forward, syn(), Pass, SynSent)]);
+        if mode != Mode::Dr {
+            let asks = (Reply, segment(ACK, 0x1234_5678, 0, old), Pass, SynSent);
+            conversation(&mut c, &[asks]);
+        }
+        conversation(&mut c, &[(Forward, segment(RST, old, 0, 0), Pass, SynSent)]);
+        conversation(&mut c, &[(Forward, syn(), Pass, SynSent)]);
+        if mode != Mode::Dr {
+            conversation(&mut c, &[(Reply, syn_ack(), Pass, SynReceived)]);
+            // By now it is not the server's alone to judge.
+            conversation(&mut c, &[(Forward, segment(RST, old, 0, 0), Drop, SynReceived)]);
+        }
+    }
 }
 
 #[test]

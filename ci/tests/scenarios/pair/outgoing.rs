@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use shunt::datapath::snapshot::Snat;
 use shunt::session::Mode;
 use shunt::session::mappings::{Behavior, Policy};
+use shunt::sync::datagram::Kind;
+use shunt::wire::DropReason::SnatNoMapping;
 
 use super::talk::Talk;
-use super::{Pair, Wire};
+use super::{Pair, Wire, mac};
 use crate::changes::Changes;
 use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, Packet, SYN, SYN_ACK, source_port, tcp, udp};
 use crate::net::{BACK, FRONT, Family, Net, SHORT_TIMEOUTS, ip};
-use crate::rig::Rig;
+use crate::rig::{Rig, hex};
 
 fn pool(family: Family) -> std::net::IpAddr {
     ip(if family == Family::V4 { "203.0.113.5" } else { "2001:db8:3::5" })
@@ -113,6 +115,60 @@ fn an_inside_endpoint_has_one_outer_endpoint_on_both_nodes() {
             talk.pair.pass(9_000, 10);
             assert_eq!([talk.pair.owns(0), talk.pair.owns(1)], [(0, 0), (0, 0)]);
             assert!(is_empty(&talk.pair));
+        }
+    }
+}
+
+/// An answer by the node that has not heard of what it answers, and one that nobody has asked for.
+#[test]
+fn what_only_the_other_node_knows_is_given_to_it() {
+    use Behavior::EndpointIndependent as Ei;
+    for workers in [[1, 1], [1, 2], [2, 3]] {
+        for family in Family::BOTH {
+            let mut pair = Pair::new(workers, Wire::Own, make(Ei, Ei));
+            pair.lose = Box::new(|node, said| node == 0 && said.header.kind == Kind::Stream);
+            let (host, far) = (SocketAddr::new(family.server(11), 5001), remote(family, 20, 53));
+            pair.begin();
+            let bytes = pair.nodes[0].by_server(11, udp(host, far)).bytes();
+            pair.inject(0, BACK, &bytes);
+            let outer = SocketAddr::new(pool(family), source_port(&pair.sent[0][0].1));
+            pair.pass(1, 1);
+            assert_eq!((pair.nodes[0].sessions(), pair.nodes[1].sessions()), (1, 0));
+
+            let nobodys = SocketAddr::new(outer.ip(), outer.port() ^ 1);
+            for (to, is_known) in [(outer, true), (nobodys, false)] {
+                let came = pair.nodes[1].by_client(udp(far, to));
+                let given = came.clone().macs(mac(1, FRONT), mac(0, FRONT)).bytes();
+                pair.begin();
+                // It goes through the pipeline once more before it is given away.
+                let hops = 1 + i64::from({
+                    let rig = &pair.nodes[1];
+                    rig.net.owner(to) != rig.turn % rig.workers.len()
+                });
+                let changes = Changes::none().tx(FRONT, &given).add("sync.relayed", 1);
+                let changes = changes.add("handed_off", hops).add("handed_in", hops);
+                let expected = vec![(FRONT, given.clone())];
+                let changes = [changes, Changes::none()];
+                pair.step("given", 1, (FRONT, &came.bytes()), None, &expected, changes);
+
+                pair.begin();
+                pair.inject(0, FRONT, &given);
+                let counts = [
+                    pair.sum(0, |c| c.sync.relay_answered.get()),
+                    pair.sum(0, |c| c.sync.relay_refused.get()),
+                    pair.sum(0, |c| c.drops_of(SnatNoMapping).get()),
+                ];
+                let inside = udp(far, host);
+                let sent = match is_known {
+                    true => {
+                        let out = Packet { ttl: 63, ..inside };
+                        vec![(BACK, pair.nodes[0].to_server(11, out).bytes())]
+                    }
+                    false => Vec::new(),
+                };
+                assert_eq!(hex(&pair.sent[0]), hex(&sent), "{workers:?} {family:?} {is_known}");
+                assert_eq!(counts, if is_known { [1, 0, 0] } else { [1, 1, 1] });
+            }
         }
     }
 }

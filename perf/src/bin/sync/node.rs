@@ -223,6 +223,7 @@ fn make(
     let own = counters[usize::from(id)].clone();
     let snapshot = Arc::new(snapshot(&plan, id)?);
     let setup = Setup {
+        ports_start: 0,
         worker: 0,
         sessions_v4: plan.sessions_v4,
         sessions_v6: plan.sessions_v6,
