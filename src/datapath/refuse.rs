@@ -1,14 +1,17 @@
 //! A packet that is dropped and whose sender is told at once: a TCP segment is answered with a
 //! reset, a UDP datagram with an ICMP error. The frame becomes its answer and goes back to the MAC
-//! address it came from, by the same port.
+//! address it came from, by the same port; a reset for a segment that the peer of a pair has given to
+//! this node goes to the sender by the routes.
 
+use super::established::hop_to;
 use super::family::Family;
 use super::frame::Frame;
 use super::icmp;
+use super::replica;
 use super::segment;
 use super::shared::Shared;
 use super::verdict::Verdict;
-use crate::rewrite::ethernet::turn_round;
+use crate::rewrite::ethernet::{set_addresses, turn_round};
 use crate::wire::flow::{Flow, Protocol, tcp_flags};
 use crate::wire::{DropReason, tcp};
 
@@ -54,10 +57,26 @@ fn reset<A: Family, F: Frame>(
     } else {
         (0, segment.seq().wrapping_add(segment.sequence_len()), RST | ACK)
     };
+    let by_routes = match replica::is_given(shared, frame) {
+        false => None,
+        // Back to the peer, which would take its own address for forged.
+        true => {
+            let Shared { hops, snapshot, .. } = &mut *shared;
+            let hop = hop_to(hops, snapshot, flow.key.src).ok().and_then(|hop| hops.get(hop));
+            match hop.filter(|hop| hop.ready) {
+                Some(hop) => Some((hop.port, hop.addresses)),
+                None => return Verdict::Drop(reason),
+            }
+        }
+    };
     if !frame.set_len(segment::frame_len::<A>(0)) {
         return Verdict::Drop(reason);
     }
     segment::emit(frame.bytes_mut(), &flow.key.reversed(), seq, ack, flags, 0, 0);
+    if let Some((port, addresses)) = by_routes {
+        set_addresses(frame.bytes_mut(), &addresses);
+        return Verdict::Refuse(reason, port);
+    }
     turn_round(frame.bytes_mut(), &shared.snapshot.ports[usize::from(port.0)].mac);
     Verdict::Refuse(reason, port)
 }

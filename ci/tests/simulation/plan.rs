@@ -142,7 +142,8 @@ impl Plan {
         if mode == Mode::FullNat && r.chance(400) {
             plan.introduction = r.pick(&[Introduction::ProxyV1, Introduction::ProxyV2]);
         }
-        plan.syn_proxy = mode != Mode::Dr && r.chance(250);
+        let may_proxy = mode != Mode::Dr && plan.introduction == Introduction::None;
+        plan.syn_proxy = may_proxy && r.chance(300);
         plan.persistence = r.chance(150);
         plan.workers = [r.pick(&[1, 1, 2, 3]), r.pick(&[1, 1, 2, 3])];
         plan.active_active = r.chance(400);

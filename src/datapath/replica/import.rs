@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::settle;
 use super::state::first;
-use super::tell::bucket_of;
+use super::tell::{self, bucket_of};
 use super::upkeep;
 use crate::datapath::crossed;
 use crate::datapath::family::Family;
@@ -22,11 +22,15 @@ use crate::session::{
 };
 use crate::sync::identity::identity;
 use crate::sync::record::{self, Record};
-use crate::sync::session::{Close, Persist, Session, Touch};
+use crate::sync::session::{Close, Persist, Reason, Session, Touch};
 use crate::wire::flow::{FlowKey, Protocol};
 
 /// No next hop: it is looked up with the first packet.
 const NO_HOP: HopRef = HopRef { index: u16::MAX, generation: 0 };
+
+/// A copy lives on when its owner lets it expire, if that would be so many milliseconds early by what
+/// was seen here.
+const EXPIRY_SLACK_MS: u32 = 300;
 
 /// What a session has of its own, whoever forwards it; the rest of its extras follows from the
 /// configuration.
@@ -307,8 +311,18 @@ fn end<A: Family, F: Frame>(
     now: u32,
 ) {
     let Some(id) = copy(lane, &close.forward_key(), close.born) else { return };
-    if lane.marks.as_ref().is_some_and(|marks| marks.is_foreign(id)) {
-        settle::remove(shared, lane, id, now);
+    if !lane.marks.as_ref().is_some_and(|marks| marks.is_foreign(id)) {
+        return;
+    }
+    let entry = lane.table.get(id);
+    let idle = now.wrapping_sub(entry.last_seen);
+    // Its packets came here, and the owner did not hear of them in time: it goes on, as this node's.
+    let lives = close.reason == Reason::EXPIRED
+        && tell::asks(entry)
+        && idle.saturating_add(EXPIRY_SLACK_MS) < entry.timeout;
+    match lives {
+        true => tell::adopted(shared, lane, id, now),
+        false => settle::remove(shared, lane, id, now),
     }
 }
 

@@ -30,7 +30,7 @@ mod upkeep;
 mod walk;
 
 pub(super) use self::channel::{arrive, arrive_unicast, is_datagram, is_relayed};
-pub(super) use self::relay::{give, met, postpone};
+pub(super) use self::relay::{give, is_given, met, postpone};
 pub use self::state::PairSetup;
 pub(super) use self::state::Replica;
 pub(super) use self::tell::{

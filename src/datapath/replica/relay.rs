@@ -128,7 +128,7 @@ pub(in crate::datapath) fn met<F: Frame>(shared: &Shared<F>, frame: &F) {
 
 /// Whether the peer has given us the packet.
 #[inline(always)]
-fn is_given<F: Frame>(shared: &Shared<F>, frame: &F) -> bool {
+pub(in crate::datapath) fn is_given<F: Frame>(shared: &Shared<F>, frame: &F) -> bool {
     is_from_peer(shared, frame) || shared.steered && Note::decode(frame.note()) == Note::Relayed
 }
 

@@ -110,6 +110,8 @@ pub(in crate::datapath) struct Replica {
     /// When the peer was lost last, in milliseconds (wrapping): what it saw shortly before, it has told
     /// nobody.
     pub(super) lost_at: Option<u32>,
+    /// When the peer was found silent last, in milliseconds (wrapping); only worker 0's is used.
+    pub(super) silent_at: Option<u32>,
     /// Whether this node may lack sessions that the peer has.
     pub(super) joining: Joining,
     /// Packets given to the peer.
@@ -182,6 +184,7 @@ impl Replica {
             leaving: false,
             joining: Joining::Begins,
             lost_at: None,
+            silent_at: None,
             relays: RELAYS,
             want_wait: WANT_MS,
             setup: setup.clone(),

@@ -1,7 +1,7 @@
 //! What the peer is told of sessions.
 
 use super::channel;
-use super::state::{Change, Replica};
+use super::state::{self, Change, Replica};
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
@@ -14,7 +14,7 @@ use crate::sync::identity::identity;
 use crate::sync::session::{Close, Persist, Reason, Session, Touch};
 
 /// How long the peer has to say that a session lives, in milliseconds.
-const ANSWER_MS: u32 = 500;
+pub(super) const ANSWER_MS: u32 = 500;
 
 /// Takes notice of a session that this node has made.
 pub(in crate::datapath) fn created<A: Family, F: Frame>(
@@ -110,7 +110,8 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
     entry: &Entry<A>,
     now: u32,
 ) -> Option<Then> {
-    let (Some(replica), Some(marks)) = (&mut shared.replica, marks) else {
+    let is_silent = state::first(shared).sync.peer_silent.get() != 0;
+    let (Some(replica), Some(marks)) = (&shared.replica, marks) else {
         return (due == Due::Half).then_some(Then::GoesOn);
     };
     let foreign = marks.is_foreign(id);
@@ -140,6 +141,10 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
             channel::push(shared, &touch, now);
             Some(Then::After(ANSWER_MS))
         }
+        // The question or its answer is perhaps lost, until the peer is heard again or found dead.
+        Due::Over if !foreign && has_peer && asks(entry) && is_silent => {
+            Some(Then::After(ANSWER_MS))
+        }
         // Its owner ends it, or says that it lives.
         Due::Over if foreign => Some(Then::After((entry.timeout / 2).max(1_000))),
         // The peer was asked when the time was over, and has said nothing.
@@ -164,9 +169,24 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
     }
 }
 
+/// Takes notice of a copy that becomes a session of this node: its owner has ended it.
+pub(super) fn adopted<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    lane: &mut Lane<A>,
+    id: SessionId,
+    now: u32,
+) {
+    let entry = *lane.table.get(id);
+    ended(shared, &mut lane.marks, id, &entry, Reason::EXPIRED, now);
+    created(shared, lane, id, now);
+    if let Some(marks) = &mut lane.marks {
+        marks.loosen(id);
+    }
+}
+
 /// Whether the peer is asked before a session of this node ends by timeout: not when the connection is
 /// over, or was never there.
-fn asks<A>(entry: &Entry<A>) -> bool {
+pub(super) fn asks<A>(entry: &Entry<A>) -> bool {
     use TcpState::{Contested, Established, FinClient, FinServer, Udp};
     matches!(entry.state, Established | Contested | FinClient | FinServer | Udp)
 }

@@ -33,6 +33,9 @@ const LEAP_MS: u32 = 1_000;
 /// How long a node that begins, or stood still, waits for a word of the peer before it takes itself for
 /// the only one, in milliseconds.
 const LISTENING_MS: u32 = 5_000;
+/// A peer that says nothing for so long, in milliseconds, is perhaps about to be found dead: it says
+/// something every [`ACK_MS`].
+const SILENCE_MS: u32 = 200;
 /// When it no longer matters that a peer was lost: no timeout is longer, in milliseconds.
 const FORGOTTEN_MS: u32 = 1 << 30;
 /// How long it waits for all sessions of a peer that is there.
@@ -165,7 +168,12 @@ fn watch<F: Frame>(
             // What went past meanwhile is found out from the beginning.
             && !(leapt && replica.has_peer());
         let boot = replica.association.peer_boot().unwrap_or(0);
+        if replica.association.is_silent(now, SILENCE_MS) {
+            replica.silent_at = Some(now);
+        }
+        replica.silent_at.take_if(|at| now.wrapping_sub(*at) > tell::ANSWER_MS);
         let sync = &shared.counters.sync;
+        sync.peer_silent.set(u64::from(replica.silent_at.is_some()));
         sync.peer_boot.set(boot);
         sync.peer_alive.set(u64::from(alive));
     }

@@ -154,6 +154,8 @@ pub(super) fn open<A: Family, F: Frame>(
     shared.counters.service(service).syn_cookies_accepted.add(1);
     let id = match chosen {
         Ok(id) => id,
+        // In a moment there will be room: it comes again.
+        Err(waits @ Verdict::Drop(DropReason::Joining)) => return waits,
         // The client thinks that it is connected.
         Err(Verdict::Drop(reason)) => {
             return refuse::refuse(shared, frame, &item.flow, reason, now);

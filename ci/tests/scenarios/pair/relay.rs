@@ -160,9 +160,9 @@ fn nothing_is_given_twice() {
                 let sent = std::mem::take(&mut pair.sent[1 - node]);
                 match mid_stream {
                     MidStream::Reset => {
-                        // To the one it came from, which passes it on by its own routes.
+                        // By its own routes: to the peer, an address of ours would look forged.
                         let reset = tcp(vip, client, RST).seq(ISN + 1).window(0);
-                        let reset = reset.macs(mac(1 - node, FRONT), mac(node, FRONT)).bytes();
+                        let reset = pair.nodes[1 - node].to_client(reset).bytes();
                         assert_eq!(hex(&sent), hex(&[(FRONT, reset)]));
                     }
                     _ => assert_eq!(sent, []),
