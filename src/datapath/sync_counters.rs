@@ -77,8 +77,6 @@ pub struct SyncCounters {
     pub walk_total: Cell,
     /// Gauge, of worker 0: whether the peer is there, 0 or 1.
     pub peer_alive: Cell,
-    /// Gauge, of worker 0: whether the peer, which counts as there, is silent or was a moment ago, 0 or 1.
-    pub peer_silent: Cell,
     /// Gauge, of worker 0: the start (boot) of the peer that has proved to be the present one, or 0.
     pub peer_boot: Cell,
     /// Gauge, of worker 0: the workers of the peer.

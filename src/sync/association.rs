@@ -237,11 +237,6 @@ impl Association {
         self.last_accepted.is_some()
     }
 
-    /// Whether nothing was heard of the peer for so long, though it was not found dead.
-    pub fn is_silent(&self, now: u32, for_ms: u32) -> bool {
-        self.last_accepted.is_some_and(|last| now.wrapping_sub(last) >= for_ms)
-    }
-
     /// The boot of the peer that was accepted last, dead or alive.
     pub fn peer_boot(&self) -> Option<u64> {
         self.peer.map(|peer| peer.boot)

@@ -46,6 +46,9 @@ impl World {
         let now = self.now;
         let [Some(a), Some(b)] = &self.nodes else {
             (self.linked_since, self.synced_since) = (None, None);
+            for id in 0..2 {
+                self.complete[id] = self.nodes[id].is_some();
+            }
             // Who is alone is not apart from anybody.
             self.split = false;
             return;
@@ -59,6 +62,16 @@ impl World {
             self.linked_since = self.linked_since.or(Some(now));
             if synced {
                 self.synced_since = self.synced_since.or(Some(now));
+            }
+        }
+        if synced {
+            self.complete = [true; 2];
+        }
+        if apart && self.complete != [true; 2] {
+            for client in &mut self.clients {
+                if client.started && client.excuse.is_none() {
+                    client.excuse = Some("a node that began does not hear of it");
+                }
             }
         }
         self.split = apart || self.split && !self.is_linked();

@@ -57,6 +57,8 @@ pub struct World {
     pub synced_since: Option<u64>,
     /// The nodes are apart, though both are there.
     pub split: bool,
+    /// By node: whether it has known all sessions since its start, or is the only one.
+    pub complete: [bool; 2],
     pub healed: bool,
     busy_at: u64,
     checked_at: u64,
@@ -95,6 +97,7 @@ impl World {
             linked_since: None,
             synced_since: None,
             split: false,
+            complete: [false; 2],
             healed: false,
             busy_at: 0,
             checked_at: 0,
@@ -451,6 +454,7 @@ impl World {
             }
             Action::Start(id, workers) => {
                 if self.nodes[id].is_none() {
+                    self.complete[id] = false;
                     let mut random = self.random.fork();
                     let node =
                         Node::start(&self.plan, id, workers, &self.down[id], now, &mut random);

@@ -110,7 +110,9 @@ pub(in crate::datapath) struct Replica {
     /// When the peer was lost last, in milliseconds (wrapping): what it saw shortly before, it has told
     /// nobody.
     pub(super) lost_at: Option<u32>,
-    /// When the peer was found silent last, in milliseconds (wrapping); only worker 0's is used.
+    /// When the peer last acknowledged this worker's stream, or came, in milliseconds (wrapping).
+    pub(super) acked_at: u32,
+    /// When it had not done so for a while, the last time.
     pub(super) silent_at: Option<u32>,
     /// Whether this node may lack sessions that the peer has.
     pub(super) joining: Joining,
@@ -184,6 +186,7 @@ impl Replica {
             leaving: false,
             joining: Joining::Begins,
             lost_at: None,
+            acked_at: 0,
             silent_at: None,
             relays: RELAYS,
             want_wait: WANT_MS,

@@ -1,7 +1,7 @@
 //! What the peer is told of sessions.
 
 use super::channel;
-use super::state::{self, Change, Replica};
+use super::state::{Change, Replica};
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
@@ -15,6 +15,9 @@ use crate::sync::session::{Close, Persist, Reason, Session, Touch};
 
 /// How long the peer has to say that a session lives, in milliseconds.
 pub(super) const ANSWER_MS: u32 = 500;
+/// For how long a session outlives its timeout, at the most, when the peer cannot be asked, in
+/// milliseconds: a peer that is not heard at all is found dead much sooner.
+const UNHEARD_MS: u32 = 10_000;
 
 /// Takes notice of a session that this node has made.
 pub(in crate::datapath) fn created<A: Family, F: Frame>(
@@ -110,12 +113,11 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
     entry: &Entry<A>,
     now: u32,
 ) -> Option<Then> {
-    let is_silent = state::first(shared).sync.peer_silent.get() != 0;
     let (Some(replica), Some(marks)) = (&shared.replica, marks) else {
         return (due == Due::Half).then_some(Then::GoesOn);
     };
     let foreign = marks.is_foreign(id);
-    let has_peer = replica.has_peer();
+    let (has_peer, is_silent) = (replica.has_peer(), replica.silent_at.is_some());
     let since_lost = replica.lost_at.map(|lost_at| now.wrapping_sub(lost_at));
     let idle = now.wrapping_sub(entry.last_seen);
     let since_told = now.wrapping_sub(marks.told(id));
@@ -141,8 +143,14 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
             channel::push(shared, &touch, now);
             Some(Then::After(ANSWER_MS))
         }
-        // The question or its answer is perhaps lost, until the peer is heard again or found dead.
-        Due::Over if !foreign && has_peer && asks(entry) && is_silent => {
+        // The question or its answer is perhaps lost, as long as the peer does not hear this node; but
+        // that may be so for good.
+        Due::Over
+            if !foreign
+                && asks(entry)
+                && is_silent
+                && idle < entry.timeout.saturating_add(UNHEARD_MS) =>
+        {
             Some(Then::After(ANSWER_MS))
         }
         // Its owner ends it, or says that it lives.

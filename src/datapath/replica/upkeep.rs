@@ -33,8 +33,8 @@ const LEAP_MS: u32 = 1_000;
 /// How long a node that begins, or stood still, waits for a word of the peer before it takes itself for
 /// the only one, in milliseconds.
 const LISTENING_MS: u32 = 5_000;
-/// A peer that says nothing for so long, in milliseconds, is perhaps about to be found dead: it says
-/// something every [`ACK_MS`].
+/// A peer that acknowledges nothing for so long, in milliseconds, does not hear this node, or is not heard:
+/// it acknowledges every [`ACK_MS`].
 const SILENCE_MS: u32 = 200;
 /// When it no longer matters that a peer was lost: no timeout is longer, in milliseconds.
 const FORGOTTEN_MS: u32 = 1 << 30;
@@ -168,12 +168,7 @@ fn watch<F: Frame>(
             // What went past meanwhile is found out from the beginning.
             && !(leapt && replica.has_peer());
         let boot = replica.association.peer_boot().unwrap_or(0);
-        if replica.association.is_silent(now, SILENCE_MS) {
-            replica.silent_at = Some(now);
-        }
-        replica.silent_at.take_if(|at| now.wrapping_sub(*at) > tell::ANSWER_MS);
         let sync = &shared.counters.sync;
-        sync.peer_silent.set(u64::from(replica.silent_at.is_some()));
         sync.peer_boot.set(boot);
         sync.peer_alive.set(u64::from(alive));
     }
@@ -185,13 +180,19 @@ fn watch<F: Frame>(
             replica.lost_at = Some(now);
         }
         replica.begin_with(peer);
+        (replica.acked_at, replica.silent_at) = (now, None);
         for marks in [&mut v4.marks, &mut v6.marks].into_iter().flatten() {
             marks.begin_term();
         }
         // What was the peer's to end is now this node's.
         v4.sweep.start();
         v6.sweep.start();
+        return;
     }
+    if replica.has_peer() && now.wrapping_sub(replica.acked_at) > SILENCE_MS {
+        replica.silent_at = Some(now);
+    }
+    replica.silent_at.take_if(|at| now.wrapping_sub(*at) > tell::ANSWER_MS);
 }
 
 /// The peer was heard.
@@ -440,6 +441,7 @@ pub(super) fn control<F: Frame>(
                     && ack.worker == replica.worker
                 {
                     replica.sender.acknowledged(ack.contiguous);
+                    replica.acked_at = now;
                 }
             }
             Ok(Record::Nak(nak)) if nak.worker == shared.worker => {
