@@ -221,6 +221,61 @@ fn a_recording_does_not_revive_the_peer() {
     }
 }
 
+/// Two processes have the peer's id, by mistake or since one was started anew while the other stood still:
+/// the second is asked to prove that it lives, and the first is the peer until it does.
+#[test]
+fn another_start_of_the_peer_is_asked_for_a_proof() {
+    let wire = Wire::Own;
+    let mut pair = Pair::new([1, 1], wire, short(Mode::Nat));
+    open(&mut pair, 1, 1);
+    pair.pass(2, 1);
+    pair.begin();
+    let mut sequence = 0;
+    let mut says = |pair: &mut Pair, challenge: u64, echo: u64| {
+        sequence += 1;
+        let header = header(Kind::Control, 1, STRANGER, sequence);
+        let frame = forged(wire, 1, &header, &hello(challenge, echo, BOOTS[0]), &keys());
+        pair.nodes[0].arrive(shunt::io::memory::MemoryFrame::new(wire.port(), &frame));
+        pair.nodes[0].settle();
+        // Its turn, and that of the peer.
+        pair.pass(130, 1);
+    };
+    let peer = |pair: &Pair| pair.nodes[0].counters[0].sync.peer_boot.get();
+    let unproven = |pair: &Pair| pair.nodes[0].counters[0].sync.unproven.get();
+    let asked = |pair: &Pair| {
+        let records = pair.said[0].iter().flat_map(|said| &said.records);
+        let to_stranger = |record: &Record| match record {
+            Record::Hello(hello) if hello.peer_boot == STRANGER => Some(*hello),
+            _ => None,
+        };
+        records.filter_map(to_stranger).collect::<Vec<_>>()
+    };
+    // Neither nothing nor a guess proves anything.
+    for (challenge, echo) in [(0x1111, 0), (0x2222, 0x1234)] {
+        pair.begin();
+        let before = unproven(&pair);
+        says(&mut pair, challenge, echo);
+        let asked = asked(&pair);
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        assert_eq!(asked[0].echo, challenge);
+        assert_eq!((peer(&pair), unproven(&pair)), (BOOTS[1], before + 1));
+        assert_eq!([pair.owns(0), pair.owns(1)], [(0, 1), (1, 0)]);
+    }
+    pair.begin();
+    says(&mut pair, 0x3333, 0);
+    let proof = asked(&pair)[0].challenge;
+    pair.begin();
+    says(&mut pair, 0x4444, proof);
+    assert_eq!(peer(&pair), STRANGER);
+    assert_eq!(pair.owns(0), (1, 0), "whose sessions they were is gone");
+    // The first one still runs, and is not the peer any more.
+    let replayed = pair.sum(0, |c| c.sync.replayed.get());
+    pair.pass(300, 1);
+    assert_eq!(peer(&pair), STRANGER);
+    assert!(pair.sum(0, |c| c.sync.replayed.get()) > replayed);
+    assert_eq!(pair.owns(0), (1, 0));
+}
+
 /// A process that restarts again and again gets the whole table each time.
 #[test]
 fn a_restart_is_noticed_at_once() {

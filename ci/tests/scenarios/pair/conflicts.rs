@@ -58,6 +58,16 @@ fn goes_to(pair: &mut Pair, node: usize, client: SocketAddr) -> SocketAddr {
     super::forwarding::ends(&pair.sent[node][0].1).1
 }
 
+/// Lets each node have servers of its own for new sessions.
+fn choose_differently(pair: &mut Pair) {
+    for (node, unwanted) in [[2, 3], [0, 1]].into_iter().enumerate() {
+        for id in unwanted {
+            pair.nodes[node].net.snapshot.servers[id].weight = 0;
+        }
+        pair.nodes[node].reconfigure();
+    }
+}
+
 fn client(family: Family, n: u16) -> SocketAddr {
     SocketAddr::new(family.client(), 40_000 + n)
 }
@@ -73,15 +83,7 @@ fn of_two_sessions_of_a_client_one_remains() {
                 {
                     let mut pair = Pair::new(workers, Wire::Own, net(mode));
                     pair.part();
-                    // So that the two choose differently.
-                    for node in 0..2 {
-                        let servers = &mut pair.nodes[node].net.snapshot.servers;
-                        let unwanted = if node == 0 { [2, 3] } else { [0, 1] };
-                        for id in unwanted {
-                            servers[id].weight = 0;
-                        }
-                        pair.nodes[node].reconfigure();
-                    }
+                    choose_differently(&mut pair);
                     let servers = [0, 1]
                         .map(|node| connect(&mut pair, node, client(family, 1), accepted[node]));
                     assert_ne!(servers[0], servers[1]);
@@ -99,6 +101,49 @@ fn of_two_sessions_of_a_client_one_remains() {
                     // Who hears of the other's session first gives way, or has it so.
                     assert!(conflicts.iter().sum::<u64>() >= 1, "{what}: {conflicts:?}");
                 }
+            }
+        }
+    }
+}
+
+/// A node that stood still has old sessions: the one that was used later remains, unless that was at about
+/// the same time, or only one of the connections exists.
+#[test]
+fn of_two_alike_that_which_was_used_later_remains() {
+    for workers in [[1, 1], [2, 3]] {
+        for mode in [Mode::Nat, Mode::FullNat] {
+            // Whether they were accepted, which is used last, and how much later, in milliseconds.
+            for (accepted, last, later, remains) in [
+                ([true, true], 0, 1_500, 0),
+                ([true, true], 1, 1_500, 1),
+                ([true, true], 0, 800, 0),
+                ([true, true], 1, 800, 0),
+                ([false, false], 0, 1_500, 0),
+                ([false, false], 1, 1_500, 1),
+                ([true, false], 1, 1_500, 0),
+                ([false, true], 0, 1_500, 1),
+            ] {
+                let what = format!("{workers:?} {mode:?} {accepted:?} {last} {later}");
+                let mut pair = Pair::new(workers, Wire::Own, net(mode));
+                pair.part();
+                choose_differently(&mut pair);
+                let client = client(Family::V4, 1);
+                let mut servers = [client; 2];
+                for node in [1 - last, last] {
+                    servers[node] = connect(&mut pair, node, client, accepted[node]);
+                    if node != last {
+                        pair.pass(later, 10);
+                    }
+                }
+                pair.heal();
+                pair.settle();
+                for node in 0..2 {
+                    assert_eq!(pair.nodes[node].sessions(), 1, "{what}: node {node}");
+                    let to = goes_to(&mut pair, node, client);
+                    assert_eq!(to, servers[remains], "{what}: node {node}");
+                }
+                let owns = [pair.owns(remains), pair.owns(1 - remains)];
+                assert_eq!(owns, [(1, 0), (0, 1)], "{what}");
             }
         }
     }

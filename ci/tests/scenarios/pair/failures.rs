@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use shunt::session::{Mode, ServerId};
+use shunt::wire::DropReason::HandOffFull;
+use shunt::worker::HAND_OFF_PACKETS;
 
 use super::states::short;
-use super::{Pair, Wire};
+use super::{Pair, Wire, is_session};
 use crate::changes::Changes;
 use crate::frames::{SYN, tcp, udp};
 use crate::net::{BACK, FRONT, Family, Net};
@@ -99,6 +101,49 @@ fn a_full_table_refuses_copies_and_the_owner_goes_on() {
     open(&mut pair, 0, 1);
     pair.pass(2, 1);
     assert_eq!([pair.owns(0), pair.owns(1)], [(1, 0), (0, 1)]);
+}
+
+/// A datagram of the peer's goes from worker to worker. Where the way is full it is lost to the rest, which
+/// find out what they lack.
+#[test]
+fn records_that_do_not_get_to_all_workers_are_counted_and_sent_anew() {
+    let client = |n: u16| SocketAddr::new(Family::V4.client(), 40_000 + n);
+    let mut pair = Pair::new([1, 2], Wire::Own, long);
+    let n = (0..).find(|n| pair.nodes[1].net.owner(client(*n)) == 1).unwrap();
+    pair.lose = Box::new(|from, said| from == 0 && said.count(is_session) > 0);
+    pair.begin();
+    open(&mut pair, 0, n);
+    let said = pair.said[0].iter().find(|said| said.count(is_session) > 0).unwrap().clone();
+    pair.heal();
+
+    // The second worker does not get a turn, and has as many packets before it as there may be.
+    let rig = &mut pair.nodes[1];
+    let nobodys = rig.by_client(udp(client(n), SocketAddr::new(Family::V4.vip(), 54))).bytes();
+    for _ in 0..HAND_OFF_PACKETS {
+        rig.workers[0].io().arrive(FRONT, &nobodys);
+    }
+    let now = rig.now;
+    while rig.workers[0].poll(now) > 0 {}
+    rig.changes();
+    rig.workers[0].io().arrive(Wire::Own.port(), &said.frame);
+    rig.workers[0].poll(now);
+    let lost = Changes::none()
+        .rx(Wire::Own.port(), &said.frame)
+        .dropped(HandOffFull)
+        .add("sync.records_lost", 1)
+        .add("sync.received_datagrams", 1)
+        .add("sync.received_records", said.records.len() as i64);
+    assert_eq!(rig.changes(), lost);
+    // A packet that is lost there is none of the peer's.
+    rig.workers[0].io().arrive(FRONT, &nobodys);
+    rig.workers[0].poll(now);
+    assert_eq!(rig.changes(), Changes::none().rx(FRONT, &nobodys).dropped(HandOffFull));
+
+    rig.settle();
+    assert_eq!(rig.sessions(), 0);
+    pair.settle();
+    assert_eq!([pair.owns(0), pair.owns(1)], [(1, 0), (0, 1)]);
+    assert_eq!(pair.sum(1, |c| c.sync.records_lost.get()), 1);
 }
 
 #[test]

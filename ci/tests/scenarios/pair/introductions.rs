@@ -274,6 +274,32 @@ fn a_client_stays_with_its_server_on_both_nodes() {
     }
 }
 
+/// That the server has the header only the owner has seen, and its word of that is lost. From some number on
+/// the other node finds it out by itself: the client would not send so far ahead.
+#[test]
+fn far_behind_the_header_nothing_is_introduced_again() {
+    for how in [Introduction::ProxyV1, Introduction::ProxyV2] {
+        for (workers, family) in [([1, 1], Family::V4), ([2, 3], Family::V6)] {
+            let mut talk = Talk::new(workers, Wire::Own, 0, introducing(how));
+            let client = SocketAddr::new(family.client(), 40_001);
+            let vip = SocketAddr::new(family.vip(), 80);
+            let n = header_len(how, client, vip);
+            let ends = talk.begin(tcp(client, vip, SYN));
+            talk.server("SYN-ACK", 0, tcp(ends.server, ends.local, SYN_ACK));
+            talk.client("ACK", 0, tcp(client, vip, ACK));
+            talk.pair.lose = Box::new(|node, _| node == 0);
+            let all = tcp(ends.server, ends.local, ACK).ack(ISN + 1 + n);
+            talk.server("all of the header", 0, all);
+            // The last ones are before the header, as numbers wrap.
+            for sent in [5, 1 << 30, (1 << 30) + 1, 1 << 31, (1 << 31) + 7, 3 << 30, u32::MAX] {
+                let seq = (ISN + 1).wrapping_add(sent);
+                let more = tcp(client, vip, PSH_ACK).seq(seq).payload(b"more");
+                talk.client(&format!("{sent:#x}"), 1, more);
+            }
+        }
+    }
+}
+
 /// The client has given up and begins anew with another number: the header belongs behind that.
 #[test]
 fn a_syn_with_another_number_is_told() {

@@ -3,15 +3,19 @@
 
 mod association;
 mod conflicts;
+mod endings;
 mod failures;
 mod forwarding;
 mod introductions;
+mod keys;
 mod losses;
 mod outgoing;
+mod persistence;
 mod place;
 mod relay;
 mod states;
 mod talk;
+mod walks;
 
 use self::place::{AHEAD, UDP_PORT, connected, group_mac, setup};
 pub use self::place::{BOOTS, KEY, Wire, datagram_frame, forged, keys, mac, place, seed};
@@ -21,6 +25,7 @@ use std::net::SocketAddr;
 use shunt::datapath::snapshot::PortId;
 use shunt::io::memory::MemoryFrame;
 use shunt::sync::datagram::{self, Header, Kind, SERVING};
+use shunt::sync::keys::Keys;
 use shunt::sync::record::{self, Record};
 
 use crate::changes::Changes;
@@ -73,6 +78,8 @@ pub struct Pair {
     /// By node: all that it has sent, of each worker in its order.
     pub all: [Sent; 2],
     pub lose: Loss,
+    /// Those that the test reads the channel with.
+    pub keys: Keys,
     /// By node: what the datagrams that went and came have changed.
     explained: [Changes; 2],
     make: Box<dyn Fn(usize) -> Net>,
@@ -105,6 +112,7 @@ impl Pair {
             sent: Default::default(),
             all: Default::default(),
             lose: Box::new(|_, _| false),
+            keys: keys(),
             explained: Default::default(),
             make,
             sessions,
@@ -249,7 +257,7 @@ impl Pair {
             return None;
         }
         let datagram = &frame[start..];
-        let (header, records) = datagram::open(datagram, &keys()).ok()?;
+        let (header, records) = datagram::open(datagram, &self.keys).ok()?;
         let (group, peer) = (self.wire.group(), self.wire.address(1 - node));
         let (to, to_mac) = match header.kind {
             Kind::Relay => (peer, mac(1 - node, port)),

@@ -1,0 +1,223 @@
+//! What the peer has sent anew stays and what it has not goes, whatever else is said at the same time. The
+//! test speaks in the place of node 0, so that everything comes exactly when it matters.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use shunt::io::memory::MemoryFrame;
+use shunt::session::Mode;
+use shunt::sync::control::{Begin, Digest, End};
+use shunt::sync::datagram::{Header, Kind, SERVING};
+use shunt::sync::record::{Emit, Record};
+use shunt::sync::session::Session;
+use shunt::sync::{HEADER, MAX};
+use shunt::wire::toeplitz::{BUCKETS, STEERING};
+
+use super::states::short;
+use super::{BOOTS, Pair, Wire, forged, keys};
+use crate::frames::udp;
+use crate::net::{FRONT, Family, Net};
+
+/// Sessions of node 0, and how many of them are over without a word of their end.
+const ALL: usize = 300;
+const OVER: usize = 10;
+
+fn long(workers: usize) -> Net {
+    let mut net = short(Mode::Nat)(workers);
+    net.snapshot.services[1].timeouts.udp = 60_000;
+    net
+}
+
+fn bytes(record: &impl Emit) -> Vec<u8> {
+    let mut bytes = vec![0; record.length()];
+    record.emit(&mut bytes);
+    bytes
+}
+
+fn bucket(session: &Session<Ipv4Addr>) -> usize {
+    STEERING.bucket_v4(session.client, session.client_port)
+}
+
+/// The buckets of these sessions.
+fn buckets(sessions: &[Session<Ipv4Addr>]) -> u128 {
+    sessions.iter().fold(0, |set, session| set | 1 << bucket(session))
+}
+
+fn begin(buckets: u128) -> Vec<Vec<u8>> {
+    vec![bytes(&Begin(buckets))]
+}
+
+fn end(buckets: u128) -> Vec<Vec<u8>> {
+    vec![bytes(&End(buckets))]
+}
+
+fn all_of(sessions: &[Session<Ipv4Addr>]) -> Vec<Vec<u8>> {
+    sessions.iter().map(bytes).collect()
+}
+
+/// The digests of all buckets when these sessions are all there are.
+fn digests(sessions: &[Session<Ipv4Addr>]) -> Vec<Vec<u8>> {
+    let digest = |number: usize| {
+        let of_bucket = sessions.iter().filter(|session| bucket(session) == number);
+        let (count, xor) = of_bucket.fold((0, 0), |(n, xor), s| (n + 1, xor ^ s.identity()));
+        bytes(&Digest { bucket: number as u8, count, xor })
+    };
+    (0..BUCKETS).map(digest).collect()
+}
+
+/// Node 1, and a voice that is node 0's to it.
+struct Voice {
+    pair: Pair,
+    /// The last of the stream.
+    sequence: u64,
+    kept: Vec<Session<Ipv4Addr>>,
+    over: Vec<Session<Ipv4Addr>>,
+}
+
+impl Voice {
+    fn new() -> Self {
+        let mut pair = Pair::new([1, 1], Wire::Own, long);
+        for n in 0..ALL as u16 {
+            let client = SocketAddr::new(Family::V4.client(), 1024 + 7 * n);
+            let vip = SocketAddr::new(Family::V4.vip(), 53);
+            let packet = pair.nodes[0].by_client(udp(client, vip)).bytes();
+            pair.inject(0, FRONT, &packet);
+        }
+        pair.pass(2, 1);
+        assert_eq!(pair.owns(1), (0, ALL as u64));
+        let stream = pair.said[0].iter().filter(|said| said.is_stream());
+        let sequence = stream.map(|said| said.header.sequence).max().unwrap();
+        let records = pair.said[0].iter().flat_map(|said| &said.records);
+        let session = |record: &Record| match record {
+            Record::SessionV4(session) => Some(*session),
+            _ => None,
+        };
+        let sessions: Vec<_> = records.filter_map(session).collect();
+        assert_eq!(sessions.len(), ALL);
+        pair.cut();
+        pair.begin();
+        let (kept, over) = sessions.split_at(ALL - OVER);
+        let (kept, over) = (kept.to_vec(), over.to_vec());
+        Voice { pair, sequence, kept, over }
+    }
+
+    /// The datagrams that these records fill, with the next numbers of the stream.
+    fn datagrams(&mut self, records: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut payloads = vec![Vec::new()];
+        for record in records {
+            if HEADER + payloads.last().unwrap().len() + record.len() > MAX {
+                payloads.push(Vec::new());
+            }
+            payloads.last_mut().unwrap().extend(record);
+        }
+        let seal = |payload: Vec<u8>| {
+            self.sequence += 1;
+            let (boot, sequence) = (BOOTS[0], self.sequence);
+            let kind = Kind::Stream;
+            let header =
+                Header { kind, node: 0, worker: 0, to: SERVING, repeated: false, boot, sequence };
+            forged(Wire::Own, 0, &header, &payload, &keys())
+        };
+        payloads.into_iter().map(seal).collect()
+    }
+
+    fn deliver(&mut self, datagrams: &[Vec<u8>]) {
+        for datagram in datagrams {
+            self.pair.nodes[1].arrive(MemoryFrame::new(Wire::Own.port(), datagram));
+            self.pair.nodes[1].settle();
+        }
+        self.pair.carry();
+    }
+
+    fn say(&mut self, records: &[Vec<u8>]) {
+        let datagrams = self.datagrams(records);
+        self.deliver(&datagrams);
+    }
+
+    /// Copies, sessions taken in, and buckets found different up to now.
+    fn seen(&self) -> (usize, u64, u64) {
+        let imported = self.pair.sum(1, |c| c.sync.imported.get());
+        let different = self.pair.sum(1, |c| c.sync.digest_mismatches.get());
+        (self.pair.owns(1).1 as usize, imported, different)
+    }
+}
+
+/// The end of one walk has shown that there are too many, and the next walk begins before those are gone:
+/// nothing that it is about to confirm goes, and after it exactly those go.
+#[test]
+fn a_walk_that_begins_stops_the_removal_of_what_it_will_confirm() {
+    let mut voice = Voice::new();
+    let (kept, over) = (voice.kept.clone(), voice.over.clone());
+    let different = u64::from(buckets(&over).count_ones());
+    for records in [begin(u128::MAX), all_of(&kept), end(u128::MAX), digests(&kept)] {
+        voice.say(&records);
+    }
+    assert_eq!(voice.seen(), (ALL, ALL as u64, different));
+    voice.say(&begin(u128::MAX));
+    voice.pair.pass(5, 1);
+    assert_eq!(voice.seen(), (ALL, ALL as u64, different), "nothing is lost");
+    for records in [all_of(&kept), end(u128::MAX), digests(&kept)] {
+        voice.say(&records);
+    }
+    assert_eq!(voice.seen(), (ALL, ALL as u64, 2 * different));
+    voice.pair.pass(5, 1);
+    assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, 2 * different), "just those that are over");
+    voice.say(&digests(&kept));
+    assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, 2 * different), "and now all is equal");
+    assert!(voice.pair.is_synced(1));
+}
+
+/// A walk of other buckets does not keep what is over.
+#[test]
+fn a_walk_that_begins_leaves_other_buckets_to_their_removal() {
+    let mut voice = Voice::new();
+    let (kept, over) = (voice.kept.clone(), voice.over.clone());
+    for records in [begin(u128::MAX), all_of(&kept), end(u128::MAX), digests(&kept)] {
+        voice.say(&records);
+    }
+    let again = buckets(&over[..OVER / 2]);
+    let stay = over.iter().filter(|session| again >> bucket(session) & 1 != 0).count();
+    assert!(stay < OVER);
+    voice.say(&begin(again));
+    voice.pair.pass(5, 1);
+    let (copies, imported, _) = voice.seen();
+    assert_eq!((copies, imported), (ALL - OVER + stay, ALL as u64));
+    let walked: Vec<_> = kept.iter().filter(|s| again >> bucket(s) & 1 != 0).copied().collect();
+    for records in [all_of(&walked), end(again), digests(&kept)] {
+        voice.say(&records);
+    }
+    voice.pair.pass(5, 1);
+    let (copies, imported, _) = voice.seen();
+    assert_eq!((copies, imported), (ALL - OVER, ALL as u64));
+}
+
+/// The beginning of a walk comes after its end: what came in between has confirmed nothing, so nothing
+/// goes, and the walk is asked for anew.
+#[test]
+fn a_beginning_that_comes_late_counts_for_nothing() {
+    let mut voice = Voice::new();
+    let (kept, over) = (voice.kept.clone(), voice.over.clone());
+    let late = voice.datagrams(&begin(u128::MAX));
+    for records in [all_of(&kept), end(u128::MAX)] {
+        voice.say(&records);
+    }
+    voice.deliver(&late);
+    voice.say(&digests(&kept));
+    voice.pair.pass(5, 1);
+    let different = u64::from(buckets(&over).count_ones());
+    assert_eq!(voice.seen(), (ALL, ALL as u64, different));
+    voice.pair.begin();
+    voice.say(&digests(&kept));
+    voice.pair.pass(1_000, 1);
+    assert_eq!(voice.seen(), (ALL, ALL as u64, 2 * different));
+    let records = voice.pair.said[1].iter().flat_map(|said| &said.records);
+    let wanted = records.filter_map(|record| match record {
+        Record::Want(want) => Some(want.0),
+        _ => None,
+    });
+    assert_eq!(wanted.last(), Some(buckets(&over)));
+    for records in [begin(u128::MAX), all_of(&kept), end(u128::MAX), digests(&kept)] {
+        voice.say(&records);
+    }
+    voice.pair.pass(5, 1);
+    assert_eq!(voice.seen().0, ALL - OVER);
+}
