@@ -205,7 +205,7 @@ pub(super) fn without_service<A: Family, F: Frame>(
             shared.punt(frame.rx_port(), now)
         }
         // It came back to a local address.
-        None if item.crossed != Crossed::No => Verdict::Drop(DropReason::NoSession),
+        None if item.crossed != Crossed::No => stray(shared, lane, frame, &item.flow, now),
         None if lane.servers.contains(&(key.src, key.sport)) => {
             stray(shared, lane, frame, &item.flow, now)
         }

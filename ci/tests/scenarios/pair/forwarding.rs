@@ -38,7 +38,7 @@ pub fn usual(mode: Mode) -> impl Fn(usize) -> Net + Clone {
 }
 
 /// NAT64 (servers of IPv6) or NAT46.
-fn crossed(servers: Family) -> impl Fn(usize) -> Net + Clone {
+pub fn crossed(servers: Family) -> impl Fn(usize) -> Net + Clone {
     move |workers| {
         let mut net = Net::two_armed(workers);
         let clients = if servers == Family::V4 { Family::V6 } else { Family::V4 };

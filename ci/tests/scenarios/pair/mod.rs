@@ -13,6 +13,7 @@ mod outgoing;
 mod persistence;
 mod place;
 mod relay;
+mod relay_besides;
 mod states;
 mod talk;
 mod walks;

@@ -16,11 +16,11 @@ use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, Packet, SYN, SYN_ACK, source_por
 use crate::net::{BACK, FRONT, Family, Net, SHORT_TIMEOUTS, ip};
 use crate::rig::{Rig, hex};
 
-fn pool(family: Family) -> std::net::IpAddr {
+pub fn pool(family: Family) -> std::net::IpAddr {
     ip(if family == Family::V4 { "203.0.113.5" } else { "2001:db8:3::5" })
 }
 
-fn remote(family: Family, n: u8, port: u16) -> SocketAddr {
+pub fn remote(family: Family, n: u8, port: u16) -> SocketAddr {
     let text = match family {
         Family::V4 => format!("198.51.100.{n}"),
         Family::V6 => format!("2001:db8:99::{n}"),
@@ -28,7 +28,7 @@ fn remote(family: Family, n: u8, port: u16) -> SocketAddr {
     SocketAddr::new(ip(&text), port)
 }
 
-fn make(mapping: Behavior, filtering: Behavior) -> impl Fn(usize) -> Net + Clone {
+pub fn make(mapping: Behavior, filtering: Behavior) -> impl Fn(usize) -> Net + Clone {
     move |workers| {
         let mut net = Net::two_armed(workers).usual(Mode::Nat);
         net.snapshot.set_snats(vec![Snat {

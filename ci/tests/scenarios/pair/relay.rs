@@ -26,16 +26,16 @@ fn policy(mode: Mode, mid_stream: MidStream) -> impl Fn(usize) -> Net + Clone {
     }
 }
 
-struct Ends {
-    client: SocketAddr,
-    vip: SocketAddr,
-    local: SocketAddr,
-    server: SocketAddr,
+pub struct Ends {
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    pub local: SocketAddr,
+    pub server: SocketAddr,
     id: ServerId,
 }
 
 /// A connection that only node 0 knows: what it says of it is lost.
-fn known_to_one(pair: &mut Pair, family: Family) -> Ends {
+pub fn known_to_one(pair: &mut Pair, family: Family) -> Ends {
     pair.lose = Box::new(|node, said| node == 0 && said.header.kind == Kind::Stream);
     let client = SocketAddr::new(family.client(), 40_001);
     let vip = SocketAddr::new(family.vip(), 80);
@@ -58,7 +58,7 @@ fn known_to_one(pair: &mut Pair, family: Family) -> Ends {
 }
 
 /// The hand-offs of a packet that comes in next at a node.
-fn hops(pair: &Pair, node: usize, outer: SocketAddr) -> i64 {
+pub fn hops(pair: &Pair, node: usize, outer: SocketAddr) -> i64 {
     let rig = &pair.nodes[node];
     i64::from(rig.net.owner(outer) != rig.turn % rig.workers.len())
 }
