@@ -21,7 +21,7 @@ const RELAYS: TokenBucket = TokenBucket::new(100_000, 10_000);
 /// From one request for buckets to the next, in milliseconds; twice as long each time that it did not
 /// help, up to [`WANT_MOST_MS`].
 pub(super) const WANT_MS: u32 = 1_000;
-/// See [`WANT_MS`].
+/// See [`WANT_MS`]; and from one request to the next for what this node could not take in.
 pub(super) const WANT_MOST_MS: u32 = 60_000;
 /// Without a word of the peer for so long, in milliseconds, it is gone.
 const DEAD_MS: u32 = 3_000;
@@ -87,6 +87,8 @@ pub(in crate::datapath) struct Replica {
     pub(super) wanted: u128,
     /// Those of which a session could not be taken in.
     pub(super) refused: u128,
+    /// Those that differ because of that: they count as synced.
+    pub(super) lacking: u128,
     /// Those that the peer has sent whole since it is there.
     pub(super) walked: u128,
     /// By bucket: how many walks of it the peer has begun, modulo 16.
@@ -146,6 +148,8 @@ pub(super) struct Purge {
 pub(super) struct Dues {
     pub(super) digest: Option<u32>,
     pub(super) want: Option<u32>,
+    /// The request for what this node could not take in.
+    pub(super) retry: Option<u32>,
     pub(super) ports: Option<u32>,
     pub(super) ack: Option<u32>,
     pub(super) tick: Option<u32>,
@@ -172,6 +176,7 @@ impl Replica {
             differing: 0,
             wanted: 0,
             refused: 0,
+            lacking: 0,
             walked: 0,
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
@@ -198,6 +203,8 @@ impl Replica {
     pub(in crate::datapath) fn configure(&mut self, snapshot: &Snapshot) {
         let owned = |bucket: &usize| snapshot.worker_of[*bucket] == self.worker;
         self.owned = (0..BUCKETS).filter(owned).fold(0, |set, bucket| set | 1 << bucket);
+        // Perhaps it has the servers that were not to be found.
+        self.due.retry = None;
         self.pair_ports(snapshot);
     }
 
@@ -236,7 +243,7 @@ impl Replica {
         self.peer = peer;
         self.synced = 0;
         self.differing = 0;
-        (self.refused, self.walked) = (0, 0);
+        (self.refused, self.lacking, self.walked) = (0, 0, 0);
         self.wanted = if peer.is_some() { self.owned } else { 0 };
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();

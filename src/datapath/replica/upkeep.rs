@@ -288,7 +288,7 @@ fn follow_streams<F: Frame>(shared: &mut Shared<F>, acknowledge: bool, now: u32)
         if receiver.lost() {
             // Whatever was in it: everything is looked at anew.
             replica.wanted |= replica.owned;
-            replica.synced = 0;
+            (replica.synced, replica.lacking) = (0, 0);
         }
         let mut records: Records = [0; 1280];
         let mut length = 0;
@@ -347,6 +347,7 @@ pub(super) fn compare<F>(
         replica.differing &= !bit;
         replica.wanted &= !bit;
         replica.refused &= !bit;
+        replica.lacking &= !bit;
         replica.purge.buckets &= !bit;
         return;
     }
@@ -358,8 +359,10 @@ pub(super) fn compare<F>(
         // All that this node can take it has; it asks again now and then.
         replica.synced |= bit;
         replica.wanted |= bit;
+        replica.lacking |= bit;
         return;
     }
+    replica.lacking &= !bit;
     if replica.differing & bit != 0 {
         replica.wanted |= bit;
         replica.synced &= !bit;
@@ -373,18 +376,33 @@ pub(super) fn compare<F>(
     }
 }
 
-/// Asks the peer for the buckets that are wanted.
+/// Asks the peer for the buckets that are wanted. Those that lack what this node could not take in wait for
+/// longer: each time the peer sends all that is in them.
 fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
     let Some(replica) = &mut shared.replica else { return };
-    let (wanted, wait) = (replica.wanted, replica.want_wait);
+    let (all, wait) = (replica.wanted, replica.want_wait);
+    let soon = all & !replica.lacking;
     if replica.synced == replica.owned {
         replica.want_wait = state::WANT_MS;
     }
-    if wanted == 0 || !is_due(shared, now, wait, |dues| &mut dues.want) {
+    if all == 0 {
+        return;
+    }
+    let (wanted, due) = match soon {
+        0 => (all, is_due(shared, now, state::WANT_MOST_MS, |dues| &mut dues.retry)),
+        _ => (soon, is_due(shared, now, wait, |dues| &mut dues.want)),
+    };
+    if !due {
         return;
     }
     if let Some(replica) = &mut shared.replica {
-        replica.want_wait = (2 * wait).min(state::WANT_MOST_MS);
+        if soon != 0 {
+            replica.want_wait = (2 * wait).min(state::WANT_MOST_MS);
+        }
+        // What is asked for now may turn out to be too much.
+        if wanted == all {
+            replica.due.retry = Some(now);
+        }
     }
     let mut records = [0; Want::LEN];
     Want(wanted).emit(&mut records);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use shunt::session::{Mode, ServerId};
+use shunt::sync::record::Record;
 use shunt::wire::DropReason::HandOffFull;
 use shunt::worker::HAND_OFF_PACKETS;
 
@@ -101,6 +102,61 @@ fn a_full_table_refuses_copies_and_the_owner_goes_on() {
     open(&mut pair, 0, 1);
     pair.pass(2, 1);
     assert_eq!([pair.owns(0), pair.owns(1)], [(1, 0), (0, 1)]);
+}
+
+/// A node with a smaller table, and one without the server, has all that it can take. It does not ask all
+/// the time for the rest: the peer would send all its sessions each time.
+#[test]
+fn what_cannot_be_taken_is_asked_for_once_a_minute() {
+    fn longer(workers: usize) -> Net {
+        let mut net = long(workers);
+        net.snapshot.services[1].timeouts.udp = 600_000;
+        net
+    }
+    const ALL: usize = 40;
+    for workers in [[1, 1], [2, 1]] {
+        for room in [Some(16), None] {
+            let what = format!("{workers:?}, room for {room:?}");
+            let mut pair = Pair::with_sessions(workers, Wire::Own, 64, longer);
+            pair.join();
+            for n in 0..ALL as u16 {
+                open(&mut pair, 0, n);
+            }
+            pair.sessions = room.unwrap_or(64);
+            pair.restart(1);
+            if room.is_none() {
+                pair.nodes[1].net.snapshot.servers[2].port = 5354;
+                pair.nodes[1].reconfigure();
+            }
+            pair.join();
+            let taken = room.unwrap_or(0);
+            assert_eq!(pair.nodes[1].sessions(), taken, "{what}");
+            let refused = pair.sum(1, |c| c.sync.import_refused.get());
+            let mut asked = Vec::new();
+            for second in 0..180u32 {
+                pair.begin();
+                pair.pass(1_000, 20);
+                assert!(pair.is_synced(0) && pair.is_synced(1), "{what}");
+                let asks = pair.told(1, |record| matches!(record, Record::Want(_)));
+                // Each worker of the peer is asked.
+                asked.extend((asks > 0).then_some(second));
+                assert!(asks == 0 || asks == workers[0] as i64, "{what}: {asks}");
+            }
+            let pauses: Vec<u32> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+            assert_eq!(pauses, [60, 60], "{what}: {asked:?}");
+            let more = pair.sum(1, |c| c.sync.import_refused.get()) - refused;
+            assert_eq!(more, (asked.len() * (ALL - taken)) as u64, "{what}");
+            let (all, taken) = (ALL as u64, taken as u64);
+            assert_eq!([pair.owns(0), pair.owns(1)], [(all, 0), (0, taken)], "{what}");
+            if room.is_none() {
+                // What a new configuration has is asked for at once.
+                pair.nodes[1].net.snapshot.servers[2].port = 5353;
+                pair.nodes[1].reconfigure();
+                pair.pass(1_000, 5);
+                assert_eq!([pair.owns(0), pair.owns(1)], [(all, 0), (0, all)], "{what}");
+            }
+        }
+    }
 }
 
 /// A datagram of the peer's goes from worker to worker. Where the way is full it is lost to the rest, which
