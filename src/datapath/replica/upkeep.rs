@@ -356,7 +356,11 @@ pub(super) fn compare<F>(
     }
     shared.counters.sync.digest_mismatches.add(1);
     if replica.refused & replica.walked & bit != 0 {
-        // All that this node can take it has; it asks again now and then.
+        // All that this node can take it has; it asks again now and then. Whether it has more than that
+        // nobody can tell by the digest: after each walk goes what that has not confirmed.
+        if replica.wanted & bit == 0 {
+            walk::begin_purge(replica, bit);
+        }
         replica.synced |= bit;
         replica.wanted |= bit;
         replica.lacking |= bit;

@@ -190,6 +190,32 @@ fn a_walk_that_begins_leaves_other_buckets_to_their_removal() {
     assert_eq!((copies, imported), (ALL - OVER, ALL as u64));
 }
 
+/// A bucket of which this node cannot take all is never found equal. What a walk has not confirmed in it goes
+/// all the same.
+#[test]
+fn what_is_over_goes_where_another_session_is_refused() {
+    let mut voice = Voice::new();
+    let mut there = voice.kept.clone();
+    let over = voice.over.clone();
+    // In each of their buckets there is one with a server that this node does not have.
+    there.extend(over.iter().zip(0u16..).map(|(session, n)| {
+        let same = |port: &u16| STEERING.bucket_v4(session.client, *port) == bucket(session);
+        let port = (30_000 + 1_000 * n..).find(same).unwrap();
+        Session { client_port: port, local_port: port, server_port: 5354, born: 1, ..*session }
+    }));
+    let different = u64::from(buckets(&over).count_ones());
+    for records in [begin(u128::MAX), all_of(&there), end(u128::MAX), digests(&there)] {
+        voice.say(&records);
+    }
+    assert_eq!(voice.pair.sum(1, |c| c.sync.import_refused.get()), OVER as u64);
+    voice.pair.pass(5, 1);
+    assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, different));
+    assert!(voice.pair.is_synced(1), "it has all that it can take");
+    voice.say(&digests(&there));
+    voice.pair.pass(5, 1);
+    assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, 2 * different));
+}
+
 /// The beginning of a walk comes after its end: what came in between has confirmed nothing, so nothing
 /// goes, and the walk is asked for anew.
 #[test]
