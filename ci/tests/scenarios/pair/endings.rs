@@ -102,6 +102,72 @@ fn only_the_owner_resets_a_connection_whose_time_is_over() {
     }
 }
 
+/// A segment of the client that says nothing new passes through a node.
+fn pass_through(pair: &mut Pair, node: usize) {
+    let bytes = pair.nodes[node].by_client(tcp(client(), vip(), ACK)).bytes();
+    pair.inject(node, FRONT, &bytes);
+}
+
+/// The packets pass through the other node, whose words of that are lost: the owner lets the session expire,
+/// and it goes on as the other node's.
+#[test]
+fn what_lives_elsewhere_outlives_its_owners_patience() {
+    for workers in WORKERS {
+        for owner in 0..2 {
+            let other = 1 - owner;
+            let mut pair = Pair::new(workers, Wire::Own, short(Mode::Nat));
+            connect(&mut pair, owner);
+            // That it is there is heard.
+            pair.lose = Box::new(move |node, said| node == other && said.is_stream());
+            for _ in 0..5 {
+                pair.pass(1_000, 10);
+                pass_through(&mut pair, other);
+            }
+            assert_eq!([pair.owns(owner), pair.owns(other)], [(0, 0), (1, 0)], "{workers:?}");
+            assert_eq!((pair.told(owner, is_close), pair.told(other, is_close)), (1, 0));
+            pair.heal();
+            pair.settle();
+            assert_eq!([pair.owns(owner), pair.owns(other)], [(0, 1), (1, 0)], "{workers:?}");
+            for node in 0..2 {
+                assert_eq!(states(&pair, node), [TcpState::Established]);
+                assert_eq!(pair.sum(node, |c| c.sync.conflicts.get()), 0);
+            }
+            pair.pass(6_000, 10);
+            assert_eq!([pair.owns(owner), pair.owns(other)], [(0, 0), (0, 0)]);
+        }
+    }
+}
+
+/// While nothing at all is heard of the peer, nobody knows whether a session lives: it does not end, and
+/// neither end hears of it.
+#[test]
+fn nothing_expires_while_the_peer_is_silent() {
+    for workers in WORKERS {
+        for owner in 0..2 {
+            let other = 1 - owner;
+            let mut pair = Pair::new(workers, Wire::Own, strict);
+            connect(&mut pair, owner);
+            pair.pass(3_500, 10);
+            pair.begin();
+            pair.cut();
+            pass_through(&mut pair, other);
+            // Its time is over after half a second of these.
+            pair.pass(2_500, 10);
+            assert!(pair.has_peer(owner));
+            assert_eq!([pair.owns(owner), pair.owns(other)], [(1, 0), (0, 1)], "{workers:?}");
+            assert_eq!(hex(&pair.sent[owner]), hex(&[]), "{workers:?} {owner}");
+            pair.heal();
+            pair.pass(1_000, 5);
+            assert_eq!([pair.owns(owner), pair.owns(other)], [(1, 0), (0, 1)], "{workers:?}");
+            assert_eq!(hex(&pair.sent[owner]), hex(&[]), "{workers:?} {owner}");
+            // It ends all the same; words that come late make it live as much longer.
+            pair.pass(6_000, 10);
+            assert_eq!(hex(&by_port(&pair.sent[owner])), hex(&resets(&pair.nodes[owner])));
+            assert_eq!([pair.owns(owner), pair.owns(other)], [(0, 0), (0, 0)], "{workers:?}");
+        }
+    }
+}
+
 fn find_down(pair: &mut Pair, node: usize) {
     pair.nodes[node].net.snapshot.servers[0].up = false;
     pair.nodes[node].reconfigure();

@@ -6,10 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use shunt::datapath::selection::Persistence;
 use shunt::datapath::snapshot::{Introduction, SynProxy};
 use shunt::session::Mode;
+use shunt::wire::DropReason::Joining;
 use shunt::wire::flow::Protocol;
 
 use super::talk::Talk;
-use super::{Pair, Wire};
+use super::{Pair, Wire, mac};
 use crate::changes::Changes;
 use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, RST, SYN, SYN_ACK, tcp};
 use crate::net::{BACK, FRONT, Family, Net, SHORT_TIMEOUTS};
@@ -216,6 +217,35 @@ fn handshake_and_data(talk: &mut Talk, challenger: usize, family: Family) {
     talk.client("FIN", next(), c(FIN_ACK, 6, 11, 11));
     talk.server("FIN", next(), s(FIN_ACK, 11, 7));
     talk.client("the last ACK", next(), c(ACK, 7, 12, 12));
+}
+
+/// A node that has yet to learn which local ports are in use cannot go on after the handshake; the client
+/// does not hear of it, and tries again.
+#[test]
+fn behind_the_syn_proxy_a_joining_node_lets_the_client_wait() {
+    for workers in [[1, 1], [2, 3]] {
+        let mut pair = Pair::new(workers, Wire::Own, proxied(Mode::FullNat));
+        pair.restart(1);
+        pair.lose = Box::new(|node, said| node == 0 && said.is_stream());
+        pair.pass(1_500, 5);
+        assert!(pair.has_peer(1) && !pair.is_synced(1));
+        let client = SocketAddr::new(Family::V4.client(), 40_001);
+        let vip = SocketAddr::new(Family::V4.vip(), 80);
+        pair.begin();
+        let bytes = pair.nodes[0].by_client(tcp(client, vip, SYN)).bytes();
+        pair.inject(0, FRONT, &bytes);
+        let cookie = u32::from_be_bytes(pair.sent[0][0].1[38..42].try_into().unwrap());
+        // By the peer, which does not know its session either.
+        let ack = tcp(client, vip, ACK).ack(cookie.wrapping_add(1));
+        let given = ack.macs(mac(0, FRONT), mac(1, FRONT)).bytes();
+        let waits = Changes::none().dropped(Joining).add("service0.syn_cookies_accepted", 1);
+        let changes = [waits, Changes::none()];
+        pair.step("too early", 1, (FRONT, &given), Some(client), &vec![], changes);
+        pair.heal();
+        pair.join();
+        pair.inject(1, FRONT, &given);
+        assert_eq!((pair.sent[1].len(), pair.sent[1][0].0), (1, BACK));
+    }
 }
 
 #[test]

@@ -252,6 +252,38 @@ fn between_families_the_peer_gets_what_came() {
     }
 }
 
+/// What neither node knows is refused by the one that was asked, in the family that it came in.
+#[test]
+fn between_families_a_refusal_goes_by_the_routes() {
+    for workers in WORKERS {
+        for (clients, servers) in FAMILIES {
+            let make = move |workers| {
+                let mut net = crossed(servers)(workers);
+                net.snapshot.services[0].policy.mid_stream = MidStream::Reset;
+                net
+            };
+            let mut pair = Pair::new(workers, Wire::Own, make);
+            let [client, vip] = of_client(clients);
+            let came = pair.nodes[1].by_client(tcp(client, vip, ACK));
+            let given = made(came.clone().macs(mac(1, FRONT), mac(0, FRONT)).bytes());
+            let changes = Changes::none().tx(FRONT, &given).add("sync.relayed", 1);
+            let expected = vec![(FRONT, given.clone())];
+            let came = came.bytes();
+            let changes = [changes, Changes::none()];
+            pair.step("given", 1, (FRONT, &came), Some(client), &expected, changes);
+            let reset = tcp(vip, client, RST).seq(ISN + 1).window(0);
+            let reset = made(pair.nodes[0].to_client(reset).bytes());
+            let refused = Changes::none()
+                .dropped(NoSession)
+                .originated(FRONT, &reset)
+                .add("sync.relay_refused", 1);
+            let expected = vec![(FRONT, reset)];
+            let changes = [refused, Changes::none()];
+            pair.step("refused", 0, (FRONT, &given), Some(client), &expected, changes);
+        }
+    }
+}
+
 #[test]
 fn between_families_what_came_goes_by_the_channel() {
     for workers in WORKERS {
