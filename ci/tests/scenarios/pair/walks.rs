@@ -2,7 +2,9 @@
 //! test speaks in the place of node 0, so that everything comes exactly when it matters.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
+use shunt::datapath::ha::{Channel, Ha};
 use shunt::io::memory::MemoryFrame;
 use shunt::session::Mode;
 use shunt::sync::control::{Begin, Digest, End};
@@ -214,6 +216,58 @@ fn what_is_over_goes_where_another_session_is_refused() {
     voice.say(&digests(&there));
     voice.pair.pass(5, 1);
     assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, 2 * different));
+}
+
+/// A walk that takes longer than it is from one digest to the next: what it has not come to is not compared,
+/// all of it is as soon as it has come to the end.
+#[test]
+fn what_is_being_walked_is_not_compared() {
+    let mut pair = Pair::new([1, 1], Wire::Own, long);
+    for n in 0..700 {
+        let client = SocketAddr::new(Family::V4.client(), 1024 + 7 * n);
+        let packet = udp(client, SocketAddr::new(Family::V4.vip(), 53));
+        let packet = pair.nodes[0].by_client(packet).bytes();
+        pair.inject(0, FRONT, &packet);
+    }
+    let rig = &mut pair.nodes[0];
+    let ha = rig.net.snapshot.ha.take().unwrap();
+    // Sessions in a second.
+    let channel = Channel { rate: 1_000, ..ha.channel };
+    rig.net.snapshot.ha = Some(Arc::new(Ha { channel, ..Ha::clone(&ha) }));
+    rig.reconfigure();
+    pair.restart(1);
+    pair.begin();
+    pair.pass(1_500, 1);
+    assert_eq!([pair.owns(0), pair.owns(1)], [(700, 0), (0, 700)]);
+    assert!(pair.is_synced(1));
+    let records = || pair.said[0].iter().flat_map(|said| &said.records);
+    let of_walk = |record: &Record| match record {
+        Record::SessionV4(session) => Some(*session),
+        _ => None,
+    };
+    // All of them when the two have just met, and none since.
+    let different =
+        u64::from(buckets(&records().filter_map(of_walk).collect::<Vec<_>>()).count_ones());
+    assert_eq!(pair.sum(1, |c| c.sync.digest_mismatches.get()), different);
+
+    let said = pair.said[0].iter().filter(|said| said.is_stream() && !said.header.repeated);
+    let (mut walked, mut sessions, mut behind) = (0, 0, 0);
+    for record in said.flat_map(|said| &said.records) {
+        match record {
+            Record::Begin(begin) => walked = begin.0,
+            Record::SessionV4(_) => sessions += 1,
+            Record::End(end) => {
+                assert_eq!((end.0, sessions), (walked, 700));
+                (walked, behind) = (0, end.0);
+            }
+            Record::Digest(digest) => {
+                assert_eq!(walked >> digest.bucket & 1, 0, "after {sessions} sessions");
+                behind &= !(1 << digest.bucket);
+            }
+            other => assert_eq!((walked, behind), (0, 0), "{other:?}"),
+        }
+    }
+    assert_eq!((walked, behind, sessions), (0, 0, 700));
 }
 
 /// The beginning of a walk comes after its end: what came in between has confirmed nothing, so nothing
