@@ -128,8 +128,8 @@ impl Client {
         }
     }
 
-    /// Its handshake is with a node.
-    pub fn is_answered_by_proxy(self, so: bool) -> Self {
+    /// Its handshake is with a node, if `so`.
+    pub fn with_proxy(self, so: bool) -> Self {
         Client { is_answered_by_proxy: so && self.is_tcp, ..self }
     }
 

@@ -129,7 +129,7 @@ impl World {
             let random = self.random.fork();
             self.by_address.insert((is_tcp, local), self.clients.len());
             let mut client = Client::new(id as u32, local, vip, is_tcp, start_at, left, random)
-                .is_answered_by_proxy(self.plan.syn_proxy);
+                .with_proxy(self.plan.syn_proxy);
             // Nothing tells a datagram in the middle of its flow from the first one.
             let is_late = self.plan.between != Wire::GOOD || self.plan.slow;
             if !is_tcp && self.plan.active_active && is_late {
