@@ -21,7 +21,7 @@ const RELAYS: TokenBucket = TokenBucket::new(100_000, 10_000);
 /// From one request for buckets to the next, in milliseconds; twice as long each time that it did not
 /// help, up to [`WANT_MOST_MS`].
 pub(super) const WANT_MS: u32 = 1_000;
-/// See [`WANT_MS`]; and from one request to the next for what this node could not take in.
+/// See [`WANT_MS`].
 pub(super) const WANT_MOST_MS: u32 = 60_000;
 /// Without a word of the peer for so long, in milliseconds, it is gone.
 const DEAD_MS: u32 = 3_000;
@@ -122,6 +122,8 @@ pub(in crate::datapath) struct Replica {
     pub(super) relays: TokenBucket,
     /// For how long the next request for buckets waits after the last one, in milliseconds.
     pub(super) want_wait: u32,
+    /// The same of the next request for what this node could not take in.
+    pub(super) retry_wait: u32,
 }
 
 /// Whether this node has yet to learn what sessions there are.
@@ -195,6 +197,7 @@ impl Replica {
             silent_at: None,
             relays: RELAYS,
             want_wait: WANT_MS,
+            retry_wait: WANT_MS,
             setup: setup.clone(),
         }
     }
@@ -204,7 +207,7 @@ impl Replica {
         let owned = |bucket: &usize| snapshot.worker_of[*bucket] == self.worker;
         self.owned = (0..BUCKETS).filter(owned).fold(0, |set, bucket| set | 1 << bucket);
         // Perhaps it has the servers that were not to be found.
-        self.due.retry = None;
+        (self.due.retry, self.retry_wait) = (None, WANT_MS);
         self.pair_ports(snapshot);
     }
 
@@ -248,7 +251,7 @@ impl Replica {
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();
         self.due.want = None;
-        self.want_wait = WANT_MS;
+        (self.want_wait, self.retry_wait) = (WANT_MS, WANT_MS);
         self.due.digest = None;
         if let Some(boot) = peer
             && std::mem::replace(&mut self.windows_of, boot) != boot

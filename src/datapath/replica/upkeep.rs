@@ -380,8 +380,8 @@ pub(super) fn compare<F>(
     }
 }
 
-/// Asks the peer for the buckets that are wanted. Those that lack what this node could not take in wait for
-/// longer: each time the peer sends all that is in them.
+/// Asks the peer for the buckets that are wanted; ever more seldom for those that lack what this node
+/// could not take in, though they count as synced: each time the peer sends all that is in them.
 fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
     let Some(replica) = &mut shared.replica else { return };
     let (all, wait) = (replica.wanted, replica.want_wait);
@@ -389,11 +389,15 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
     if replica.synced == replica.owned {
         replica.want_wait = state::WANT_MS;
     }
+    if replica.lacking == 0 {
+        replica.retry_wait = state::WANT_MS;
+    }
     if all == 0 {
         return;
     }
+    let retry_wait = replica.retry_wait;
     let (wanted, due) = match soon {
-        0 => (all, is_due(shared, now, state::WANT_MOST_MS, |dues| &mut dues.retry)),
+        0 => (all, is_due(shared, now, retry_wait, |dues| &mut dues.retry)),
         _ => (soon, is_due(shared, now, wait, |dues| &mut dues.want)),
     };
     if !due {
@@ -406,6 +410,9 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
         // What is asked for now may turn out to be too much.
         if wanted == all {
             replica.due.retry = Some(now);
+        }
+        if soon == 0 {
+            replica.retry_wait = (2 * retry_wait).min(state::WANT_MOST_MS);
         }
     }
     let mut records = [0; Want::LEN];
