@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::world::World;
 
 /// How many are run when nothing else is said.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
