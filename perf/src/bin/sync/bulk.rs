@@ -36,6 +36,9 @@ pub(crate) struct Bulk {
     pub(crate) after: f64,
 }
 
+/// A node that has heard no peer for so long opens sessions.
+const ALONE: Duration = Duration::from_millis(700);
+
 /// Has node B join when node A has so many sessions. `busy`: node A forwards as much as it can.
 pub(crate) fn measure(rate: u32, count: u32, busy: bool, sample: Duration) -> anyhow::Result<Bulk> {
     let (sessions_v4, sessions_v6) = (count as usize * 5 / 4, 16);
@@ -43,6 +46,8 @@ pub(crate) fn measure(rate: u32, count: u32, busy: bool, sample: Duration) -> an
     let joins = AtomicBool::new(false);
     let udp = Template::new(false, Carries::Udp);
     let first = |node: &mut Node| {
+        // At first it listens for a peer, and opens nothing.
+        node.turn_for(ALONE);
         node.io().feed = Feed::new_flows(udp.clone(), 0, count);
         let all = |node: &mut Node| node.sessions() == count as usize;
         node.turn_until("sessions on node A", node::PATIENCE, all)?;
