@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::key::split_mix;
 use crate::wire::flow::{Address, Protocol};
 use crate::wire::toeplitz::BUCKETS;
 
@@ -182,12 +183,15 @@ impl<A: Address> Pools<A> {
     /// begun would otherwise give out again what it gave out first the last time.
     #[must_use]
     pub fn beginning_at(mut self, start: u64) -> Self {
+        if start == 0 {
+            return self;
+        }
         let lips = self.lips.iter().flat_map(|lip| std::iter::repeat_n(lip, self.stride));
         for (pool, lip) in self.pools.iter_mut().zip(lips) {
+            let mut state = start;
             for (bucket, cursor) in pool.cursors.iter_mut().enumerate() {
                 let places = (lip.words(bucket).len() * 64) as u64;
-                let place = mix(start.wrapping_mul(bucket as u64 + 1));
-                *cursor = place.checked_rem(places).unwrap_or(0) as u16;
+                *cursor = split_mix(&mut state).checked_rem(places).unwrap_or(0) as u16;
             }
         }
         self
@@ -272,13 +276,6 @@ impl<A: Address> Pools<A> {
         let pool = &mut self.pools[lip * self.stride + backend];
         pool.share.has(port) && pool.set(position, used)
     }
-}
-
-/// A number of which every bit depends on all of `n` (the finalizer of SplitMix64); 0 of 0.
-const fn mix(n: u64) -> u64 {
-    let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ n >> 31
 }
 
 impl Pool {

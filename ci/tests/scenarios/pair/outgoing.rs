@@ -9,6 +9,7 @@ use shunt::session::mappings::{Behavior, Policy};
 use shunt::sync::datagram::Kind;
 use shunt::wire::DropReason::SnatNoMapping;
 
+use super::relay::hops;
 use super::talk::Talk;
 use super::{Pair, Wire, mac};
 use crate::changes::Changes;
@@ -141,10 +142,7 @@ fn what_only_the_other_node_knows_is_given_to_it() {
                 let given = came.clone().macs(mac(1, FRONT), mac(0, FRONT)).bytes();
                 pair.begin();
                 // It goes through the pipeline once more before it is given away.
-                let hops = 1 + i64::from({
-                    let rig = &pair.nodes[1];
-                    rig.net.owner(to) != rig.turn % rig.workers.len()
-                });
+                let hops = 1 + hops(&pair, 1, to);
                 let changes = Changes::none().tx(FRONT, &given).add("sync.relayed", 1);
                 let changes = changes.add("handed_off", hops).add("handed_in", hops);
                 let expected = vec![(FRONT, given.clone())];
