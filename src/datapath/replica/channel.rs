@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::greet;
 use super::import;
 use super::relay;
 use super::state::{self, Replica};
@@ -364,7 +365,7 @@ fn take<F: Frame>(
             if known {
                 replica.peer_mac = Some(source);
             }
-            upkeep::control(shared, v4, v6, &header, records, known, now)
+            greet::control(shared, v4, v6, &header, records, known, now)
         }
         Kind::Relay => {
             sync.malformed.add(1);

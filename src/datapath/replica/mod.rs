@@ -8,7 +8,8 @@
 //! - `import`, what the peer tells;
 //! - `settle`, when both have a session of the same endpoints;
 //! - `channel`, datagrams to and from the wire;
-//! - `upkeep`, what is due without a packet: hellos, acknowledgements, digests, requests;
+//! - `upkeep`, what is due without a packet: acknowledgements, digests, requests;
+//! - `greet`, what the nodes say of themselves, and the peer's control datagrams;
 //! - `walk`, the whole table for a peer that lacks it, and what the peer's walk did not confirm;
 //! - `relay`, packets of sessions that perhaps only the peer knows.
 //!
@@ -21,6 +22,7 @@
 //! A worker without a peer has neither [`Replica`] nor [`Marks`]: nothing of this costs it anything.
 
 mod channel;
+mod greet;
 mod import;
 mod relay;
 mod settle;
@@ -30,12 +32,13 @@ mod upkeep;
 mod walk;
 
 pub(super) use self::channel::{arrive, arrive_unicast, is_datagram, is_relayed};
+pub(super) use self::greet::leave;
 pub(super) use self::relay::{give, is_given, met, postpone};
 pub use self::state::PairSetup;
 pub(super) use self::state::Replica;
 pub(super) use self::tell::{
     changed, created, due, ended, followed, is_unseen, placed, tell_changes,
 };
-pub(super) use self::upkeep::{is_joining, is_learning, leave, set_keys, tick};
+pub(super) use self::upkeep::{is_joining, is_learning, set_keys, tick};
 #[cfg(doc)]
 use crate::session::marks::Marks;

@@ -32,6 +32,9 @@ pub(super) const CHANGES: usize = 128;
 /// Ports of the peer that are remembered.
 pub(super) const MAX_PORTS: usize = 32;
 
+/// Room for the records of a control datagram.
+pub(super) type Records = [u8; 1280];
+
 /// What a node needs to talk to its peer, from its start on; the same for all its workers. Of these
 /// only the keys change while it runs.
 #[derive(Clone, Debug)]

@@ -1,26 +1,22 @@
-//! What is due without a packet: hellos, acknowledgements, requests for what is missing, digests; and
-//! what the peer says of these.
+//! What is due without a packet: acknowledgements, requests for what is missing, digests, and whether the
+//! peer is there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::channel;
-use super::state::{self, Joining, Replica, first};
+use super::greet;
+use super::state::{self, Joining, Records, Replica, first};
 use super::tell;
 use super::walk;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
-use crate::datapath::notice::Notice;
 use crate::datapath::shared::Shared;
-use crate::datapath::snapshot::{BUCKETS, PortRole};
-use crate::datapath::verdict::Verdict;
+use crate::datapath::snapshot::BUCKETS;
 use crate::session::marks::Tally;
-use crate::sync::association::{About, Association, Heard};
-use crate::sync::control::{Digest, Flags, Gone, Hello, Port, VersionText, Want};
-use crate::sync::datagram::{Header, SERVING};
+use crate::sync::control::{Digest, Gone, Want};
 use crate::sync::keys::Keys;
 use crate::sync::receiver::Receiver;
-use crate::sync::record::{self, Emit, Record};
-use crate::wire::{DropReason, vrrp};
+use crate::sync::record::Emit;
 
 /// From one list of our ports to the next.
 const PORTS_MS: u32 = 1_000;
@@ -42,9 +38,6 @@ const FORGOTTEN_MS: u32 = 1 << 30;
 const JOINING_MS: u32 = 60_000;
 /// Datagrams repeated for one request.
 const REPEATS: u16 = 16;
-
-/// Room for the records of a control datagram.
-type Records = [u8; 1280];
 
 /// Does what is due. To be called often; it does nothing twice in a millisecond.
 #[inline]
@@ -75,7 +68,7 @@ fn every_millisecond<F: Frame>(
     tell::tell_changes(shared, v4, v6, now);
     watch(shared, v4, v6, now);
     if shared.replica.as_ref().is_some_and(|replica| replica.association.is_due(now)) {
-        hello(shared, now);
+        greet::hello(shared, now);
     }
     let Some(replica) = &mut shared.replica else { return };
     join(replica, now);
@@ -89,7 +82,7 @@ fn every_millisecond<F: Frame>(
             digests(shared, v4, v6, buckets, now);
         }
         if shared.worker == 0 && is_due(shared, now, PORTS_MS, |dues| &mut dues.ports) {
-            tell_ports(shared);
+            greet::tell_ports(shared);
         }
         ask(shared, now);
         walk::step(shared, v4, v6, now);
@@ -147,7 +140,7 @@ fn is_due<F>(
 }
 
 /// Whether the peer is there, and whether it is the one it was.
-fn watch<F: Frame>(
+pub(super) fn watch<F: Frame>(
     shared: &mut Shared<F>,
     v4: &mut Lane<Ipv4Addr>,
     v6: &mut Lane<Ipv6Addr>,
@@ -200,82 +193,6 @@ pub(super) fn heard<F>(shared: &mut Shared<F>, now: u32) {
     if let Some(replica) = &mut shared.replica {
         replica.association.refresh(now);
     }
-}
-
-/// Says that this worker is there, and how far its stream has come.
-fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
-    let flags = flags(shared);
-    let workers = shared.snapshot.workers() as u8;
-    let Some(config) = state::channel(shared).map(|channel| channel.config_digest) else { return };
-    let peer_boot = first(shared).sync.peer_boot.get();
-    let Some(replica) = &mut shared.replica else { return };
-    let version = replica.setup.version;
-    let about = About { workers, flags, stream: replica.sender.highest(), config, version };
-    let mut hello = replica.association.hello(now, &about);
-    if replica.worker != 0 {
-        hello = Association::hello_of_stream(replica.setup.boot, peer_boot, &about);
-    }
-    let mut records = [0; Hello::LEN];
-    hello.emit(&mut records);
-    channel::control(shared, SERVING, &records);
-}
-
-/// Tells every worker of the peer which ports this node has.
-fn tell_ports<F: Frame>(shared: &mut Shared<F>) {
-    let mut records: Records = [0; 1280];
-    let mut length = 0;
-    for port in ports(shared) {
-        if length + port.length() <= records.len() {
-            length += port.emit(&mut records[length..]);
-        }
-    }
-    let peers = first(shared).sync.peer_workers.get() as u8;
-    for worker in 0..peers {
-        channel::control(shared, worker, &records[..length]);
-    }
-}
-
-fn flags<F>(shared: &Shared<F>) -> Flags {
-    let Some(replica) = &shared.replica else { return Flags::default() };
-    let mut flags = Flags::default();
-    if replica.leaving {
-        flags = flags.with(Flags::LEAVING);
-    }
-    let synced = |c: &crate::datapath::counters::WorkerCounters| {
-        c.sync.buckets_synced.get() == c.sync.buckets_owned.get()
-    };
-    let all = match shared.all_counters.is_empty() {
-        true => synced(&shared.counters),
-        false => shared.all_counters.iter().all(|counters| synced(counters)),
-    };
-    if replica.has_peer() && all { flags.with(Flags::SYNCED) } else { flags }
-}
-
-/// The ports of this node that are on the wire.
-fn ports<F>(shared: &Shared<F>) -> arrayvec::ArrayVec<Port, { state::MAX_PORTS }> {
-    let ports = shared.snapshot.ports.iter().zip(0u8..);
-    let on_wire = ports.filter(|(port, _)| matches!(port.role, PortRole::Wire { .. }));
-    on_wire
-        .filter(|(port, _)| port.ipv4.is_some() || port.ipv6.is_some())
-        .take(state::MAX_PORTS)
-        .map(|(port, index)| Port {
-            index,
-            mac: port.mac,
-            v4: port.ipv4.map(|address| (address, prefix_of(shared, address.into()))),
-            v6: port.ipv6.map(|address| (address, prefix_of(shared, address.into()))),
-        })
-        .collect()
-}
-
-/// The length of the prefix of the network that an address of ours is in.
-fn prefix_of<F>(shared: &Shared<F>, address: IpAddr) -> u8 {
-    let routes = match address {
-        IpAddr::V4(_) => &shared.snapshot.routes_v4,
-        IpAddr::V6(_) => &shared.snapshot.routes_v6,
-    };
-    let connected = routes.iter().filter(|route| route.target.via.is_none());
-    let length = connected.filter(|route| route.to.contains(&address)).map(|r| r.to.prefix_len());
-    length.max().unwrap_or(if address.is_ipv4() { 32 } else { 128 })
 }
 
 /// Acknowledges the peer's streams, and asks for what is missing of them.
@@ -446,151 +363,8 @@ pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     replica.differing &= !buckets;
 }
 
-/// Takes in a control datagram. `known`: of the peer that has proved itself; a hello in it may do that.
-pub(super) fn control<F: Frame>(
-    shared: &mut Shared<F>,
-    v4: &mut Lane<Ipv4Addr>,
-    v6: &mut Lane<Ipv6Addr>,
-    header: &Header,
-    records: &[u8],
-    mut known: bool,
-    now: u32,
-) -> Verdict {
-    let (mut ports_come, mut count) = (false, 0);
-    for record in record::records(records) {
-        count += 1;
-        match record {
-            Ok(Record::Hello(hello)) => {
-                known |= greeted(shared, v4, v6, header, &hello, now);
-            }
-            Ok(Record::Unknown(_)) => {}
-            Ok(_) if !known => {}
-            Ok(Record::Ack(ack)) => {
-                if let Some(replica) = &mut shared.replica
-                    && ack.worker == replica.worker
-                {
-                    replica.sender.acknowledged(ack.contiguous);
-                    replica.acked_at = now;
-                }
-            }
-            Ok(Record::Nak(nak)) if nak.worker == shared.worker => {
-                repeat(shared, header.worker, nak.from, nak.count);
-            }
-            Ok(Record::Gone(gone)) => {
-                if let Some(replica) = &mut shared.replica
-                    && let Some(Some(receiver)) =
-                        replica.receivers.get_mut(usize::from(header.worker))
-                {
-                    receiver.gone(gone.through);
-                }
-            }
-            Ok(Record::Want(want)) => walk::want(shared, want.0),
-            Ok(Record::Port(port)) => {
-                if let Some(replica) = &mut shared.replica {
-                    if !std::mem::replace(&mut ports_come, true) {
-                        replica.peer_ports.clear();
-                    }
-                    let _ = replica.peer_ports.try_push(port);
-                }
-            }
-            Ok(_) | Err(_) => shared.counters.sync.malformed.add(1),
-        }
-    }
-    if ports_come {
-        ports_known(shared);
-    }
-    match known {
-        true => {
-            shared.counters.sync.received_datagrams.add(1);
-            shared.counters.sync.received_records.add(count);
-            heard(shared, now);
-            Verdict::Consume
-        }
-        false => Verdict::Drop(DropReason::SyncRefused),
-    }
-}
-
-/// The peer has told of its ports.
-fn ports_known<F: Frame>(shared: &mut Shared<F>) {
-    let Some(replica) = &mut shared.replica else { return };
-    replica.pair_ports(&shared.snapshot);
-    if replica.worker != 0 {
-        return;
-    }
-    for port in replica.peer_ports.clone() {
-        let v4 = port.v4.map(|(address, _)| IpAddr::V4(address));
-        let v6 = port.v6.map(|(address, _)| IpAddr::V6(address));
-        let link_local = IpAddr::V6(vrrp::link_local(port.mac));
-        for address in [v4, v6, Some(link_local)].into_iter().flatten() {
-            shared.notify(Notice::PeerAddress(address));
-        }
-    }
-}
-
-/// The peer says hello. Whether it has proved itself by that.
-fn greeted<F: Frame>(
-    shared: &mut Shared<F>,
-    v4: &mut Lane<Ipv4Addr>,
-    v6: &mut Lane<Ipv6Addr>,
-    header: &Header,
-    hello: &Hello,
-    now: u32,
-) -> bool {
-    let Some(replica) = &mut shared.replica else { return false };
-    if replica.worker != 0 {
-        let known = replica.peer == Some(header.boot);
-        if known {
-            stream_is_at(replica, header.worker, hello.stream);
-        }
-        return known;
-    }
-    let heard = replica.association.heard(now, header, hello);
-    let sync = &shared.counters.sync;
-    match heard {
-        Heard::Accepted { new } => {
-            if header.worker == 0 {
-                sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
-                sync.peer_config.set(hello.config);
-                sync.peer_flags.set(u64::from(hello.flags.0));
-                let VersionText(text) = hello.version;
-                for (cell, half) in sync.peer_version.iter().zip(text.chunks_exact(8)) {
-                    let mut word = [0; 8];
-                    word.copy_from_slice(half);
-                    cell.set(u64::from_be_bytes(word));
-                }
-            }
-            watch(shared, v4, v6, now);
-            if let Some(replica) = &mut shared.replica
-                && replica.peer == Some(header.boot)
-            {
-                stream_is_at(replica, header.worker, hello.stream);
-                // Nothing that was sent before it is taken.
-                return !new || channel::is_fresh(replica, header);
-            }
-        }
-        Heard::Unproven { answer_now } => {
-            sync.unproven.add(1);
-            if answer_now {
-                self::hello(shared, now);
-            }
-        }
-        Heard::Echo => {}
-        Heard::OwnNode | Heard::Stranger => sync.duplicate_node.add(1),
-        Heard::Superseded => sync.replayed.add(1),
-    }
-    false
-}
-
-/// The last datagram of a stream of the peer's has this number.
-fn stream_is_at(replica: &mut Replica, worker: u8, sequence: u64) {
-    if let Some(receiver) = replica.receivers.get_mut(usize::from(worker)) {
-        let begin = || Receiver::begin(worker, sequence.saturating_add(1));
-        receiver.get_or_insert_with(begin).heard_highest(sequence);
-    }
-}
-
 /// Sends datagrams of our stream once more.
-fn repeat<F: Frame>(shared: &mut Shared<F>, to: u8, from: u64, count: u16) {
+pub(super) fn repeat<F: Frame>(shared: &mut Shared<F>, to: u8, from: u64, count: u16) {
     let Some(channel) = state::channel(shared) else { return };
     let Some(mut replica) = shared.replica.take() else { return };
     let count = count.min(REPEATS);
@@ -612,15 +386,6 @@ fn repeat<F: Frame>(shared: &mut Shared<F>, to: u8, from: u64, count: u16) {
 pub(in crate::datapath) fn set_keys<F>(shared: &mut Shared<F>, keys: &Keys) {
     if let Some(replica) = &mut shared.replica {
         replica.setup.keys.clone_from(keys);
-    }
-}
-
-/// Tells the peer that this node stops.
-pub(in crate::datapath) fn leave<F: Frame>(shared: &mut Shared<F>, now: u32) {
-    if let Some(replica) = &mut shared.replica {
-        replica.leaving = true;
-        channel::send_open(shared, now);
-        hello(shared, now);
     }
 }
 
