@@ -11,9 +11,11 @@ use super::shared::Shared;
 use super::snat::hairpin;
 use super::syn_proxy;
 use super::verdict::Verdict;
-use crate::rewrite::{dscp, sequence};
+use crate::rewrite::dscp;
+use crate::rewrite::sequence::{self, Shifts};
 use crate::session::{Direction, Entry, Extras, SessionId, Table};
 use crate::wire::DropReason;
+use crate::wire::flow::tcp_flags::SYN;
 
 /// Does what the session's extras say; `policed` if [`police`] was asked already. The verdict, if the
 /// packet ends here.
@@ -39,7 +41,12 @@ pub(super) fn apply<A: Family, F: Frame>(
     if extras.has(Extras::INTRODUCED) {
         introduce::apply(shared, table, frame, item, id, direction);
     } else if extras.has(Extras::SHIFTED) {
-        sequence::shift::<A>(frame.bytes_mut(), direction, table.aside(id).into());
+        let mut shifts = Shifts::from(table.aside(id));
+        // A SYN and its answer come before all that was put into the stream, also when they come late.
+        if item.flow.tcp_flags & SYN != 0 {
+            shifts.forward = 0;
+        }
+        sequence::shift::<A>(frame.bytes_mut(), direction, shifts);
     }
     if extras.has(Extras::PROXIED) {
         syn_proxy::adapt::<A>(frame.bytes_mut(), table.aside(id).note, direction);

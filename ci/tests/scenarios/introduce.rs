@@ -283,6 +283,11 @@ fn a_header_comes_before_the_clients_first_byte() {
         talk.forward("a retransmission", &data, &[], &again);
         let probe = talk.by_client(ACK, at(16), SERVER + 4);
         talk.forward("a keep-alive", &probe, &[], &talk.to_server(ACK, at(n + 16), SERVER + 4));
+        // What comes late is still from before the header.
+        let syn = talk.by_client(SYN, ISN, 0);
+        talk.forward("the SYN again", &syn, &[], &talk.to_server(SYN, ISN, 0));
+        let syn_ack = talk.by_server(SYN | ACK, SERVER - 1, START);
+        talk.reply("its answer", &syn_ack, &talk.to_client(SYN | ACK, SERVER - 1, START));
         let end = talk.by_client(RST, at(17), 0);
         talk.forward("a reset", &end, &[], &talk.to_server(RST, at(n + 17), 0));
     }
