@@ -167,6 +167,12 @@ pub fn loosen(connection: &mut Connection, direction: Direction, segment: &Segme
     }
 }
 
+/// Whether a client has acknowledged the SYN-ACK that ends at `syn_ack_end` before this node, whose
+/// session is still [`TcpState::SynSent`] and has this mark of the server, came to hear of it.
+pub const fn confirmed(reply_end: u32, syn_ack_end: u32) -> bool {
+    reply_end != 0 && syn_ack_end.wrapping_sub(reply_end) <= EARLY_DATA
+}
+
 /// Begins with a segment of the client in mid-stream. Its server either knows the connection or
 /// answers with an exact reset; until another segment comes, the connection is in doubt, so that
 /// forged ones do not fill the table for long.
@@ -396,6 +402,11 @@ fn ordinary(connection: &mut Connection, direction: Direction, segment: &Segment
             if !connection.in_window(Forward, segment.end()) {
                 connection.forward_end = segment.seq;
             }
+        }
+        // The SYN-ACK went past on another node, which has not said so yet ([`confirmed`]).
+        (SynSent, Forward) if acknowledged && !connection.scales.known(Reply) => {
+            connection.reply_end = segment.ack;
+            return;
         }
         (SynSent | Closed | TimeWait, _) | (SynReceived, Forward) => return,
         _ => {}

@@ -5,10 +5,12 @@ use std::cmp::Ordering;
 
 use super::channel;
 use super::import::{self, is_tcp, of_a_copy};
+use super::tell;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
+use crate::session::connection;
 use crate::session::sequence::later;
 use crate::session::{Direction, Extras, SessionId, TcpState, tcp_state};
 use crate::sync::session::{Reason, Session, Touch};
@@ -103,10 +105,19 @@ pub(super) fn touch<A: Family, F: Frame>(
     if entry.scales.known(Direction::Forward) {
         entry.forward_end = later(entry.forward_end, touch.forward_end);
     }
-    if entry.scales.known(Direction::Reply) {
+    // Before the SYN-ACK the server has no mark.
+    if entry.scales.known(Direction::Reply) && touch.state != TcpState::SynSent {
         entry.reply_end = later(entry.reply_end, touch.reply_end);
     }
-    advance(shared, lane, id, of_a_copy(touch.state), touch.idle, now);
+    let mut state = of_a_copy(touch.state);
+    // The client's part of the handshake was quicker than the peer's word of the SYN-ACK.
+    if (entry.state, state) == (TcpState::SynSent, TcpState::SynReceived)
+        && connection::confirmed(entry.reply_end, touch.reply_end)
+    {
+        state = TcpState::Established;
+        tell::changed(shared, lane, id, false);
+    }
+    advance(shared, lane, id, state, touch.idle, now);
 }
 
 /// Brings a session to the later of the state it is in and another, and to the later time.

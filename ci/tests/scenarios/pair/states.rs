@@ -10,7 +10,7 @@ use super::talk::Talk;
 use super::{DEAD_MS, Pair, Wire, is_close, is_session, is_touch};
 use crate::changes::Changes;
 use crate::frames::{ACK, FIN_ACK, ISN, PSH_ACK, RST, SYN, SYN_ACK, tcp, udp};
-use crate::net::{FRONT, Family, Net, SHORT_TIMEOUTS};
+use crate::net::{BACK, FRONT, Family, Net, SHORT_TIMEOUTS};
 use crate::rig::Rig;
 
 /// The states of all sessions of a node, in the order of their clients' ports.
@@ -119,6 +119,29 @@ fn the_copy_is_in_the_state_of_the_owner() {
         }
         // The same client once more, with the same ports.
         talk.begin(tcp(client(1), vip, SYN));
+    }
+}
+
+/// The client's part of the handshake comes to the owner before the other node's word of the SYN-ACK.
+#[test]
+fn a_client_is_quicker_than_the_word_of_its_syn_ack() {
+    use TcpState::{Established, SynReceived, SynSent};
+    for (ack, expected) in [(ISN + 1, Established), (ISN + 0x2_0000, SynReceived)] {
+        for workers in [[1, 1], [2, 3]] {
+            let mut pair = Pair::new(workers, Wire::Own, short(Mode::Nat));
+            pair.lose = Box::new(|node, said| node == 1 && said.is_stream());
+            let server = SocketAddr::new(Family::V4.server(11), 8080);
+            let syn = pair.nodes[0].by_client(tcp(client(1), web(), SYN)).bytes();
+            pair.inject(0, FRONT, &syn);
+            let syn_ack = pair.nodes[1].by_server(11, tcp(server, client(1), SYN_ACK)).bytes();
+            pair.inject(1, BACK, &syn_ack);
+            let ack = pair.nodes[0].by_client(tcp(client(1), web(), ACK).ack(ack)).bytes();
+            pair.inject(0, FRONT, &ack);
+            assert_eq!(states(&pair, 0), [SynSent]);
+            pair.heal();
+            pair.pass(400, 10);
+            assert_eq!((states(&pair, 0), states(&pair, 1)), (vec![expected], vec![expected]));
+        }
     }
 }
 
