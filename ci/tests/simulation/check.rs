@@ -15,6 +15,9 @@ use crate::network;
 use crate::node::Node;
 use crate::world::World;
 
+/// Why a connection is excused that both nodes have opened: see `World::excuse_if_opened_twice`.
+pub const OPENED_TWICE: &str = "its SYN is sent to both nodes before one hears of the other";
+
 /// How long the nodes have for what one tells the other, in milliseconds: where nothing goes wrong
 /// between them, and where it does.
 const PROMPT_MS: u64 = 20;
@@ -144,8 +147,11 @@ impl World {
                 }
                 Seen::ClientReset(id) | Seen::ServerReset(id) => {
                     // A segment that is not the one with the cookie may come first, and proves nothing.
-                    let overtakes = self.plan.syn_proxy
-                        && (self.plan.hosts != crate::plan::Wire::GOOD || self.plan.persistence);
+                    // Nor does it find the session when it comes to the other node before the word of it.
+                    let parted = self.plan.active_active && self.allowance() != PROMPT_MS;
+                    let is_good = self.plan.hosts == crate::plan::Wire::GOOD;
+                    let overtakes =
+                        self.plan.syn_proxy && (!is_good || self.plan.persistence || parted);
                     let client = &mut self.clients[id as usize];
                     if client.done {
                         continue;
@@ -264,6 +270,7 @@ impl World {
         if self.plan.script.is_empty() && !self.plan.syn_proxy {
             let mut excused = self.clients.iter().filter(|client| client.is_tcp);
             let excused = excused.find_map(|client| Some((client.id, client.excuse?)));
+            let excused = excused.filter(|(_, why)| *why != OPENED_TWICE);
             assert_eq!(excused, None, "nothing has happened that excuses anything");
         }
         for client in &mut self.clients {

@@ -182,6 +182,10 @@ impl Tcp {
         }
         if self.state == State::SynReceived {
             if tcp.ack.wrapping_sub(self.una).wrapping_sub(1) > 0 {
+                // RFC 9293 3.10.7.4, fifth: what acknowledges nothing that was sent is reset.
+                let tcp = Some(Segment { flags: RST, seq: tcp.ack, ack: 0 });
+                let (src, dst) = (self.local, self.remote);
+                out.push(Packet { src, dst, tcp, payload: Vec::new() });
                 return false;
             }
             self.state = State::Established;

@@ -8,11 +8,12 @@ use shunt::session::Mode;
 use shunt::sync::{Record, records};
 use shunt::wire::flow::Protocol;
 
+use crate::check::OPENED_TWICE;
 use crate::hosts::{Client, Seen, Server};
 use crate::net::{BACK, FRONT, ROUTER_MAC, server_mac};
 use crate::network;
 use crate::node::Node;
-use crate::packet::Packet;
+use crate::packet::{ACK, Packet, RST, SYN};
 use crate::plan::{Action, Plan, TRAFFIC_MS, Wire};
 use crate::random::Random;
 
@@ -305,7 +306,9 @@ impl World {
             if nodes.is_empty() {
                 return;
             }
-            network::port_mac(self.random.pick(&nodes), port)
+            let id = self.random.pick(&nodes);
+            self.excuse_if_opened_twice(id, packet);
+            network::port_mac(id, port)
         } else {
             match self.known.get(&(port, address)) {
                 Some(mac) => *mac,
@@ -315,6 +318,26 @@ impl World {
         let frame = packet.frame(from, mac);
         for id in self.reached(port, mac) {
             self.put(wire, || Delivery::Node(id, port, frame.clone()));
+        }
+    }
+
+    /// A client's SYN goes to this node. Where the channel loses or delays what it is given, the other
+    /// may have opened a session by an earlier one without this node's knowledge: then servers, or two
+    /// ports of one server, answer with two sequence numbers, and only one session can remain.
+    fn excuse_if_opened_twice(&mut self, id: usize, packet: &Packet) {
+        let is_late = self.plan.between != Wire::GOOD || self.plan.slow;
+        let opens = packet.tcp.is_some_and(|tcp| tcp.flags & (SYN | ACK | RST) == SYN);
+        let Some(index) = self.by_address.get(&(true, packet.src)).filter(|_| is_late && opens)
+        else {
+            return;
+        };
+        let client = &mut self.clients[*index];
+        let knows = |id: usize| {
+            let node: Option<&Node> = self.nodes[id].as_ref();
+            node.is_some_and(|n| n.session(client.local, client.vip, Protocol::Tcp).is_some())
+        };
+        if client.excuse.is_none() && knows(1 - id) && !knows(id) {
+            client.excuse = Some(OPENED_TWICE);
         }
     }
 
