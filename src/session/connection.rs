@@ -168,7 +168,8 @@ pub fn loosen(connection: &mut Connection, direction: Direction, segment: &Segme
 }
 
 /// Whether a client has acknowledged the SYN-ACK that ends at `syn_ack_end` before this node, whose
-/// session is still [`TcpState::SynSent`] and has this mark of the server, came to hear of it.
+/// session is still [`TcpState::SynSent`] and has this mark of the server, came to hear of it. The
+/// mark is then the client's first acknowledgement.
 pub const fn confirmed(reply_end: u32, syn_ack_end: u32) -> bool {
     reply_end != 0 && syn_ack_end.wrapping_sub(reply_end) <= EARLY_DATA
 }
@@ -405,7 +406,9 @@ fn ordinary(connection: &mut Connection, direction: Direction, segment: &Segment
         }
         // The SYN-ACK went past on another node, which has not said so yet ([`confirmed`]).
         (SynSent, Forward) if acknowledged && !connection.scales.known(Reply) => {
-            connection.reply_end = segment.ack;
+            if connection.reply_end == 0 {
+                connection.reply_end = segment.ack;
+            }
             return;
         }
         (SynSent | Closed | TimeWait, _) | (SynReceived, Forward) => return,

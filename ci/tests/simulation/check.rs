@@ -147,11 +147,8 @@ impl World {
                 }
                 Seen::ClientReset(id) | Seen::ServerReset(id) => {
                     // A segment that is not the one with the cookie may come first, and proves nothing.
-                    // Nor does it find the session when it comes to the other node before the word of it.
-                    let parted = self.plan.active_active && self.allowance() != PROMPT_MS;
                     let is_good = self.plan.hosts == crate::plan::Wire::GOOD;
-                    let overtakes =
-                        self.plan.syn_proxy && (!is_good || self.plan.persistence || parted);
+                    let overtakes = self.plan.syn_proxy && (!is_good || self.plan.persistence);
                     let client = &mut self.clients[id as usize];
                     if client.done {
                         continue;

@@ -84,6 +84,8 @@ pub struct Client {
     answered: Vec<u8>,
     pub done: bool,
     pub done_at: u64,
+    /// By node: whether a packet went there that opens a session behind the SYN proxy.
+    pub opens_at: [bool; 2],
     /// Why nothing is demanded of it any more.
     pub excuse: Option<&'static str>,
     /// The handshake says nothing of a session.
@@ -122,6 +124,7 @@ impl Client {
             answered: Vec::new(),
             done: false,
             done_at: 0,
+            opens_at: [false; 2],
             excuse: None,
             is_answered_by_proxy: false,
             random,

@@ -17,7 +17,7 @@ use shunt::session::Mode;
 use shunt::wire::flow::Protocol;
 
 use crate::net::{BACK, FRONT, Family, Net, endpoint, ip};
-use crate::plan::{Plan, TIMEOUTS};
+use crate::plan::{Plan, Settings, TIMEOUTS};
 
 pub const VRID: u8 = 10;
 
@@ -56,8 +56,8 @@ pub fn server(plan: &Plan, index: usize, protocol: Protocol) -> SocketAddr {
     SocketAddr::new(family(plan).server(11 + index as u8), port)
 }
 
-/// The configuration of a node with so many workers. `down` are servers that are.
-pub fn snapshot(plan: &Plan, node: usize, workers: usize, down: &[bool]) -> Arc<Snapshot> {
+/// The configuration of a node with so many workers.
+pub fn snapshot(plan: &Plan, node: usize, workers: usize, settings: &Settings) -> Arc<Snapshot> {
     let mut net = Net::two_armed(workers);
     net.snapshot.node_id = node as u8;
     net.snapshot.local_v4.clear();
@@ -76,14 +76,15 @@ pub fn snapshot(plan: &Plan, node: usize, workers: usize, down: &[bool]) -> Arc<
     }
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let service = net.service(protocol, &[listens(plan, protocol)], plan.mode);
-        for (index, down) in down.iter().enumerate().take(plan.servers) {
+        for index in 0..plan.servers {
             let at = server(plan, index, protocol);
             let id = net.server(service, at.ip(), at.port());
-            net.snapshot.servers[usize::from(id.0)].up = !*down;
+            let server = &mut net.snapshot.servers[usize::from(id.0)];
+            (server.up, server.weight) = (!settings.down[index], settings.weights[index]);
         }
         let service = &mut net.snapshot.services[usize::from(service.0)];
         service.timeouts = TIMEOUTS;
-        service.scheduler = plan.scheduler;
+        service.scheduler = settings.scheduler;
         service.policy = plan.policy;
         if plan.persistence {
             let life_ms = TIMEOUTS.tcp_established;

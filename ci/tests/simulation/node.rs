@@ -23,7 +23,7 @@ use shunt::worker::{Peers, Worker};
 
 use crate::net::{BACK, FRONT, Family, ROUTER_MAC, server_mac};
 use crate::network;
-use crate::plan::{KEYS, Plan};
+use crate::plan::{KEYS, Plan, Settings};
 use crate::random::Random;
 
 const SESSIONS: usize = 256;
@@ -68,11 +68,11 @@ impl Node {
         plan: &Plan,
         id: usize,
         workers: usize,
-        down: &[bool],
+        settings: &Settings,
         now: u64,
         random: &mut Random,
     ) -> Self {
-        let snapshot = network::snapshot(plan, id, workers, down);
+        let snapshot = network::snapshot(plan, id, workers, settings);
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new())).collect();
         // At times just before it wraps.
         let clock = match random.chance(300) {
@@ -148,9 +148,9 @@ impl Node {
         }
     }
 
-    /// A configuration in which other servers are down.
-    pub fn configure(&mut self, plan: &Plan, down: &[bool]) {
-        self.snapshot = network::snapshot(plan, self.id, self.workers.len(), down);
+    /// Gets another configuration.
+    pub fn configure(&mut self, plan: &Plan, settings: &Settings) {
+        self.snapshot = network::snapshot(plan, self.id, self.workers.len(), settings);
         let snapshot = self.snapshot.clone();
         self.command(|| Command::Snapshot(snapshot.clone()));
     }

@@ -51,8 +51,43 @@ pub enum Action {
     Join(usize),
     /// A server goes down or comes up, as this node sees it.
     Server(usize, usize, bool),
+    /// The configuration of this node is changed.
+    Change(usize, Change),
     /// The node gets other keys: [`KEYS`] of this number.
     Keys(usize, usize),
+}
+
+/// A change of a node's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A server gets another weight; with 0 it is drained.
+    Weight(usize, u16),
+    Scheduler(SchedulerKind),
+}
+
+/// What may be changed of a node's configuration, and what it finds of its servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub down: Vec<bool>,
+    pub weights: Vec<u16>,
+    pub scheduler: SchedulerKind,
+}
+
+impl Settings {
+    pub fn of(plan: &Plan) -> Self {
+        Settings {
+            down: vec![false; plan.servers],
+            weights: vec![1; plan.servers],
+            scheduler: plan.scheduler,
+        }
+    }
+
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Weight(server, weight) => self.weights[server] = weight,
+            Change::Scheduler(scheduler) => self.scheduler = scheduler,
+        }
+    }
 }
 
 /// How keys are changed: each is what one node may have while the other has the one before or behind.
@@ -223,11 +258,37 @@ impl Plan {
                 }
             }
         }
+        if r.chance(300) {
+            self.change_configurations(r);
+        }
         self.script.sort_by_key(|(at, _)| *at);
         let last = self.script.last().map_or(at, |(at, action)| match action {
             Action::Freeze(_, ms) | Action::Leave(_, ms) => at + ms,
             _ => *at,
         });
         self.heal_at = last.max(at) + 500;
+    }
+
+    /// One node gets each change some time before the other.
+    fn change_configurations(&mut self, r: &mut Random) {
+        let loses_servers =
+            self.script.iter().any(|(_, action)| matches!(action, Action::Server(..)));
+        // One that takes sessions is always left.
+        let least = u64::from(loses_servers);
+        let mut at = TRAFFIC_MS + r.below(1_000);
+        for _ in 0..r.between(1, 4) {
+            let change = match r.chance(600) {
+                true => Change::Weight(
+                    r.below(self.servers as u64 - 1) as usize,
+                    r.between(least, 3) as u16,
+                ),
+                false => Change::Scheduler(r.pick(&SchedulerKind::ALL)),
+            };
+            let first = r.below(2) as usize;
+            for node in [first, 1 - first] {
+                at += r.between(1, 500);
+                self.script.push((at, Action::Change(node, change)));
+            }
+        }
     }
 }

@@ -13,8 +13,8 @@ use crate::hosts::{Client, Seen, Server};
 use crate::net::{BACK, FRONT, ROUTER_MAC, server_mac};
 use crate::network;
 use crate::node::Node;
-use crate::packet::{ACK, Packet, RST, SYN};
-use crate::plan::{Action, Plan, TRAFFIC_MS, Wire};
+use crate::packet::{ACK, Packet, SYN};
+use crate::plan::{Action, Plan, Settings, TRAFFIC_MS, Wire};
 use crate::random::Random;
 
 /// The longest time between two turns, in milliseconds.
@@ -49,7 +49,7 @@ pub struct World {
     pub cut: [bool; 2],
     /// Nodes that stop, and when.
     stops: [Option<u64>; 2],
-    down: [Vec<bool>; 2],
+    settings: [Settings; 2],
     /// What keys each has, of [`KEYS`](crate::plan::KEYS).
     keys: [usize; 2],
     script: Vec<(u64, Action)>,
@@ -72,9 +72,9 @@ pub struct World {
 impl World {
     pub fn new(plan: Plan, trace: bool) -> Self {
         let mut random = Random::new(plan.seed ^ 0xabcd_ef01);
-        let down = [vec![false; plan.servers], vec![false; plan.servers]];
+        let settings = [0, 1].map(|_| Settings::of(&plan));
         let nodes = [0, 1].map(|id| {
-            Some(Node::start(&plan, id, plan.workers[id], &down[id], 0, &mut random.fork()))
+            Some(Node::start(&plan, id, plan.workers[id], &settings[id], 0, &mut random.fork()))
         });
         let servers = (0..plan.servers)
             .map(|index| Server::new(index, plan.introduction, random.fork()))
@@ -92,7 +92,7 @@ impl World {
             asked_at: 0,
             cut: [false; 2],
             stops: [None; 2],
-            down,
+            settings,
             keys: [0; 2],
             script: plan.script.iter().rev().copied().collect(),
             linked_since: None,
@@ -321,22 +321,35 @@ impl World {
         }
     }
 
-    /// A client's SYN goes to this node. Where the channel loses or delays what it is given, the other
-    /// may have opened a session by an earlier one without this node's knowledge: then servers, or two
-    /// ports of one server, answer with two sequence numbers, and only one session can remain.
+    /// A client's packet goes to this node. Where the channel loses or delays what it is given, or a
+    /// node is slow, the other may have opened a session by an earlier one without this node's
+    /// knowledge: then servers, or two ports of one server, answer with two sequence numbers, and only
+    /// one session can remain. Without the SYN proxy it is a SYN that opens one, with it any packet.
     fn excuse_if_opened_twice(&mut self, id: usize, packet: &Packet) {
         let is_late = self.plan.between != Wire::GOOD || self.plan.slow;
-        let opens = packet.tcp.is_some_and(|tcp| tcp.flags & (SYN | ACK | RST) == SYN);
-        let Some(index) = self.by_address.get(&(true, packet.src)).filter(|_| is_late && opens)
-        else {
-            return;
-        };
+        let Some(tcp) = packet.tcp.filter(|_| is_late) else { return };
+        let Some(index) = self.by_address.get(&(true, packet.src)) else { return };
         let client = &mut self.clients[*index];
-        let knows = |id: usize| {
-            let node: Option<&Node> = self.nodes[id].as_ref();
-            node.is_some_and(|n| n.session(client.local, client.vip, Protocol::Tcp).is_some())
+        if client.excuse.is_some() || client.server.is_some() {
+            return;
+        }
+        let twice = match (tcp.flags & (SYN | ACK) == SYN, self.plan.syn_proxy) {
+            (true, false) => {
+                let knows = |id: usize| {
+                    let node: Option<&Node> = self.nodes[id].as_ref();
+                    node.is_some_and(|n| {
+                        n.session(client.local, client.vip, Protocol::Tcp).is_some()
+                    })
+                };
+                knows(1 - id) && !knows(id)
+            }
+            (false, true) => {
+                client.opens_at[id] = true;
+                client.opens_at == [true; 2]
+            }
+            _ => false,
         };
-        if client.excuse.is_none() && knows(1 - id) && !knows(id) {
+        if twice {
             client.excuse = Some(OPENED_TWICE);
         }
     }
@@ -480,7 +493,7 @@ impl World {
                     self.complete[id] = false;
                     let mut random = self.random.fork();
                     let node =
-                        Node::start(&self.plan, id, workers, &self.down[id], now, &mut random);
+                        Node::start(&self.plan, id, workers, &self.settings[id], now, &mut random);
                     let node = node.with_keys(self.keys[id]);
                     self.nodes[id] = Some(node);
                 }
@@ -500,17 +513,25 @@ impl World {
             Action::Cut(id) => self.cut[id] = true,
             Action::Join(id) => self.cut[id] = false,
             Action::Server(id, server, up) => {
-                self.down[id][server] = !up;
+                self.settings[id].down[server] = !up;
                 for client in &mut self.clients {
                     let opens = client.started && client.established_at.is_none();
                     if opens && client.excuse.is_none() {
                         client.excuse = Some("its SYN is sent to another server, and both answer");
                     }
                 }
-                if let Some(node) = &mut self.nodes[id] {
-                    node.configure(&self.plan, &self.down[id]);
-                }
+                self.configure(id);
             }
+            Action::Change(id, change) => {
+                self.settings[id].change(change);
+                self.configure(id);
+            }
+        }
+    }
+
+    fn configure(&mut self, id: usize) {
+        if let Some(node) = &mut self.nodes[id] {
+            node.configure(&self.plan, &self.settings[id]);
         }
     }
 }

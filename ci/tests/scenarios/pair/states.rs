@@ -137,6 +137,16 @@ fn a_client_is_quicker_than_the_word_of_its_syn_ack() {
             pair.inject(1, BACK, &syn_ack);
             let ack = pair.nodes[0].by_client(tcp(client(1), web(), ACK).ack(ack)).bytes();
             pair.inject(0, FRONT, &ack);
+            // Nor does what follows say so.
+            let data = tcp(client(1), web(), PSH_ACK).payload(b"GET /");
+            let data = pair.nodes[0].by_client(data).bytes();
+            pair.inject(0, FRONT, &data);
+            let data = tcp(server, client(1), PSH_ACK).ack(ISN + 6).payload(b"HTTP");
+            let data = pair.nodes[0].by_server(11, data).bytes();
+            pair.inject(0, BACK, &data);
+            let last = tcp(client(1), web(), ACK).seq(ISN + 6).ack(ISN + 5);
+            let last = pair.nodes[0].by_client(last).bytes();
+            pair.inject(0, FRONT, &last);
             assert_eq!(states(&pair, 0), [SynSent]);
             pair.heal();
             pair.pass(400, 10);
