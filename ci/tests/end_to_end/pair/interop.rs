@@ -11,8 +11,8 @@ use crate::process::Process;
 use super::rig::{Forwarding, Pair, Plan, config};
 use super::{one_at_a_time, plan};
 
-/// Its interface with the virtual MAC address.
-const VMAC: &str = "vrrp10";
+/// Its interfaces with the virtual MAC addresses, of IPv4 and of IPv6.
+const VMACS: [&str; 2] = ["vrrp10", "vrrp10v6"];
 
 /// keepalived in a namespace on the front bridge, where node 1 would be.
 struct Keepalived {
@@ -27,29 +27,46 @@ impl Keepalived {
         let namespace = pair.fabric.namespace("keepalived");
         pair.fabric.plug(&namespace, "eth0", "front", "keepalived");
         namespace.ip(&format!("addr add {}/24 dev eth0", config::front(1)[0]));
+        namespace.ip(&format!("addr add {}/64 dev eth0 nodad", config::front(1)[1]));
+        // The interface of IPv6's MAC address does not answer for IPv4's address.
+        namespace.sysctl("net.ipv4.conf.all.arp_ignore", "1");
         let directory = pair.directory().join("keepalived");
         fs::create_dir(&directory).expect("its directory");
-        let text = format!(
-            "global_defs {{
+        let mut text = "global_defs {
     vrrp_version 3
     vrrp_garp_master_delay 0
-}}
-vrrp_instance pair {{
+}
+vrrp_sync_group pair {
+    group {
+        v4
+        v6
+    }
+}
+"
+        .to_owned();
+        for (family, length) in [(0, 24), (1, 64)] {
+            let interface = match vmac {
+                true => format!("use_vmac {}", VMACS[family]),
+                false => String::new(),
+            };
+            text += &format!(
+                "vrrp_instance v{} {{
     state BACKUP
     interface eth0
-    {}
+    {interface}
     virtual_router_id {}
     priority {priority}
     advert_int 0.1
     virtual_ipaddress {{
-        {}/24
+        {}/{length}
     }}
 }}
 ",
-            if vmac { format!("use_vmac {VMAC}") } else { String::new() },
-            config::GROUP,
-            config::vip(0),
-        );
+                if family == 0 { 4 } else { 6 },
+                config::GROUP,
+                config::vip(family),
+            );
+        }
         fs::write(directory.join("keepalived.conf"), text).expect("its configuration");
         Keepalived { process: None, directory, namespace }
     }
@@ -65,9 +82,17 @@ vrrp_instance pair {{
         self.process = Some(Process::start(&mut command, &self.directory.join("log")));
     }
 
-    /// Whether it has the VIP.
+    /// Whether it has the VIP of a family.
+    fn has(&self, family: usize) -> bool {
+        self.namespace.ip("-oneline addr show").contains(&format!(" {}/", config::vip(family)))
+    }
+
     fn is_master(&self) -> bool {
-        self.namespace.ip("-oneline -4 addr show").contains(&format!(" {}/", config::vip(0)))
+        self.has(0) && self.has(1)
+    }
+
+    fn is_backup(&self) -> bool {
+        !self.has(0) && !self.has(1)
     }
 
     /// Ends it at once. Its parent would start the worker anew, so that stands still meanwhile.
@@ -88,12 +113,14 @@ vrrp_instance pair {{
             let _ = fs::remove_file(self.directory.join(file));
         }
         // A machine without power has no address either.
-        if self.is_master() {
-            let vmac = self.namespace.ip("-oneline link show").contains(VMAC);
-            self.namespace.ip(&match vmac {
-                true => format!("link del {VMAC}"),
-                false => format!("addr del {}/24 dev eth0", config::vip(0)),
-            });
+        for (family, length) in [(0, 24), (1, 64)] {
+            if self.has(family) {
+                let vmac = self.namespace.ip("-oneline link show").contains(VMACS[family]);
+                self.namespace.ip(&match vmac {
+                    true => format!("link del {}", VMACS[family]),
+                    false => format!("addr del {}/{length} dev eth0", config::vip(family)),
+                });
+            }
         }
     }
 }
@@ -108,10 +135,9 @@ impl Drop for Keepalived {
     }
 }
 
-/// Only the VIP moves, and only IPv4.
+/// Only the VIPs move, one of each family.
 fn one_address(priority: u8) -> Plan {
     let mut plan = plan(Forwarding::Dr);
-    plan.ipv6 = false;
     plan.priorities = [priority, 0];
     // keepalived has no sessions to wait for.
     plan.ha_keys = "preempt_unsynced = true\n".to_owned();
@@ -135,7 +161,7 @@ fn keepalived_is_the_backup() {
     pair.nodes[0].start();
     pair.wait_for("Shunt is master", |pair| pair.nodes[0].is_master());
     other.start();
-    stays("keepalived is backup", || !other.is_master() && pair.nodes[0].is_master());
+    stays("keepalived is backup", || other.is_backup() && pair.nodes[0].is_master());
     pair.assert_answering(0);
 
     pair.nodes[0].kill();
@@ -143,7 +169,7 @@ fn keepalived_is_the_backup() {
     assert_eq!(pair.answering(), ["keepalived"]);
 
     pair.nodes[0].start();
-    pair.wait_for("Shunt has taken back", |pair| pair.nodes[0].is_master() && !other.is_master());
+    pair.wait_for("Shunt has taken back", |pair| pair.nodes[0].is_master() && other.is_backup());
     pair.assert_answering(0);
     drop(other);
     pair.finish();
