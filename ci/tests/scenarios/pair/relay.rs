@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use shunt::datapath::filter::{Action, Filters, Rule};
 use shunt::datapath::guard::Guard;
+use shunt::datapath::ha::Ha;
 use shunt::datapath::policy::MidStream;
 use shunt::io::memory::MemoryFrame;
 use shunt::session::{Mode, ServerId};
@@ -279,7 +280,27 @@ fn an_answer_that_overtakes_the_word_of_its_session_waits_for_it() {
     }
 }
 
-/// Without a peer, or where it is switched off, each node decides for itself.
+/// Where it is switched off (`relay = false`), the policy alone speaks, of what the peer knows as well.
+#[test]
+fn without_relay_a_node_decides_for_itself() {
+    for wire in [Wire::Own, Wire::Apart] {
+        let mut pair = Pair::new([1, 1], wire, policy(Mode::Nat, MidStream::Drop));
+        for rig in &mut pair.nodes {
+            let mut ha = Ha::clone(rig.net.snapshot.ha.as_ref().unwrap());
+            ha.channel.relay = false;
+            rig.net.snapshot.ha = Some(Arc::new(ha));
+            rig.reconfigure();
+        }
+        pair.settle();
+        let ends = known_to_one(&mut pair, Family::V4);
+        let packet = tcp(ends.client, ends.vip, PSH_ACK).payload(b"GET /");
+        let bytes = pair.nodes[1].by_client(packet).bytes();
+        let changes = [Changes::none().dropped(NoSession), Changes::none()];
+        pair.step("dropped", 1, (FRONT, &bytes), Some(ends.client), &vec![], changes);
+    }
+}
+
+/// Without a peer each node decides for itself.
 #[test]
 fn alone_a_node_decides_for_itself() {
     let mut pair = Pair::new([1, 1], Wire::Own, policy(Mode::Nat, MidStream::Drop));
