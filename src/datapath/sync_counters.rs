@@ -31,6 +31,9 @@ pub struct SyncCounters {
     pub malformed: Cell,
     /// Datagrams of the peer found missing.
     pub missed: Cell,
+    /// Times that datagrams of the peer were given up: it did not keep them any more, or far too many
+    /// others came. All its sessions are then asked for anew.
+    pub streams_lost: Cell,
     /// Requests for missing datagrams sent.
     pub naks_sent: Cell,
     /// Requests for datagrams of ours that were not kept any more.

@@ -108,6 +108,15 @@ impl<A: Address> Persistence<A> {
         true
     }
 
+    /// The same, unless where it was sent is known by what was said later.
+    pub fn put_if_later(&mut self, client: Client<A>, placed: Placed, life: u32, now: u32) -> bool {
+        let known = self.position(&client).map(|at| &self.slots[at]);
+        match known.filter(|slot| slot.is_alive(now)) {
+            Some(slot) if slot.ends.wrapping_sub(now) > life => true,
+            _ => self.put(client, placed, life, now),
+        }
+    }
+
     /// Visits the entries that are alive in at most `budget` places from `cursor` on, which starts at 0
     /// and is moved on, each with the milliseconds it still lives. Returns whether it has come to the
     /// end.

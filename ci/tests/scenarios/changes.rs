@@ -139,6 +139,7 @@ impl Changes {
             ("unproven", &s.unproven),
             ("malformed", &s.malformed),
             ("missed", &s.missed),
+            ("streams_lost", &s.streams_lost),
             ("naks_sent", &s.naks_sent),
             ("gone", &s.gone),
             ("imported", &s.imported),

@@ -343,6 +343,7 @@ fn take<F: Frame>(
                 }
                 return Verdict::Drop(DropReason::SyncRefused);
             }
+            sync.streams_lost.add(u64::from(receiver.lost()));
             // One that comes late says how things were before others that have come already.
             let place = match receiver.has_gap() {
                 _ if header.sequence < receiver.highest() => Place::Late,

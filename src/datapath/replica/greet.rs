@@ -131,6 +131,7 @@ pub(super) fn control<F: Frame>(
                         replica.receivers.get_mut(usize::from(header.worker))
                 {
                     receiver.gone(gone.through);
+                    shared.counters.sync.streams_lost.add(u64::from(receiver.lost()));
                 }
             }
             Ok(Record::Want(want)) => walk::want(shared, want.0),

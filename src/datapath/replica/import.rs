@@ -55,8 +55,8 @@ pub(super) fn records<F: Frame>(
 ) {
     for record in record::records(bytes) {
         match record {
-            Ok(Record::SessionV4(session)) => take(shared, v4, &session, now),
-            Ok(Record::SessionV6(session)) => take(shared, v6, &session, now),
+            Ok(Record::SessionV4(session)) => take(shared, v4, &session, place, now),
+            Ok(Record::SessionV6(session)) => take(shared, v6, &session, place, now),
             Ok(Record::CloseV4(close)) => end(shared, v4, &close, now),
             Ok(Record::CloseV6(close)) => end(shared, v6, &close, now),
             Ok(Record::TouchV4(touch)) => touched(shared, v4, &touch, now),
@@ -82,6 +82,7 @@ fn take<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     lane: &mut Lane<A>,
     record: &Session<A>,
+    place: Place,
     now: u32,
 ) {
     if !is_ours(shared, record) {
@@ -95,7 +96,7 @@ fn take<A: Family, F: Frame>(
                 identity(lane.table.get(id), marks.born(id)) == record.identity()
             });
         if same {
-            settle::merge(shared, lane, id, record, now);
+            settle::merge(shared, lane, id, record, place, now);
             return;
         }
         if !settle::gives_way(shared, lane, id, record, now) {
@@ -360,7 +361,7 @@ fn persists<A: Family, F>(
     // The server's number here is found when the client comes.
     let placed = Placed { server_id: ServerId(u16::MAX), server: record.server_ip };
     let client = Client { address: record.client, scope };
-    if !lane.persistence.put(client, placed, record.life, now) {
+    if !lane.persistence.put_if_later(client, placed, record.life, now) {
         shared.counters.persistence_full.add(1);
     }
 }

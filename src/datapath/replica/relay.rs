@@ -44,8 +44,9 @@ pub(in crate::datapath) fn give<F: Frame>(
         shared.counters.sync.relay_refused.add(1);
         return None;
     }
-    if matches!(note, Note::Server { .. }) {
-        // It was decided that it is ours before the worker of its client was asked.
+    if matches!(note, Note::Server { .. } | Note::Hairpin) {
+        // It was decided that it is ours before the worker of its client was asked; or it has an outer
+        // endpoint of ours for a source, which would look forged from now on.
         return None;
     }
     if of_server && note != Note::Again {

@@ -9,6 +9,7 @@ use super::tell;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
+use crate::datapath::note::Place;
 use crate::datapath::shared::Shared;
 use crate::session::connection;
 use crate::session::sequence::later;
@@ -29,6 +30,7 @@ pub(super) fn merge<A: Family, F: Frame>(
     lane: &mut Lane<A>,
     id: SessionId,
     record: &Session<A>,
+    place: Place,
     now: u32,
 ) {
     let Some(replica) = &shared.replica else { return };
@@ -48,6 +50,11 @@ pub(super) fn merge<A: Family, F: Frame>(
     // What was seen here after that is still to be told.
     if record.idle <= now.wrapping_sub(lane.table.get(id).last_seen) {
         marks.heard(id, now);
+    }
+    // What came before it says how the session is now.
+    if foreign && place == Place::Late {
+        advance(shared, lane, id, state_of(record), record.idle, now);
+        return;
     }
     // What this node has seen itself may be further than what the owner has.
     let entry = lane.table.get(id);
@@ -99,6 +106,15 @@ pub(super) fn touch<A: Family, F: Frame>(
         let later = touch.idle < now.wrapping_sub(entry.last_seen);
         if later && entry.state == TcpState::Contested && touch.state == TcpState::Established {
             set_state(shared, lane, id, TcpState::Established, now);
+        }
+    }
+    let entry = lane.table.get_mut(id);
+    let begins = entry.state == TcpState::SynSent && touch.state == TcpState::SynSent;
+    if begins && touch.idle <= now.wrapping_sub(entry.last_seen) {
+        // The client has begun anew there: what is shifted is so from there.
+        entry.forward_end = touch.forward_end;
+        if entry.extras.has(Extras::PROXY_V1.with(Extras::PROXY_V2)) {
+            lane.table.aside_mut(id).shift_at = touch.forward_end;
         }
     }
     let entry = lane.table.get_mut(id);

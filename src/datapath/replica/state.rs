@@ -20,7 +20,9 @@ use crate::sync::sender::{KEPT, Sender};
 const RELAYS: TokenBucket = TokenBucket::new(100_000, 10_000);
 /// From one request for buckets to the next, in milliseconds; twice as long each time that it did not
 /// help, up to [`WANT_MOST_MS`].
-pub(super) const WANT_MS: u32 = 1_000;
+pub(super) const WANT_MS: u32 = 100;
+/// The same of buckets with sessions that this node could not take in.
+pub(super) const RETRY_MS: u32 = 1_000;
 /// See [`WANT_MS`].
 pub(super) const WANT_MOST_MS: u32 = 60_000;
 /// Without a word of the peer for so long, in milliseconds, it is gone.
@@ -92,8 +94,14 @@ pub(in crate::datapath) struct Replica {
     pub(super) refused: u128,
     /// Those that differ because of that: they count as synced.
     pub(super) lacking: u128,
-    /// Those that the peer has sent whole since it is there.
+    /// Those that the peer has begun to send since it is there.
+    pub(super) answered: u128,
+    /// Those that it is sending, of which nothing was lost so far.
+    pub(super) walking: u128,
+    /// Those that it has sent whole.
     pub(super) walked: u128,
+    /// What was lost so far: datagrams on the way here, and records on the way between workers.
+    pub(super) losses: [u64; 2],
     /// By bucket: how many walks of it the peer has begun, modulo 16.
     pub(super) walk_of: [u8; BUCKETS],
     /// Buckets whose unconfirmed copies are to go, and how far that has come.
@@ -182,7 +190,10 @@ impl Replica {
             wanted: 0,
             refused: 0,
             lacking: 0,
+            answered: 0,
+            walking: 0,
             walked: 0,
+            losses: [0; 2],
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
             own_walk: super::walk::Walk::default(),
@@ -200,7 +211,7 @@ impl Replica {
             silent_at: None,
             relays: RELAYS,
             want_wait: WANT_MS,
-            retry_wait: WANT_MS,
+            retry_wait: RETRY_MS,
             setup: setup.clone(),
         }
     }
@@ -210,7 +221,7 @@ impl Replica {
         let owned = |bucket: &usize| snapshot.worker_of[*bucket] == self.worker;
         self.owned = (0..BUCKETS).filter(owned).fold(0, |set, bucket| set | 1 << bucket);
         // Perhaps it has the servers that were not to be found.
-        (self.due.retry, self.retry_wait) = (None, WANT_MS);
+        (self.due.retry, self.retry_wait) = (None, RETRY_MS);
         self.pair_ports(snapshot);
     }
 
@@ -249,12 +260,13 @@ impl Replica {
         self.peer = peer;
         self.synced = 0;
         self.differing = 0;
-        (self.refused, self.lacking, self.walked) = (0, 0, 0);
+        (self.refused, self.lacking) = (0, 0);
+        (self.answered, self.walking, self.walked) = (0, 0, 0);
         self.wanted = if peer.is_some() { self.owned } else { 0 };
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();
         self.due.want = None;
-        (self.want_wait, self.retry_wait) = (WANT_MS, WANT_MS);
+        (self.want_wait, self.retry_wait) = (WANT_MS, RETRY_MS);
         self.due.digest = None;
         if let Some(boot) = peer
             && std::mem::replace(&mut self.windows_of, boot) != boot

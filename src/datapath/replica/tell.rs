@@ -113,9 +113,12 @@ pub(in crate::datapath) fn due<A: Family, F: Frame>(
     entry: &Entry<A>,
     now: u32,
 ) -> Option<Then> {
-    let (Some(replica), Some(marks)) = (&shared.replica, marks) else {
+    let (Some(replica), Some(marks)) = (&mut shared.replica, marks) else {
         return (due == Due::Half).then_some(Then::GoesOn);
     };
+    if due == Due::Half && !marks.is_foreign(id) && !marks.is_told(id) {
+        queue::<A>(replica, marks, id);
+    }
     let foreign = marks.is_foreign(id);
     let (has_peer, is_silent) = (replica.has_peer(), replica.silent_at.is_some());
     let since_lost = replica.lost_at.map(|lost_at| now.wrapping_sub(lost_at));

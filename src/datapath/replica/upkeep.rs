@@ -8,6 +8,7 @@ use super::greet;
 use super::state::{self, Joining, Records, Replica, first};
 use super::tell;
 use super::walk;
+use crate::datapath::counters::WorkerCounters;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
@@ -75,6 +76,7 @@ fn every_millisecond<F: Frame>(
     replica.lost_at.take_if(|lost_at| now.wrapping_sub(*lost_at) > FORGOTTEN_MS);
     if replica.has_peer() {
         let acknowledge = is_due(shared, now, ACK_MS, |dues| &mut dues.ack);
+        mind_losses(shared);
         follow_streams(shared, acknowledge, now);
         if is_due(shared, now, DIGEST_MS, |dues| &mut dues.digest) {
             // Of those that are being walked when that is over.
@@ -195,6 +197,32 @@ pub(super) fn heard<F>(shared: &mut Shared<F>, now: u32) {
     }
 }
 
+/// Takes notice of what is lost for good of the peer's streams, whichever worker has missed it: on the
+/// way here, or on the way from one worker to the next.
+fn mind_losses<F>(shared: &mut Shared<F>) {
+    let (mut streams, mut records) = (0, 0);
+    let mut count = |counters: &WorkerCounters| {
+        streams += counters.sync.streams_lost.get();
+        records += counters.sync.records_lost.get();
+    };
+    match shared.all_counters.is_empty() {
+        true => count(&shared.counters),
+        false => shared.all_counters.iter().for_each(|counters| count(counters)),
+    }
+    let Some(replica) = &mut shared.replica else { return };
+    let before = std::mem::replace(&mut replica.losses, [streams, records]);
+    if replica.losses == before {
+        return;
+    }
+    // It was perhaps part of a walk, which then has not confirmed all that there is.
+    (replica.walking, replica.walked, replica.purge.buckets) = (0, 0, 0);
+    if streams != before[0] {
+        // Whatever was in it: everything is looked at anew.
+        replica.wanted |= replica.owned;
+        (replica.synced, replica.lacking) = (0, 0);
+    }
+}
+
 /// Acknowledges the peer's streams, and asks for what is missing of them.
 fn follow_streams<F: Frame>(shared: &mut Shared<F>, acknowledge: bool, now: u32) {
     let workers = usize::from(shared.snapshot.workers() as u8).max(1);
@@ -202,11 +230,6 @@ fn follow_streams<F: Frame>(shared: &mut Shared<F>, acknowledge: bool, now: u32)
     for worker in (usize::from(shared.worker)..peers.min(state::MAX_WORKERS)).step_by(workers) {
         let Some(replica) = &mut shared.replica else { return };
         let Some(receiver) = &mut replica.receivers[worker] else { continue };
-        if receiver.lost() {
-            // Whatever was in it: everything is looked at anew.
-            replica.wanted |= replica.owned;
-            (replica.synced, replica.lacking) = (0, 0);
-        }
         let mut records: Records = [0; 1280];
         let mut length = 0;
         if acknowledge {
@@ -249,6 +272,7 @@ pub(super) fn compare<F>(
     v6: &Lane<Ipv6Addr>,
     digest: &Digest,
 ) {
+    mind_losses(shared);
     let Some(replica) = &mut shared.replica else { return };
     let bit = 1u128 << digest.bucket;
     if replica.owned & bit == 0 {
@@ -260,6 +284,11 @@ pub(super) fn compare<F>(
     };
     let copies = tally(&v4.marks).with(tally(&v6.marks));
     if (copies.count, copies.xor) == (digest.count, digest.xor) {
+        // Before the peer has begun to send it, it perhaps does not know this start of the node yet, and
+        // takes the sessions of an earlier one for copies.
+        if replica.answered & bit == 0 {
+            return;
+        }
         replica.synced |= bit;
         replica.differing &= !bit;
         replica.wanted &= !bit;
@@ -292,7 +321,7 @@ pub(super) fn compare<F>(
     // Once may be a session that both have just begun to make room for, or one too many: of those that
     // the last walk has not confirmed.
     replica.differing |= bit;
-    if copies.count > digest.count {
+    if copies.count > digest.count && replica.walked & bit != 0 {
         walk::begin_purge(replica, bit);
     }
 }
@@ -307,7 +336,7 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
         replica.want_wait = state::WANT_MS;
     }
     if replica.lacking == 0 {
-        replica.retry_wait = state::WANT_MS;
+        replica.retry_wait = state::RETRY_MS;
     }
     if all == 0 {
         return;
@@ -342,11 +371,14 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 
 /// The peer begins to send all its sessions of these buckets.
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
+    mind_losses(shared);
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
     replica.wanted &= !buckets;
     replica.refused &= !buckets;
     replica.walked &= !buckets;
+    replica.walking |= buckets;
+    replica.answered |= buckets;
     // It would take away what is about to be confirmed.
     replica.purge.buckets &= !buckets;
     for bucket in (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0) {
@@ -356,9 +388,11 @@ pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
 
 /// It has sent all.
 pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
+    mind_losses(shared);
     let Some(replica) = &mut shared.replica else { return };
     let buckets = buckets & replica.owned;
-    replica.walked |= buckets;
+    replica.walked |= buckets & replica.walking;
+    replica.walking &= !buckets;
     // The digest behind it finds what is too much.
     replica.differing &= !buckets;
 }

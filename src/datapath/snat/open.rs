@@ -56,6 +56,12 @@ pub(in crate::datapath) fn session<A: Family, F: Frame>(
     {
         return Some(Err(given));
     }
+    if (flow.key.protocol != Protocol::Tcp || opens_connection(flow.tcp_flags))
+        && may_open
+        && let Some(verdict) = replica::postpone(shared, frame, now)
+    {
+        return Some(Err(verdict));
+    }
     let verdict = match flow.key.protocol {
         _ if !may_open => Verdict::Drop(DropReason::NoSession),
         Protocol::Tcp if !opens_connection(flow.tcp_flags) => Verdict::Drop(DropReason::NoSession),

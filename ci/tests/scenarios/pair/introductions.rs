@@ -351,3 +351,25 @@ fn a_syn_with_another_number_is_told() {
         }
     }
 }
+
+/// The same, and the SYN with another number comes to the node that has the copy.
+#[test]
+fn a_syn_with_another_number_is_told_by_the_other_node() {
+    for how in [Introduction::ProxyV1, Introduction::ProxyV2, Introduction::Toa] {
+        for workers in [[1, 1], [2, 3]] {
+            let mut talk = Talk::new(workers, Wire::Own, 0, introducing(how));
+            for family in Family::BOTH {
+                let client = SocketAddr::new(family.client(), 40_001);
+                let vip = SocketAddr::new(family.vip(), 80);
+                let ends = talk.begin(tcp(client, vip, SYN));
+                const AGAIN: u32 = 0x7777_0000;
+                talk.client("SYN again", 1, tcp(client, vip, SYN).seq(AGAIN));
+                let c = |flags| tcp(client, vip, flags).seq(AGAIN + 1);
+                talk.server("SYN-ACK", 1, tcp(ends.server, ends.local, SYN_ACK).ack(AGAIN + 1));
+                talk.client("ACK", 0, c(ACK));
+                talk.client("request", 0, c(PSH_ACK).payload(b"GET /"));
+                talk.client("request again", 1, c(PSH_ACK).payload(b"GET /"));
+            }
+        }
+    }
+}

@@ -136,3 +136,52 @@ fn a_session_that_comes_after_its_end_does_not_stay() {
     assert_eq!([pair.owns(0), pair.owns(1)], [(0, 0), (0, 0)]);
     pair.settle();
 }
+
+/// The owner of all sessions restarts before its peer has found it dead: what the peer said of its own
+/// sessions while it still took the copies for the other's says nothing to the new start.
+#[test]
+fn a_node_that_begins_again_is_not_synced_before_it_is_known() {
+    let mut pair = Pair::new([1, 1], Wire::Own, |workers| {
+        let mut net = long(workers);
+        net.snapshot.services[1].timeouts.udp = 3_600_000;
+        net
+    });
+    for n in 0..100 {
+        open(&mut pair, 0, 7 * n);
+    }
+    pair.pass(1_000, 5);
+    assert_eq!([pair.owns(0), pair.owns(1)], [(100, 0), (0, 100)]);
+    let (mut owner, mut wrong) = (0, Vec::new());
+    for round in 0..60u32 {
+        pair.pass(1 + 9 * round, 1);
+        pair.restart(owner);
+        // The first hello of the new start is heard before one of the other node.
+        let (mut spoke, new) = (false, owner);
+        pair.lose = Box::new(move |from, said| {
+            spoke |= from == new;
+            !spoke && said.header.kind == shunt::sync::datagram::Kind::Control
+        });
+        for ms in 0..3_000u32 {
+            pair.pass(1, 1);
+            if pair.is_synced(owner) {
+                let has = pair.nodes[owner].sessions();
+                if has != 100 {
+                    let mut back = 0;
+                    while pair.nodes[owner].sessions() != 100 && back < 5000 {
+                        pair.pass(1, 1);
+                        back += 1;
+                    }
+                    wrong.push((round, owner, ms, has, back));
+                }
+                break;
+            }
+        }
+        pair.heal();
+        pair.settle();
+        owner = 1 - owner;
+    }
+    assert!(
+        wrong.is_empty(),
+        "synced without the sessions (round, node, ms, has, complete after): {wrong:?}"
+    );
+}

@@ -192,3 +192,49 @@ fn outer_endpoints_of_the_other_node_are_not_given_out() {
     assert_eq!(pair.sum(0, |c| c.sync.import_refused.get()), 0);
     assert_eq!(pair.sum(1, |c| c.sync.import_refused.get()), 0);
 }
+
+/// A node that has just begun does not know what the other one has given out: a datagram in the middle of a
+/// conversation that the other knows opens nothing.
+#[test]
+fn a_node_that_begins_gives_no_host_another_outer_endpoint() {
+    use Behavior::EndpointIndependent as Ei;
+    let mut wrong = Vec::new();
+    for owner in 0..2 {
+        let mut pair = Pair::new([1, 1], Wire::Own, make(Ei, Ei));
+        let (host, far) =
+            (SocketAddr::new(Family::V4.server(11), 5001), remote(Family::V4, 20, 53));
+        pair.begin();
+        let bytes = pair.nodes[owner].by_server(11, udp(host, far)).bytes();
+        pair.inject(owner, BACK, &bytes);
+        let outer = source_port(&pair.sent[owner][0].1);
+        pair.pass(5, 1);
+        let other = 1 - owner;
+        pair.restart(other);
+        let again = pair.nodes[other].by_server(11, udp(host, far)).bytes();
+        let mut seen = Vec::new();
+        for ms in 0..700 {
+            pair.begin();
+            if ms % 10 == 0 {
+                pair.inject(other, BACK, &again);
+            }
+            pair.pass(1, 1);
+            for (port, frame) in &pair.sent[other] {
+                let sport = source_port(frame);
+                if *port == FRONT && sport != outer && !seen.contains(&(ms, sport)) && sport != 5001
+                {
+                    seen.push((ms, sport));
+                }
+            }
+        }
+        pair.begin();
+        pair.inject(owner, BACK, &bytes);
+        let now = source_port(&pair.sent[owner][0].1);
+        if !seen.is_empty() || now != outer {
+            wrong.push((owner, outer, seen.first().copied(), seen.len(), now));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "(owner, endpoint, (first at ms, as), how often, afterwards at the owner): {wrong:?}"
+    );
+}

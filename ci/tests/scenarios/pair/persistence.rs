@@ -90,3 +90,46 @@ fn a_client_stays_with_its_server_of_the_other_family_on_both_nodes() {
         }
     }
 }
+
+/// While the nodes are apart a client gets another server, since its own is down for a moment. What the
+/// other node still remembers is older.
+#[test]
+fn what_was_remembered_later_stays() {
+    let make = |workers| {
+        let mut net = Net::two_armed(workers);
+        let listen = SocketAddr::new(Family::V4.vip(), 80);
+        let id = net.service(Protocol::Tcp, &[listen], Mode::FullNat);
+        for n in 11..15 {
+            net.server(id, Family::V4.server(n), 8080);
+        }
+        net.lip(BACK, Family::V4.lip());
+        let service = &mut net.snapshot.services[0];
+        service.selection.persistence =
+            Some(Persistence { life_ms: 60_000, mask_v4: 24, mask_v6: 64, scope: 7 });
+        service.timeouts = SHORT_TIMEOUTS;
+        net
+    };
+    let mut pair = Pair::new([1, 1], Wire::Own, make);
+    let first = connect(&mut pair, 0, Family::V4, 1, 1);
+    pair.part();
+    let set_up = |pair: &mut Pair, up: bool| {
+        for node in &mut pair.nodes {
+            for server in &mut node.net.snapshot.servers {
+                if server.address == Family::V4.server(first) {
+                    server.up = up;
+                }
+            }
+            node.reconfigure();
+        }
+    };
+    set_up(&mut pair, false);
+    let second = connect(&mut pair, 0, Family::V4, 1, 2);
+    assert_ne!(first, second);
+    set_up(&mut pair, true);
+    assert_eq!(connect(&mut pair, 0, Family::V4, 1, 3), second);
+    pair.heal();
+    pair.settle();
+    let at_0 = connect(&mut pair, 0, Family::V4, 1, 4);
+    let at_1 = connect(&mut pair, 1, Family::V4, 1, 5);
+    assert_eq!((at_0, at_1), (second, second), "first was {first}");
+}

@@ -301,3 +301,93 @@ fn a_beginning_that_comes_late_counts_for_nothing() {
     voice.pair.pass(5, 1);
     assert_eq!(voice.seen().0, ALL - OVER);
 }
+
+/// Datagrams of a walk are lost for good: what they would have confirmed does not go because something else
+/// in its bucket is over.
+#[test]
+fn what_was_lost_of_a_walk_takes_nothing_away() {
+    let mut voice = Voice::new();
+    let (kept, over) = (voice.kept.clone(), voice.over.clone());
+    voice.say(&begin(u128::MAX));
+    let half = kept.len() / 2;
+    voice.datagrams(&all_of(&kept[..half]));
+    let lost = voice.sequence;
+    for records in [all_of(&kept[half..]), end(u128::MAX)] {
+        voice.say(&records);
+    }
+    let header = Header {
+        kind: Kind::Control,
+        node: 0,
+        worker: 0,
+        to: SERVING,
+        repeated: false,
+        boot: BOOTS[0],
+        sequence: 1 << 40,
+    };
+    let gone = bytes(&shunt::sync::control::Gone { through: lost });
+    let gone = forged(Wire::Own, 0, &header, &gone, &keys());
+    voice.deliver(&[gone]);
+    voice.say(&digests(&kept));
+    voice.pair.pass(20, 1);
+    let (copies, _, _) = voice.seen();
+    let in_doubt = kept[..half].iter().filter(|s| buckets(&over) >> bucket(s) & 1 != 0).count();
+    assert!(
+        copies >= kept.len(),
+        "{copies} copies of {} sessions that live; {in_doubt} unconfirmed in those buckets",
+        kept.len()
+    );
+}
+
+/// More copies become own in one burst than the list of changes holds: the peer is told of all of them, if not
+/// at once.
+#[test]
+fn what_finds_the_list_of_changes_full_is_told_later() {
+    use shunt::sync::session::{Close, Reason};
+    let mut voice = Voice::new();
+    let all: Vec<_> = voice.kept.iter().chain(&voice.over).copied().collect();
+    let close = |s: &Session<Ipv4Addr>| {
+        bytes(&Close {
+            born: s.born,
+            reason: Reason::EXPIRED,
+            protocol: s.protocol,
+            client: s.client,
+            vip: s.vip,
+            client_port: s.client_port,
+            vip_port: s.vip_port,
+        })
+    };
+    let closes: Vec<_> = all.iter().map(close).collect();
+    let datagrams = voice.datagrams(&closes);
+    for datagram in &datagrams {
+        voice.pair.nodes[1].arrive(MemoryFrame::new(Wire::Own.port(), datagram));
+    }
+    voice.pair.nodes[1].settle();
+    voice.pair.pass(1, 1);
+    assert_eq!(voice.pair.owns(1), (ALL as u64, 0));
+    let told = |voice: &Voice| voice.pair.told(1, super::is_session);
+    let at_once = told(&voice);
+    // More than half of the timeout; the peer is alive, and there is traffic.
+    for n in 0..45 {
+        let header = Header {
+            kind: Kind::Control,
+            node: 0,
+            worker: 0,
+            to: SERVING,
+            repeated: false,
+            boot: BOOTS[0],
+            sequence: (1 << 40) + n,
+        };
+        let ack = bytes(&shunt::sync::control::Ack { worker: 0, contiguous: 0, highest: 0 });
+        let ack = forged(Wire::Own, 0, &header, &ack, &keys());
+        voice.deliver(&[ack]);
+        for n in 0..ALL as u16 {
+            let client = SocketAddr::new(Family::V4.client(), 1024 + 7 * n);
+            let vip = SocketAddr::new(Family::V4.vip(), 53);
+            let packet = voice.pair.nodes[1].by_client(udp(client, vip)).bytes();
+            voice.pair.inject(1, FRONT, &packet);
+        }
+        voice.pair.pass(1_000, 50);
+    }
+    assert!(voice.pair.has_peer(1));
+    assert_eq!((at_once, told(&voice)).1, ALL as i64, "at once {at_once}");
+}
