@@ -1,4 +1,4 @@
-//! What must be true, after every step and in the end.
+//! What must be true after every step (of sessions: whenever one has come or gone) and in the end.
 //!
 //! A connection is **excused** when it may be lost: its handshake was at a time when the nodes were
 //! apart, or the only node that knew it is gone before it could tell the other. Of all others everything
@@ -169,7 +169,16 @@ impl World {
         }
     }
 
-    /// What must be true at any moment.
+    /// What must be true after every step: no packet is lost without a counter.
+    pub fn check_balance(&self) {
+        for node in self.nodes.iter().flatten() {
+            for (number, counters) in node.counters.iter().enumerate() {
+                assert!(counters.balanced(), "node {}, worker {number}: {counters:?}", node.id);
+            }
+        }
+    }
+
+    /// What must be true whenever a session comes or goes, and in between.
     pub fn check(&self) {
         for node in self.nodes.iter().flatten() {
             self.check_node(node);
@@ -197,9 +206,6 @@ impl World {
 
     fn check_node(&self, node: &Node) {
         let id = node.id;
-        for (number, counters) in node.counters.iter().enumerate() {
-            assert!(counters.balanced(), "node {id}, worker {number}: {counters:?}");
-        }
         let rows = node.sessions();
         let most = self.clients.len() * SESSIONS_EACH;
         assert!(rows.len() <= most, "node {id} has {} sessions", rows.len());

@@ -299,6 +299,17 @@ impl Node {
         )
     }
 
+    /// Another number whenever a session has come or gone.
+    pub fn changes(&self) -> u64 {
+        let open = self.workers.iter().map(|worker| {
+            let pipeline = worker.pipeline();
+            (pipeline.sessions_v4().len() + pipeline.sessions_v6().len()) as u64
+        });
+        let count =
+            self.count(|c| c.sync.imported.get() + c.sync.conflicts.get() + c.expired.get());
+        open.sum::<u64>() | count << 32
+    }
+
     /// The sum of a counter over all workers.
     pub fn count(&self, of: impl Fn(&WorkerCounters) -> u64) -> u64 {
         self.counters.iter().map(|counters| of(counters)).sum()

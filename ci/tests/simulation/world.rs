@@ -63,6 +63,8 @@ pub struct World {
     pub healed: bool,
     busy_at: u64,
     checked_at: u64,
+    /// What [`Node::changes`] said of each then.
+    sessions_checked: [Option<u64>; 2],
     pub seen: Vec<Seen>,
     pub trace: bool,
     /// How many frames went over wires.
@@ -102,6 +104,7 @@ impl World {
             healed: false,
             busy_at: 0,
             checked_at: 0,
+            sessions_checked: [None; 2],
             seen: Vec::new(),
             trace,
             frames: 0,
@@ -172,8 +175,10 @@ impl World {
             }
         }
         self.watch();
-        if self.now >= self.checked_at + 50 {
-            self.checked_at = self.now;
+        self.check_balance();
+        let sessions = self.nodes.each_ref().map(|node| node.as_ref().map(Node::changes));
+        if self.now >= self.checked_at + 50 || sessions != self.sessions_checked {
+            (self.checked_at, self.sessions_checked) = (self.now, sessions);
             self.check();
         }
         self.advance();
