@@ -376,6 +376,7 @@ fn control() {
         stream: 77,
         config: 0xc0ff_ee00,
         version: VersionText::new("0.1.0"),
+        lacking: 0x1_0002,
     };
     let hello = Hello { echo: 0x55, ..Association::hello_of_stream(0x44, 0x66, &about) };
     let port = Port {
@@ -408,9 +409,11 @@ fn control() {
             ("workers", &["4"]),
             ("hello.synced", &["1"]),
             ("hello.leaving", &["0"]),
+            ("hello.lacking", &["0"]),
             ("stream", &["77"]),
             ("config", &["0x00000000c0ffee00"]),
             ("release", &["0.1.0"]),
+            ("lacking", &["65538"]),
             ("worker", &["1", "2"]),
             ("contiguous", &["20"]),
             ("highest", &["30"]),

@@ -37,7 +37,8 @@ pub struct SyncCounters {
     pub gone: Cell,
     /// Sessions taken in from the peer.
     pub imported: Cell,
-    /// Sessions of the peer that could not be taken in (table full, service or server unknown here).
+    /// Attempts to take in a session of the peer that failed (table full, service or server unknown here).
+    /// Each is made again: see `sessions_lacking`.
     pub import_refused: Cell,
     /// Sessions for which both nodes had another server, settled by the rule for conflicts.
     pub conflicts: Cell,
@@ -69,6 +70,11 @@ pub struct SyncCounters {
     pub foreign_sessions: Cell,
     /// Gauge: buckets of this worker in which the copies were found equal.
     pub buckets_synced: Cell,
+    /// Gauge: buckets of this worker in which the copies differ since sessions could not be taken in, and
+    /// for nothing else that is known.
+    pub buckets_lacking: Cell,
+    /// Gauge: those sessions, by the peer's last digests.
+    pub sessions_lacking: Cell,
     /// Gauge: buckets this worker owns.
     pub buckets_owned: Cell,
     /// Gauge: sessions sent in the present bulk walk.
@@ -85,6 +91,8 @@ pub struct SyncCounters {
     pub peer_config: Cell,
     /// Gauge, of worker 0: the peer's flags ([`crate::sync`]).
     pub peer_flags: Cell,
+    /// Gauge, of worker 0: sessions of this node that the peer could not take in.
+    pub peer_lacking: Cell,
     /// Gauges, of worker 0: the peer's version, 16 bytes of text in network byte order.
     pub peer_version: [Cell; 2],
     /// Gauge, of worker 0: the version of the protocol in the last datagram of another version.

@@ -94,6 +94,8 @@ impl Flags {
     pub const SYNCED: Flags = Flags(1);
     /// It is about to stop.
     pub const LEAVING: Flags = Flags(2);
+    /// It has all of its peer's table but what it could not take in ([`Hello::lacking`]).
+    pub const LACKING: Flags = Flags(4);
 
     /// Whether one of `those` is set.
     pub const fn has(self, those: Flags) -> bool {
@@ -149,11 +151,13 @@ pub struct Hello {
     pub config: u64,
     /// The node's version.
     pub version: VersionText,
+    /// How many sessions of its peer it could not take in; 0 where the record ends before it.
+    pub lacking: u32,
 }
 
 impl Hello {
     /// Length of the record.
-    pub const LEN: usize = 2 + 24 + 2 + 16 + 16;
+    pub const LEN: usize = 2 + 24 + 2 + 16 + 16 + 4;
 
     pub(super) fn parse(mut record: Take<'_>) -> Option<Self> {
         let hello = Hello {
@@ -165,6 +169,7 @@ impl Hello {
             stream: record.u64()?,
             config: record.u64()?,
             version: VersionText(record.bytes()?),
+            lacking: record.u32().unwrap_or(0),
         };
         (hello.challenge != 0 && hello.workers != 0).then_some(hello)
     }
@@ -185,6 +190,7 @@ impl Emit for Hello {
         put.u64(self.stream);
         put.u64(self.config);
         put.bytes(&self.version.0);
+        put.u32(self.lacking);
         put.written()
     }
 }

@@ -33,7 +33,8 @@
 //! the bucket, and [`End`]; the receiver drops what was not among them.
 //!
 //! **Joining.** A node that starts wants all buckets. It has the whole table when each one's digest was
-//! equal once.
+//! equal once. Where it cannot take a session in (no room, or no such server) the digest is never equal:
+//! that node says how many it lacks ([`Hello::lacking`]), and asks for them ever more seldom.
 //!
 //! **Association.** Only datagrams of the peer's present start are accepted; see [`association`]. Of
 //! those each sequence is accepted once: in a stream by [`Receiver`], in other datagrams by
@@ -59,7 +60,7 @@
 //! | 10 | [`End`] | buckets u128 |
 //! | 11 | [`Digest`] | bucket u8, count u32, xor u64 |
 //! | | **control** | |
-//! | 32 | [`Hello`] | challenge u64, echo u64, peer_boot u64, workers u8, flags u8 (bit 0 synced, bit 1 leaving), stream u64, config u64, version 16 bytes of text, zero padded |
+//! | 32 | [`Hello`] | challenge u64, echo u64, peer_boot u64, workers u8, flags u8 (bit 0 synced, bit 1 leaving, bit 2 lacking), stream u64, config u64, version 16 bytes of text, zero padded, lacking u32 (0 where it ends before) |
 //! | 33 | [`Ack`] | worker u8, contiguous u64, highest u64 |
 //! | 34 | [`Nak`] | worker u8, from u64, count u16 |
 //! | 35 | [`Gone`] | through u64 |

@@ -41,6 +41,11 @@ fn pair_text(pair: &Pair) -> String {
             count(pair.sync.foreign_sessions),
             match (pair.peer.alive, node.synced) {
                 (_, true) => "which are all".to_owned(),
+                (true, false) if node.buckets_synced + node.buckets_lacking >= node.buckets =>
+                    format!(
+                        "all but {} that could not be taken in",
+                        count(pair.sync.lacking_sessions)
+                    ),
                 (true, false) =>
                     format!("{} of {} buckets are equal", node.buckets_synced, node.buckets),
                 (false, false) => "which is not heard".to_owned(),
@@ -85,10 +90,13 @@ fn peer_text(peer: &Peer) -> String {
         Some(false) => ", CONFIGURATION DIFFERS",
         None => "",
     };
-    let all = match (peer.alive, peer.synced) {
-        (true, true) => ", has all sessions of this node",
-        (true, false) => ", does not have all sessions of this node yet",
-        (false, _) => "",
+    let all = match (peer.alive, peer.synced, peer.lacking_sessions) {
+        (true, true, _) => ", has all sessions of this node".to_owned(),
+        (true, false, 0) => ", does not have all sessions of this node yet".to_owned(),
+        (true, false, n) => {
+            format!(", has all sessions of this node but {} that it could not take in", count(n))
+        }
+        (false, ..) => String::new(),
     };
     format!(
         "{address} (id {id}), {state} for {since}, shunt {}, start {boot}, {}{config}{all}",
@@ -152,7 +160,7 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
         (s.conflicts, "sessions with two servers, settled"),
         (s.digest_mismatches, "buckets that differed, told anew"),
         (s.gone, "datagrams not kept any more"),
-        (s.refused_sessions, "sessions not taken in"),
+        (s.refused_sessions, "attempts to take a session in that failed"),
         (s.records_lost, "records lost between workers"),
         (s.send_failed, "datagrams without a buffer"),
         (s.relay_failed_packets, "packets that could not be given to the peer"),
@@ -225,6 +233,7 @@ mod tests {
                 config: "0000000000000005".into(),
                 synced: true,
                 buckets_synced: 128,
+                buckets_lacking: 0,
                 buckets: 128,
             },
             groups: vec![
@@ -264,6 +273,7 @@ mod tests {
                 boot: Some("00000000000000b1".into()),
                 workers: 2,
                 synced: true,
+                lacking_sessions: 0,
                 leaving: false,
                 config_equal: Some(true),
             },
@@ -363,6 +373,24 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
         );
         pair.peer.boot = None;
         assert_eq!(line(&pair), "peer      192.0.2.3 (id 1), not heard so far, for 3m10s");
+    }
+
+    #[test]
+    fn what_could_not_be_taken_in() {
+        let mut pair = pair();
+        (pair.node.synced, pair.node.buckets_synced, pair.node.buckets_lacking) = (false, 126, 2);
+        (pair.sync.lacking_sessions, pair.sync.refused_sessions) = (3, 12);
+        (pair.peer.synced, pair.peer.lacking_sessions) = (false, 4);
+        let shown = text(&Ha { pair: Some(pair) });
+        for line in [
+            "sessions  12345 of this node, 12 not known to the peer yet; 678 of the peer, all but 3 that could not be taken in",
+            "so far    12 attempts to take a session in that failed",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{shown}");
+        }
+        let peer = shown.lines().nth(2).unwrap();
+        let says = ", has all sessions of this node but 4 that it could not take in";
+        assert!(peer.ends_with(says), "{peer}");
     }
 
     #[test]

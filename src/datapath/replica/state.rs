@@ -90,8 +90,10 @@ pub(in crate::datapath) struct Replica {
     pub(super) wanted: u128,
     /// Those of which a session could not be taken in.
     pub(super) refused: u128,
-    /// Those that differ because of that: they count as synced.
+    /// Those that differ because of that.
     pub(super) lacking: u128,
+    /// By bucket: how many sessions it lacks, while it is among these.
+    pub(super) lacks: [u32; BUCKETS],
     /// Those that the peer has sent whole since it is there.
     pub(super) walked: u128,
     /// By bucket: how many walks of it the peer has begun, modulo 16.
@@ -182,6 +184,7 @@ impl Replica {
             wanted: 0,
             refused: 0,
             lacking: 0,
+            lacks: [0; BUCKETS],
             walked: 0,
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
@@ -231,6 +234,21 @@ impl Replica {
             self.peer_ports.iter().find(same).map(|theirs| theirs.mac)
         };
         self.neighbors = snapshot.ports.iter().take(MAX_PORTS).map(of_port).collect();
+    }
+
+    /// Whether this worker has all sessions of the peer that it can take in.
+    pub(super) fn is_settled(&self) -> bool {
+        (self.synced | self.lacking) & self.owned == self.owned
+    }
+
+    /// How many it could not take in.
+    pub(super) fn sessions_lacking(&self) -> u32 {
+        if self.lacking == 0 {
+            return 0;
+        }
+        let lacking = self.lacking & self.owned;
+        let lacks = self.lacks.iter().enumerate();
+        lacks.filter(|(bucket, _)| lacking >> bucket & 1 != 0).map(|(_, count)| count).sum()
     }
 
     /// Whether the peer is there.

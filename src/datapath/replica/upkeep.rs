@@ -101,8 +101,8 @@ pub(in crate::datapath) fn is_learning<F>(shared: &Shared<F>) -> bool {
     is_joining(shared) && shared.replica.as_ref().is_some_and(|replica| replica.has_peer())
 }
 
-/// Finds out whether this node still lacks sessions. It does until it has found its copies equal, unless
-/// there is no peer, or the two do not come to terms.
+/// Finds out whether this node still waits for sessions. It does until it has found its copies equal, or
+/// as equal as they can be here, unless there is no peer, or the two do not come to terms.
 fn join(replica: &mut Replica, now: u32) {
     let since = match replica.joining {
         Joining::Over => return,
@@ -110,8 +110,8 @@ fn join(replica: &mut Replica, now: u32) {
         Joining::Since(since) => since,
     };
     let longest = if replica.has_peer() { JOINING_MS } else { LISTENING_MS };
-    let synced = replica.has_peer() && replica.synced & replica.owned == replica.owned;
-    replica.joining = match synced || now.wrapping_sub(since) >= longest {
+    let settled = replica.has_peer() && replica.is_settled();
+    replica.joining = match settled || now.wrapping_sub(since) >= longest {
         true => Joining::Over,
         false => Joining::Since(since),
     };
@@ -278,9 +278,11 @@ pub(super) fn compare<F>(
         if replica.wanted & bit == 0 {
             walk::begin_purge(replica, bit);
         }
-        replica.synced |= bit;
+        replica.synced &= !bit;
         replica.wanted |= bit;
         replica.lacking |= bit;
+        let lacks = digest.count.saturating_sub(copies.count).max(1);
+        replica.lacks[usize::from(digest.bucket)] = lacks;
         return;
     }
     replica.lacking &= !bit;
@@ -298,12 +300,12 @@ pub(super) fn compare<F>(
 }
 
 /// Asks the peer for the buckets that are wanted; ever more seldom for those that lack what this node
-/// could not take in, though they count as synced: each time the peer sends all that is in them.
+/// could not take in: each time the peer sends all that is in them.
 fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
     let Some(replica) = &mut shared.replica else { return };
     let (all, wait) = (replica.wanted, replica.want_wait);
     let soon = all & !replica.lacking;
-    if replica.synced == replica.owned {
+    if replica.is_settled() {
         replica.want_wait = state::WANT_MS;
     }
     if replica.lacking == 0 {
@@ -397,6 +399,8 @@ fn gauges<F>(shared: &Shared<F>, v4: &Lane<Ipv4Addr>, v6: &Lane<Ipv6Addr>) {
     let missed = replica.receivers.iter().flatten().map(Receiver::missed).sum::<u64>();
     sync.missed.set(replica.missed_before + missed);
     sync.buckets_synced.set(u64::from((replica.synced & replica.owned).count_ones()));
+    sync.buckets_lacking.set(u64::from((replica.lacking & replica.owned).count_ones()));
+    sync.sessions_lacking.set(u64::from(replica.sessions_lacking()));
     sync.buckets_owned.set(u64::from(replica.owned.count_ones()));
     let count = |marks: &Option<crate::session::marks::Marks>| {
         marks.as_ref().map_or((0, 0), |marks| marks.count())

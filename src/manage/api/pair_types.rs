@@ -47,6 +47,8 @@ pub struct Node {
     pub synced: bool,
     /// Steering buckets in which its copies of the peer's sessions were found equal.
     pub buckets_synced: u64,
+    /// Those in which they differ since sessions could not be taken in ([`Sync::lacking_sessions`]).
+    pub buckets_lacking: u64,
     /// All steering buckets.
     pub buckets: u64,
 }
@@ -98,6 +100,8 @@ pub struct Peer {
     pub workers: u64,
     /// Whether it has all sessions of this node.
     pub synced: bool,
+    /// Sessions of this node that it could not take in, once it has all others; 0 before.
+    pub lacking_sessions: u64,
     /// Whether it said that it would stop.
     pub leaving: bool,
     /// Whether its configuration says the same of all that must be alike; `null` while it is not
@@ -154,7 +158,10 @@ pub struct Sync {
     pub digest_mismatches: u64,
     /// Sessions taken in.
     pub imported_sessions: u64,
-    /// Sessions that could not be taken in.
+    /// Sessions of the peer that this node lacks now since it could not take them in.
+    pub lacking_sessions: u64,
+    /// Attempts to take in a session that failed: each is made again and again, so there are more of these
+    /// than sessions.
     pub refused_sessions: u64,
     /// Sessions for which both nodes had another server.
     pub conflicts: u64,
@@ -196,7 +203,8 @@ pub struct Sync {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// `duplicate_node`, `wrong_key`, `wrong_version`, `peer_gone`, `config_differs`,
-    /// `import_refused`, `records_lost`, `replayed`, `malformed`, `clock_jump`, `joining` or `walk`.
+    /// `import_refused`, `peer_lacks`, `records_lost`, `replayed`, `malformed`, `clock_jump`, `joining` or
+    /// `walk`.
     pub kind: String,
     /// `bad`, `warn` or `info`; the last passes by itself.
     pub severity: String,

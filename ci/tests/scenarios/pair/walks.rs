@@ -212,7 +212,8 @@ fn what_is_over_goes_where_another_session_is_refused() {
     assert_eq!(voice.pair.sum(1, |c| c.sync.import_refused.get()), OVER as u64);
     voice.pair.pass(5, 1);
     assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, different));
-    assert!(voice.pair.is_synced(1), "it has all that it can take");
+    assert!(voice.pair.is_settled(1), "it has all that it can take");
+    assert_eq!(voice.pair.lacks(1), OVER as u64);
     voice.say(&digests(&there));
     voice.pair.pass(5, 1);
     assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, 2 * different));
