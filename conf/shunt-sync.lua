@@ -107,6 +107,7 @@ number("reason", 8, "Reason", reasons)
 hex("scope", 64, "Scope")
 number("life", 32, "Life (ms)")
 field("buckets", ProtoField.bytes, "Buckets (128 bits, the highest first)")
+number("total", 32, "Sessions that follow")
 number("bucket", 8, "Bucket")
 number("count", 32, "Sessions")
 hex("xor", 64, "XOR of their identities")
@@ -189,7 +190,7 @@ local persist = { { "scope", 8 }, { "life", 4 }, { "client", 0 }, { "server_ip",
 local buckets = { { "buckets", 16 } }
 local layouts = {
     [1] = session, [2] = session, [3] = close, [4] = close, [5] = touch, [6] = touch,
-    [7] = persist, [8] = persist, [9] = buckets, [10] = buckets, [36] = buckets,
+    [7] = persist, [8] = persist, [9] = join(buckets, { { "total", 4, ends = true } }), [10] = buckets, [36] = buckets,
     [11] = { { "bucket", 1 }, { "count", 4 }, { "xor", 8 } },
     [32] = { { "challenge", 8 }, { "echo", 8 }, { "peer_boot", 8 }, { "workers", 1 }, { "hello", 1 },
         { "stream", 8 }, { "config", 8 }, { "release", 16 }, { "lacking", 4, ends = true } },

@@ -62,7 +62,9 @@ pub struct SyncCounters {
     pub vrrp_invalid: Cell,
     /// Gauge: datagrams sent and not yet acknowledged by the peer.
     pub lag: Cell,
-    /// Gauge: sessions in them, not yet known to the peer as far as this worker knows.
+    /// Gauge: sessions of this node that the peer does not know, as far as this worker knows: all without a
+    /// peer; with one those that it has not acknowledged, and those that are still to be told in a walk. On
+    /// worker 0 also those of the whole node that the peer could not take in.
     pub unprotected: Cell,
     /// Gauge: sessions this node owns on this worker.
     pub own_sessions: Cell,
@@ -79,8 +81,12 @@ pub struct SyncCounters {
     pub buckets_owned: Cell,
     /// Gauge: sessions sent in the present bulk walk.
     pub walk_sent: Cell,
-    /// Gauge: sessions the present bulk walk has to look at; 0 when there is none.
+    /// Gauge: sessions it has to send, as it began; 0 when there is none.
     pub walk_total: Cell,
+    /// Gauge: sessions of the peer's walks that have come while this node lacked some.
+    pub joining_imported: Cell,
+    /// Gauge: how many the peer has said it would send in these; each walk is in one worker's gauge.
+    pub joining_total: Cell,
     /// Gauge, of worker 0: whether the peer is there, 0 or 1.
     pub peer_alive: Cell,
     /// Gauge, of worker 0: the start (boot) of the peer that has proved to be the present one, or 0.

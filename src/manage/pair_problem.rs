@@ -234,8 +234,12 @@ impl Kind {
                 if n == 1 { "once".to_owned() } else { format!("{n} times") }
             ),
             Kind::Joining => format!(
-                "this node does not have all sessions of the peer yet: {} of 128 buckets; until then it \
-                 takes no addresses over",
+                "this node does not have all sessions of the peer yet: {}{} of 128 buckets are equal; until \
+                 then it takes no addresses over",
+                match seen.joining {
+                    (_, 0) => String::new(),
+                    (imported, total) => format!("imported {} of {total}, ", imported.min(total)),
+                },
                 seen.buckets_synced
             ),
             Kind::Walk => format!(

@@ -40,8 +40,11 @@ pub(super) struct Seen {
     pub(super) lacking: u64,
     /// Sessions sent in the present bulk walk.
     pub(super) walk_sent: u64,
-    /// Sessions it has to look at; 0 when there is none.
+    /// Sessions it has to send; 0 when there is none.
     pub(super) walk_total: u64,
+    /// Sessions of the peer's walks that have come while this node lacks some, and how many it has said
+    /// it would send.
+    pub(super) joining: (u64, u64),
     /// Datagrams of another process with this node's id.
     pub(super) duplicate_node: u64,
     /// Datagrams with a wrong MAC or of another key.
@@ -81,6 +84,7 @@ impl Seen {
             lacking: sum(|c| &c.sessions_lacking),
             walk_sent: sum(|c| &c.walk_sent),
             walk_total: sum(|c| &c.walk_total),
+            joining: (sum(|c| &c.joining_imported), sum(|c| &c.joining_total)),
             duplicate_node: sum(|c| &c.duplicate_node),
             bad_mac: sum(|c| &c.bad_mac),
             wrong_version: sum(|c| &c.wrong_version),

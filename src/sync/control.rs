@@ -40,14 +40,43 @@ macro_rules! bucket_sets {
 }
 
 bucket_sets! {
-    /// Stream: from here on all sessions that the sender's worker owns in these buckets follow, whether
-    /// they were sent before or not. Bit i is bucket i.
-    Begin = BEGIN;
-    /// Stream: they have all come. What the receiver has of that worker in these buckets and was not
-    /// told since [`Begin`] is no more.
+    /// Stream: the sessions of the last [`Begin`] have all come. What the receiver has of that worker
+    /// in these buckets and was not told since is no more.
     End = END;
     /// Control: the sender wants these buckets anew.
     Want = WANT;
+}
+
+/// Stream: from here on all sessions that the sender's worker owns in these buckets follow, whether they
+/// were sent before or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// Bit i is bucket i.
+    pub buckets: u128,
+    /// How many sessions there are, as those come and go; 0 where the record ends before it.
+    pub total: u32,
+}
+
+impl Begin {
+    /// Length of the record.
+    pub const LEN: usize = 2 + 20;
+
+    pub(super) fn parse(mut record: Take<'_>) -> Option<Self> {
+        Some(Begin { buckets: record.u128()?, total: record.u32().unwrap_or(0) })
+    }
+}
+
+impl Emit for Begin {
+    fn length(&self) -> usize {
+        Self::LEN
+    }
+
+    fn emit(&self, buffer: &mut [u8]) -> usize {
+        let mut put = Put::record(buffer, kind::BEGIN, Self::LEN);
+        put.u128(self.buckets);
+        put.u32(self.total);
+        put.written()
+    }
 }
 
 /// Stream: the sessions the sender owns in a bucket, at this place of the stream.

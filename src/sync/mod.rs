@@ -56,7 +56,7 @@
 //! | 3, 4 | [`Close`] | born u32, reason u8, protocol u8, client A, vip A, client_port u16, vip_port u16 |
 //! | 5, 6 | [`Touch`] | born u32, idle u32, protocol u8, state u8, client A, vip A, client_port u16, vip_port u16, forward_end u32, reply_end u32 |
 //! | 7, 8 | [`Persist`] | scope u64, life u32, client A, server ip |
-//! | 9 | [`Begin`] | buckets u128 (bit i: bucket i) |
+//! | 9 | [`Begin`] | buckets u128 (bit i: bucket i), total u32 (sessions that follow; 0 where it ends before) |
 //! | 10 | [`End`] | buckets u128 |
 //! | 11 | [`Digest`] | bucket u8, count u32, xor u64 |
 //! | | **control** | |

@@ -6,13 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::channel;
 use super::state::{self, Records, Replica, first};
 use super::{upkeep, walk};
-use crate::datapath::counters::Cell;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::notice::Notice;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::PortRole;
-use crate::datapath::sync_counters::SyncCounters;
 use crate::datapath::verdict::Verdict;
 use crate::sync::association::{About, Association, Heard};
 use crate::sync::control::{Flags, Hello, Port, VersionText};
@@ -65,17 +63,14 @@ fn whole<F>(shared: &Shared<F>) -> (Flags, u32) {
     if !replica.has_peer() {
         return (flags, 0);
     }
-    let sum = |cell: fn(&SyncCounters) -> &Cell| match shared.all_counters.is_empty() {
-        true => cell(&shared.counters.sync).get(),
-        false => shared.all_counters.iter().map(|counters| cell(&counters.sync).get()).sum::<u64>(),
-    };
-    let (synced, owned) = (sum(|c| &c.buckets_synced), sum(|c| &c.buckets_owned));
+    let (synced, owned) =
+        (state::sum(shared, |c| &c.buckets_synced), state::sum(shared, |c| &c.buckets_owned));
     if synced == owned {
         flags = flags.with(Flags::SYNCED);
-    } else if synced + sum(|c| &c.buckets_lacking) == owned {
+    } else if synced + state::sum(shared, |c| &c.buckets_lacking) == owned {
         flags = flags.with(Flags::LACKING);
     }
-    (flags, sum(|c| &c.sessions_lacking).min(u64::from(u32::MAX)) as u32)
+    (flags, state::sum(shared, |c| &c.sessions_lacking).min(u64::from(u32::MAX)) as u32)
 }
 
 /// The ports of this node that are on the wire.

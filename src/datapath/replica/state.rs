@@ -2,11 +2,12 @@
 
 use arrayvec::ArrayVec;
 
-use crate::datapath::counters::WorkerCounters;
+use crate::datapath::counters::{Cell, WorkerCounters};
 use crate::datapath::ha::Channel;
 use crate::datapath::limiter::TokenBucket;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{BUCKETS, Mac, Snapshot};
+use crate::datapath::sync_counters::SyncCounters;
 use crate::session::SessionId;
 use crate::sync::Replay;
 use crate::sync::association::Association;
@@ -100,6 +101,13 @@ pub(in crate::datapath) struct Replica {
     pub(super) walk_of: [u8; BUCKETS],
     /// Buckets whose unconfirmed copies are to go, and how far that has come.
     pub(super) purge: Purge,
+    /// Those of which the peer's present walk counts in [`SyncCounters::joining_imported`].
+    pub(super) counted: u128,
+    /// Those of which the peer may lack any session: no walk has told it of them since it is there, or
+    /// since it asked for them.
+    pub(super) untold: u128,
+    /// When the peer came, in milliseconds (wrapping).
+    pub(super) came_at: u32,
     /// The walk that the peer has asked for.
     pub(super) own_walk: super::walk::Walk,
     pub(super) changes: ArrayVec<Change, CHANGES>,
@@ -188,6 +196,9 @@ impl Replica {
             walked: 0,
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
+            counted: 0,
+            untold: 0,
+            came_at: 0,
             own_walk: super::walk::Walk::default(),
             changes: ArrayVec::new(),
             urgent: false,
@@ -269,6 +280,7 @@ impl Replica {
         self.differing = 0;
         (self.refused, self.lacking, self.walked) = (0, 0, 0);
         self.wanted = if peer.is_some() { self.owned } else { 0 };
+        (self.untold, self.counted) = (self.wanted, 0);
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();
         self.due.want = None;
@@ -292,6 +304,14 @@ impl Replica {
 /// The counters of the worker that keeps the association.
 pub(super) fn first<F>(shared: &Shared<F>) -> &WorkerCounters {
     shared.all_counters.first().unwrap_or(&shared.counters)
+}
+
+/// The sum of a counter over all workers.
+pub(super) fn sum<F>(shared: &Shared<F>, cell: impl Fn(&SyncCounters) -> &Cell) -> u64 {
+    match shared.all_counters.is_empty() {
+        true => cell(&shared.counters.sync).get(),
+        false => shared.all_counters.iter().map(|counters| cell(&counters.sync).get()).sum(),
+    }
 }
 
 /// The channel, if there is a peer in the configuration.

@@ -117,7 +117,8 @@ impl State {
             other_key: ha.keys.other_id().map(key_name),
             own_sessions: sum(|c| &c.own_sessions),
             foreign_sessions: sum(|c| &c.foreign_sessions),
-            unprotected_sessions: sum(|c| &c.unprotected),
+            // What is not known in time may be counted twice.
+            unprotected_sessions: sum(|c| &c.unprotected).min(sum(|c| &c.own_sessions)),
             lag_datagrams: sum(|c| &c.lag),
             sent_datagrams: sum(|c| &c.sent_datagrams),
             sent_datagrams_per_second: rate(0),
@@ -141,6 +142,8 @@ impl State {
             walks: sum(|c| &c.walks),
             walk_sent: seen.walk_sent,
             walk_total: seen.walk_total,
+            joining_imported: seen.joining.0.min(seen.joining.1),
+            joining_total: seen.joining.1,
             relayed_packets: sum(|c| &c.relayed),
             relay_answered_packets: sum(|c| &c.relay_answered),
             relay_refused_packets: sum(|c| &c.relay_refused),

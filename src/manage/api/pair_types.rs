@@ -124,7 +124,9 @@ pub struct Sync {
     pub own_sessions: u64,
     /// Copies of the peer's sessions.
     pub foreign_sessions: u64,
-    /// Sessions of this node that the peer may not know yet.
+    /// Sessions of this node that the peer does not know, or may not: all while it is not there; with it
+    /// those that it has not acknowledged, those that a bulk walk is still to tell it of, and those that it
+    /// could not take in.
     pub unprotected_sessions: u64,
     /// Datagrams sent that the peer has not acknowledged yet.
     pub lag_datagrams: u64,
@@ -171,8 +173,13 @@ pub struct Sync {
     pub walks: u64,
     /// Sessions sent in the present one.
     pub walk_sent: u64,
-    /// Sessions it has to look at; 0 when there is none.
+    /// Sessions it has to send; 0 when there is none.
     pub walk_total: u64,
+    /// While this node joins: sessions of the peer's bulk walk that have come. 0 when it has all.
+    pub joining_imported: u64,
+    /// While this node joins: sessions that the peer has said it would send in it. 0 when this node has all,
+    /// or before it is known.
+    pub joining_total: u64,
     /// Packets in mid-stream given to the peer.
     pub relayed_packets: u64,
     /// Packets it gave that met a session here.

@@ -115,7 +115,8 @@ proptest! {
 
     #[test]
     fn about_buckets(buckets: u128, bucket in 0u8..128, count: u32, xor: u64) {
-        prop_assert_eq!(read(&Begin(buckets)), Record::Begin(Begin(buckets)));
+        let begin = Begin { buckets, total: count };
+        prop_assert_eq!(read(&begin), Record::Begin(begin));
         prop_assert_eq!(read(&End(buckets)), Record::End(End(buckets)));
         prop_assert_eq!(read(&Want(buckets)), Record::Want(Want(buckets)));
         let digest = Digest { bucket, count, xor };
@@ -323,6 +324,11 @@ fn what_was_added_at_the_end_may_be_missing() {
     bytes[1] = 60;
     let earlier = Hello { lacking: 0, ..hello };
     assert_eq!(records(&bytes[..60]).next(), Some(Ok(Record::Hello(earlier))));
+    let begin = Begin { buckets: 6, total: 7 };
+    assert_eq!((begin.emit(&mut bytes), bytes[21]), (22, 7));
+    bytes[1] = 18;
+    let earlier = Begin { total: 0, ..begin };
+    assert_eq!(records(&bytes[..18]).next(), Some(Ok(Record::Begin(earlier))));
 }
 
 #[test]

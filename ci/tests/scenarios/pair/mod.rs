@@ -12,6 +12,7 @@ mod losses;
 mod outgoing;
 mod persistence;
 mod place;
+mod protection;
 mod relay;
 mod relay_besides;
 mod states;

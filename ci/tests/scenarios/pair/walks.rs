@@ -45,7 +45,7 @@ fn buckets(sessions: &[Session<Ipv4Addr>]) -> u128 {
 }
 
 fn begin(buckets: u128) -> Vec<Vec<u8>> {
-    vec![bytes(&Begin(buckets))]
+    vec![bytes(&Begin { buckets, total: 0 })]
 }
 
 fn end(buckets: u128) -> Vec<Vec<u8>> {
@@ -255,7 +255,10 @@ fn what_is_being_walked_is_not_compared() {
     let (mut walked, mut sessions, mut behind) = (0, 0, 0);
     for record in said.flat_map(|said| &said.records) {
         match record {
-            Record::Begin(begin) => walked = begin.0,
+            Record::Begin(begin) => {
+                assert_eq!(begin.total, 700);
+                walked = begin.buckets;
+            }
             Record::SessionV4(_) => sessions += 1,
             Record::End(end) => {
                 assert_eq!((end.0, sessions), (walked, 700));
