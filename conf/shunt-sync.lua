@@ -107,6 +107,7 @@ number("reason", 8, "Reason", reasons)
 hex("scope", 64, "Scope")
 number("life", 32, "Life (ms)")
 field("buckets", ProtoField.bytes, "Buckets (128 bits, the highest first)")
+number("total", 32, "Sessions that follow")
 number("bucket", 8, "Bucket")
 number("count", 32, "Sessions")
 hex("xor", 64, "XOR of their identities")
@@ -114,10 +115,11 @@ hex("challenge", 64, "Challenge")
 hex("echo", 64, "Echo")
 hex("peer_boot", 64, "Boot of the peer")
 number("workers", 8, "Workers")
-bits("hello", 8, 8, { [0] = "synced", [1] = "leaving" })
+bits("hello", 8, 8, { [0] = "synced", [1] = "leaving", [2] = "lacking" })
 number("stream", 64, "Highest sequence of the stream")
 hex("config", 64, "Digest of the configuration")
 field("release", ProtoField.string, "Version of Shunt")
+number("lacking", 32, "Sessions that could not be taken in")
 number("worker", 8, "Worker whose stream it is")
 number("contiguous", 64, "Everything has come up to")
 number("highest", 64, "Highest known")
@@ -144,7 +146,7 @@ sync.experts = { malformed, other_version }
 -- Names of fields that have bits of their own.
 local sets = {
     flags = { "repeated" }, doubt = { "by_server", "adopted" }, presence = { "shifts", "server_ip" },
-    hello = { "synced", "leaving" },
+    hello = { "synced", "leaving", "lacking" },
     extras = { "policed", "mirrored", "shifted", "introduced", "marked", "proxied", "crossed",
         "proxy_v1", "proxy_v2", "told", "hairpin" },
 }
@@ -158,7 +160,8 @@ local function add(tree, name, buffer, at, size)
     return at + size
 end
 
--- The fields of each type of record: name and size, where 0 is an address of the record's family.
+-- The fields of each type of record: name and size, where 0 is an address of the record's family. A
+-- record of an earlier version may end before one with `ends`.
 local endpoints = { { "client", 0 }, { "vip", 0 } }
 local two_ports = { { "client_port", 2 }, { "vip_port", 2 } }
 local ends = { { "forward_end", 4 }, { "reply_end", 4 } }
@@ -187,10 +190,10 @@ local persist = { { "scope", 8 }, { "life", 4 }, { "client", 0 }, { "server_ip",
 local buckets = { { "buckets", 16 } }
 local layouts = {
     [1] = session, [2] = session, [3] = close, [4] = close, [5] = touch, [6] = touch,
-    [7] = persist, [8] = persist, [9] = buckets, [10] = buckets, [36] = buckets,
+    [7] = persist, [8] = persist, [9] = join(buckets, { { "total", 4, ends = true } }), [10] = buckets, [36] = buckets,
     [11] = { { "bucket", 1 }, { "count", 4 }, { "xor", 8 } },
     [32] = { { "challenge", 8 }, { "echo", 8 }, { "peer_boot", 8 }, { "workers", 1 }, { "hello", 1 },
-        { "stream", 8 }, { "config", 8 }, { "release", 16 } },
+        { "stream", 8 }, { "config", 8 }, { "release", 16 }, { "lacking", 4, ends = true } },
     [33] = { { "worker", 1 }, { "contiguous", 8 }, { "highest", 8 } },
     [34] = { { "worker", 1 }, { "from", 8 }, { "asked", 2 } },
     [35] = { { "through", 8 } },
@@ -206,7 +209,7 @@ local function add_layout(tree, layout, buffer, at, stop, v6)
             name = name .. (v6 and "6" or "4")
             size = v6 and 16 or 4
         end
-        if at + size > stop then return nil end
+        if at + size > stop then return one.ends and at or nil end
         at = add(tree, name, buffer, at, size)
     end
     return at

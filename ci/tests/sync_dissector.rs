@@ -327,7 +327,7 @@ fn the_rest_of_a_stream() {
             &push(touch_v6),
             &push(persist_v4),
             &push(persist_v6),
-            &push(Begin(1 << 127)),
+            &push(Begin { buckets: 1 << 127, total: 0x1_0001 }),
             &push(End(2)),
             &push(digest),
         ],
@@ -360,6 +360,7 @@ fn the_rest_of_a_stream() {
                     "00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:02",
                 ],
             ),
+            ("total", &["65537"]),
             ("bucket", &["127"]),
             ("count", &["16"]),
             ("xor", &["0x0000000000000017"]),
@@ -376,6 +377,7 @@ fn control() {
         stream: 77,
         config: 0xc0ff_ee00,
         version: VersionText::new("0.1.0"),
+        lacking: 0x1_0002,
     };
     let hello = Hello { echo: 0x55, ..Association::hello_of_stream(0x44, 0x66, &about) };
     let port = Port {
@@ -408,9 +410,11 @@ fn control() {
             ("workers", &["4"]),
             ("hello.synced", &["1"]),
             ("hello.leaving", &["0"]),
+            ("hello.lacking", &["0"]),
             ("stream", &["77"]),
             ("config", &["0x00000000c0ffee00"]),
             ("release", &["0.1.0"]),
+            ("lacking", &["65538"]),
             ("worker", &["1", "2"]),
             ("contiguous", &["20"]),
             ("highest", &["30"]),
@@ -457,6 +461,13 @@ fn what_is_not_known_and_what_is_broken() {
     };
     let bytes =
         |bytes: &'static [u8]| move |builder: &mut Builder<[u8; MAX]>| builder.push_bytes(bytes);
+    // Of a node that did not have the last field of these yet.
+    let shorter = |builder: &mut Builder<[u8; MAX]>| {
+        let mut bytes = [0; 100];
+        Begin { buckets: 1, total: 7 }.emit(&mut bytes);
+        bytes[1] = 18;
+        builder.push_bytes(&bytes[..18])
+    };
     let mut other_version = sealed(Kind::Stream, &[]);
     other_version[2] = 9;
     let layers = dissect(&[
@@ -467,12 +478,15 @@ fn what_is_not_known_and_what_is_broken() {
         (DEFAULT_PORT, sealed(Kind::Stream, &[&bytes(&[1])])),
         (DEFAULT_PORT, other_version),
         (DEFAULT_PORT, sealed(Kind::Stream, &[])[..47].to_vec()),
+        (DEFAULT_PORT, sealed(Kind::Stream, &[&shorter, &push(End(1))])),
     ]);
     assert_fields(&layers[0], &[("unknown", &["aa:aa", "07"]), ("type", &["1", "200", "10"])]);
     let malformed = |layers: &Value| !values(layers, "_ws.expert.message").is_empty();
     assert!(!malformed(&layers[0]));
     assert_fields(&layers[1], &[("type", &["34", "10"])]);
-    for (at, layers) in layers.iter().enumerate().skip(1) {
+    assert_fields(&layers[7], &[("type", &["9", "10"]), ("total", &[]), ("unknown", &[])]);
+    assert!(!malformed(&layers[7]), "{:#}", layers[7]);
+    for (at, layers) in layers.iter().enumerate().take(7).skip(1) {
         assert!(malformed(layers), "{at}: {layers:#}");
         assert!(!layers.to_string().contains("Lua"), "{at}: {layers:#}");
     }

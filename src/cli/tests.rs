@@ -119,7 +119,13 @@ fn count_something(workers: &[FakeWorker]) {
     sync.sent_datagrams.add(30);
     sync.buckets_synced.set(40);
     workers[1].counters.sync.sent_datagrams.add(40);
-    workers[1].counters.sync.unprotected.set(5);
+    let sync = &workers[1].counters.sync;
+    sync.unprotected.set(5);
+    sync.own_sessions.set(9);
+    sync.joining_imported.set(500);
+    sync.joining_total.set(2_000);
+    sync.sessions_lacking.set(2);
+    sync.import_refused.add(8);
     for worker in workers {
         let server = worker.counters.server(ServerId(1));
         server.created.add(10);
@@ -235,6 +241,14 @@ fn the_pair() {
     assert_eq!(pair.peer.boot.as_deref(), Some("000000000000abcd"));
     assert_eq!((pair.peer.id, pair.peer.workers, pair.peer.config_equal), (1, 3, Some(false)));
     assert_eq!((pair.sync.sent_datagrams, pair.sync.unprotected_sessions), (70, 5));
+    assert_eq!((pair.sync.joining_imported, pair.sync.joining_total), (500, 2_000));
+    assert_eq!((pair.sync.lacking_sessions, pair.sync.refused_sessions), (2, 8));
+    let joining = &pair.problems[2];
+    assert_eq!(
+        joining.text,
+        "this node does not have all sessions of the peer yet: imported 500 of 2000, 40 of 128 buckets \
+         are equal; until then it takes no addresses over"
+    );
     let problems: Vec<_> = pair.problems.iter().map(|p| p.kind.as_str()).collect();
     assert_eq!(problems, ["wrong_key", "config_differs", "joining"]);
     let summary = node.get::<types::Status>("status").pair.unwrap();

@@ -40,7 +40,8 @@ pub struct SyncCounters {
     pub gone: Cell,
     /// Sessions taken in from the peer.
     pub imported: Cell,
-    /// Sessions of the peer that could not be taken in (table full, service or server unknown here).
+    /// Attempts to take in a session of the peer that failed (table full, service or server unknown here).
+    /// Each is made again: see `sessions_lacking`.
     pub import_refused: Cell,
     /// Sessions for which both nodes had another server, settled by the rule for conflicts.
     pub conflicts: Cell,
@@ -64,7 +65,9 @@ pub struct SyncCounters {
     pub vrrp_invalid: Cell,
     /// Gauge: datagrams sent and not yet acknowledged by the peer.
     pub lag: Cell,
-    /// Gauge: sessions in them, not yet known to the peer as far as this worker knows.
+    /// Gauge: sessions of this node that the peer does not know, as far as this worker knows: all without a
+    /// peer; with one those that it has not acknowledged, and those that are still to be told in a walk. On
+    /// worker 0 also those of the whole node that the peer could not take in.
     pub unprotected: Cell,
     /// Gauge: sessions this node owns on this worker.
     pub own_sessions: Cell,
@@ -72,12 +75,21 @@ pub struct SyncCounters {
     pub foreign_sessions: Cell,
     /// Gauge: buckets of this worker in which the copies were found equal.
     pub buckets_synced: Cell,
+    /// Gauge: buckets of this worker in which the copies differ since sessions could not be taken in, and
+    /// for nothing else that is known.
+    pub buckets_lacking: Cell,
+    /// Gauge: those sessions, by the peer's last digests.
+    pub sessions_lacking: Cell,
     /// Gauge: buckets this worker owns.
     pub buckets_owned: Cell,
     /// Gauge: sessions sent in the present bulk walk.
     pub walk_sent: Cell,
-    /// Gauge: sessions the present bulk walk has to look at; 0 when there is none.
+    /// Gauge: sessions it has to send, as it began; 0 when there is none.
     pub walk_total: Cell,
+    /// Gauge: sessions of the peer's walks that have come while this node lacked some.
+    pub joining_imported: Cell,
+    /// Gauge: how many the peer has said it would send in these; each walk is in one worker's gauge.
+    pub joining_total: Cell,
     /// Gauge, of worker 0: whether the peer is there, 0 or 1.
     pub peer_alive: Cell,
     /// Gauge, of worker 0: the start (boot) of the peer that has proved to be the present one, or 0.
@@ -88,6 +100,8 @@ pub struct SyncCounters {
     pub peer_config: Cell,
     /// Gauge, of worker 0: the peer's flags ([`crate::sync`]).
     pub peer_flags: Cell,
+    /// Gauge, of worker 0: sessions of this node that the peer could not take in.
+    pub peer_lacking: Cell,
     /// Gauges, of worker 0: the peer's version, 16 bytes of text in network byte order.
     pub peer_version: [Cell; 2],
     /// Gauge, of worker 0: the version of the protocol in the last datagram of another version.

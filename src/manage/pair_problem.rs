@@ -15,6 +15,8 @@ pub(super) struct Facts {
     pub(super) group: SocketAddr,
     port: String,
     key_file: PathBuf,
+    /// Whether this node leaves the addresses to the peer as long as it lacks sessions.
+    pub(super) waits: bool,
     /// The digest of this node's configuration.
     pub(super) config: u64,
 }
@@ -29,6 +31,7 @@ impl Facts {
             group: ha.sync_group,
             port: ha.sync_port.clone(),
             key_file: ha.key_file.clone(),
+            waits: !ha.groups.is_empty() && ha.preempt && !ha.preempt_unsynced,
             config: snapshot.ha.as_ref()?.channel.config_digest,
         })
     }
@@ -54,6 +57,8 @@ pub(super) enum Kind {
     ConfigDiffers,
     /// Sessions of the peer find no place here.
     ImportRefused,
+    /// Sessions of this node find no place at the peer.
+    PeerLacks,
     /// Records were lost between workers.
     RecordsLost,
     /// Old datagrams came again.
@@ -79,6 +84,9 @@ pub(super) enum Severity {
     Info,
 }
 
+/// What mends it that a node cannot take in all sessions of the other.
+const ALIKE: &str = "give both nodes the same services and servers, and as large a node.sessions";
+
 impl Severity {
     /// As in the API.
     pub(super) const fn name(self) -> &'static str {
@@ -92,13 +100,14 @@ impl Severity {
 
 impl Kind {
     /// All of them, the worst first.
-    pub(super) const ALL: [Kind; 12] = [
+    pub(super) const ALL: [Kind; 13] = [
         Kind::DuplicateNode,
         Kind::WrongKey,
         Kind::WrongVersion,
         Kind::PeerGone,
         Kind::ConfigDiffers,
         Kind::ImportRefused,
+        Kind::PeerLacks,
         Kind::RecordsLost,
         Kind::Replayed,
         Kind::Malformed,
@@ -116,6 +125,7 @@ impl Kind {
             Kind::PeerGone => "peer_gone",
             Kind::ConfigDiffers => "config_differs",
             Kind::ImportRefused => "import_refused",
+            Kind::PeerLacks => "peer_lacks",
             Kind::RecordsLost => "records_lost",
             Kind::Replayed => "replayed",
             Kind::Malformed => "malformed",
@@ -133,7 +143,8 @@ impl Kind {
             | Kind::WrongVersion
             | Kind::PeerGone
             | Kind::ConfigDiffers
-            | Kind::ImportRefused => Severity::Bad,
+            | Kind::ImportRefused
+            | Kind::PeerLacks => Severity::Bad,
             Kind::RecordsLost | Kind::Replayed | Kind::Malformed | Kind::ClockJump => {
                 Severity::Warn
             }
@@ -147,12 +158,16 @@ impl Kind {
             Kind::DuplicateNode => seen.duplicate_node,
             Kind::WrongKey => seen.bad_mac,
             Kind::WrongVersion => seen.wrong_version,
-            Kind::ImportRefused => seen.import_refused,
             Kind::RecordsLost => seen.records_lost,
             Kind::Replayed => seen.replayed,
             Kind::Malformed => seen.malformed,
             Kind::ClockJump => seen.clock_jumps,
-            Kind::PeerGone | Kind::ConfigDiffers | Kind::Joining | Kind::Walk => return None,
+            Kind::PeerGone
+            | Kind::ConfigDiffers
+            | Kind::ImportRefused
+            | Kind::PeerLacks
+            | Kind::Joining
+            | Kind::Walk => return None,
         })
     }
 
@@ -192,8 +207,16 @@ impl Kind {
                     .to_owned()
             }
             Kind::ImportRefused => format!(
-                "{n} sessions of the peer could not be taken in, and would break if it stopped: the \
-                 table is full, or their service or server is unknown here"
+                "this node has all sessions of the peer {peer} but {} that it could not take in: the table \
+                 is full, or their service or server is unknown here; they would break if the peer \
+                 stopped{}",
+                seen.lacking,
+                if facts.waits { ", so this node does not take the addresses back" } else { "" }
+            ),
+            Kind::PeerLacks => format!(
+                "the peer {peer} has all sessions of this node but {} that it could not take in: they would \
+                 break if this node stopped",
+                seen.peer_lacking
             ),
             Kind::RecordsLost => format!(
                 "{n} records of the peer were lost between two workers, which were too busy; they are \
@@ -211,8 +234,12 @@ impl Kind {
                 if n == 1 { "once".to_owned() } else { format!("{n} times") }
             ),
             Kind::Joining => format!(
-                "this node does not have all sessions of the peer yet: {} of 128 buckets; until then it \
-                 takes no addresses over",
+                "this node does not have all sessions of the peer yet: {}{} of 128 buckets are equal; until \
+                 then it takes no addresses over",
+                match seen.joining {
+                    (_, 0) => String::new(),
+                    (imported, total) => format!("imported {} of {total}, ", imported.min(total)),
+                },
                 seen.buckets_synced
             ),
             Kind::Walk => format!(
@@ -247,10 +274,11 @@ impl Kind {
                 "compare the files, order included, then restart the node whose file was wrong"
                     .to_owned()
             }
-            Kind::ImportRefused => {
-                "give both nodes the same services and servers, and as large a node.sessions"
-                    .to_owned()
-            }
+            Kind::ImportRefused if facts.waits => format!(
+                "{ALIKE}: it then takes them in, and the addresses back; or, if they may break, set \
+                 ha.preempt_unsynced = true here and start it anew"
+            ),
+            Kind::ImportRefused | Kind::PeerLacks => ALIKE.to_owned(),
             Kind::RecordsLost => "give the workers more cores if it goes on".to_owned(),
             Kind::Replayed | Kind::Malformed => {
                 format!("see what else sends to {group} in the network of port {port}")

@@ -8,6 +8,8 @@ use crate::datapath::sync_counters::SyncCounters;
 const SYNCED: u64 = 1;
 /// The peer's flag that it is about to stop.
 const LEAVING: u64 = 2;
+/// The peer's flag that it has all sessions but those it could not take in.
+const LACKING: u64 = 4;
 
 /// The channel to the peer at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,24 +26,31 @@ pub(super) struct Seen {
     pub(super) version: String,
     /// Whether it says that it has all sessions of this node.
     pub(super) peer_synced: bool,
+    /// Sessions of this node that it could not take in, once it has all others; 0 before.
+    pub(super) peer_lacking: u64,
     /// Whether it said that it would stop.
     pub(super) leaving: bool,
     /// The version of the protocol in the last datagram of another one.
     pub(super) other_version: u64,
     /// Buckets in which the copies of the peer's sessions were found equal.
     pub(super) buckets_synced: u64,
+    /// Those in which they differ since sessions could not be taken in.
+    pub(super) buckets_lacking: u64,
+    /// These sessions.
+    pub(super) lacking: u64,
     /// Sessions sent in the present bulk walk.
     pub(super) walk_sent: u64,
-    /// Sessions it has to look at; 0 when there is none.
+    /// Sessions it has to send; 0 when there is none.
     pub(super) walk_total: u64,
+    /// Sessions of the peer's walks that have come while this node lacks some, and how many it has said
+    /// it would send.
+    pub(super) joining: (u64, u64),
     /// Datagrams of another process with this node's id.
     pub(super) duplicate_node: u64,
     /// Datagrams with a wrong MAC or of another key.
     pub(super) bad_mac: u64,
     /// Datagrams of another version of the protocol.
     pub(super) wrong_version: u64,
-    /// Sessions of the peer that could not be taken in.
-    pub(super) import_refused: u64,
     /// Records lost on their way between two workers.
     pub(super) records_lost: u64,
     /// Datagrams that came before, or too late.
@@ -67,15 +76,18 @@ impl Seen {
             config: first.peer_config.get(),
             version: version_text([&first.peer_version[0], &first.peer_version[1]].map(Cell::get)),
             peer_synced: flags & SYNCED != 0,
+            peer_lacking: if flags & LACKING != 0 { first.peer_lacking.get() } else { 0 },
             leaving: flags & LEAVING != 0,
             other_version: first.other_version.get(),
             buckets_synced: sum(|c| &c.buckets_synced),
+            buckets_lacking: sum(|c| &c.buckets_lacking),
+            lacking: sum(|c| &c.sessions_lacking),
             walk_sent: sum(|c| &c.walk_sent),
             walk_total: sum(|c| &c.walk_total),
+            joining: (sum(|c| &c.joining_imported), sum(|c| &c.joining_total)),
             duplicate_node: sum(|c| &c.duplicate_node),
             bad_mac: sum(|c| &c.bad_mac),
             wrong_version: sum(|c| &c.wrong_version),
-            import_refused: sum(|c| &c.import_refused),
             records_lost: sum(|c| &c.records_lost),
             replayed: sum(|c| &c.replayed),
             malformed: sum(|c| &c.malformed),
@@ -86,6 +98,21 @@ impl Seen {
     /// Whether this node has all sessions of the peer.
     pub(super) fn synced(&self) -> bool {
         self.buckets_synced >= BUCKETS as u64
+    }
+
+    /// Whether it has all but some that it could not take in.
+    pub(super) fn lacks(&self) -> bool {
+        self.alive && self.settled() && self.lacking > 0
+    }
+
+    /// Whether the peer has all sessions of this node but some that it could not take in.
+    pub(super) fn peer_lacks(&self) -> bool {
+        self.alive && self.peer_lacking > 0
+    }
+
+    /// Whether it has all that it can take in.
+    pub(super) fn settled(&self) -> bool {
+        self.buckets_synced + self.buckets_lacking >= BUCKETS as u64
     }
 }
 
@@ -115,6 +142,16 @@ mod tests {
         assert_eq!((seen.bad_mac, seen.buckets_synced, seen.synced()), (3, 128, true));
         assert_eq!((seen.alive, seen.boot, seen.peer_synced, seen.leaving), (true, 1, true, false));
         assert_eq!(seen.version, "0.1.0");
+        // How many the peer lacks is told when it has all others.
+        assert_eq!((seen.settled(), seen.lacks(), seen.peer_lacks()), (true, false, false));
+        workers[0].sync.peer_flags.set(4);
+        workers[0].sync.peer_lacking.set(9);
+        workers[1].sync.buckets_synced.set(62);
+        workers[1].sync.buckets_lacking.set(2);
+        workers[1].sync.sessions_lacking.set(3);
+        let seen = Seen::of(workers.iter());
+        assert_eq!((seen.synced(), seen.settled(), seen.lacks()), (false, true, true));
+        assert_eq!((seen.lacking, seen.peer_lacks(), seen.peer_lacking), (3, true, 9));
         assert_eq!(Seen::of([].iter()), Seen::default());
     }
 

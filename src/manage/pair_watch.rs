@@ -33,6 +33,9 @@ struct Said {
     boot: u64,
     config_equal: Option<bool>,
     synced: bool,
+    /// Sessions of the peer that could not be taken in here, and the other way round.
+    lacking: u64,
+    peer_lacking: u64,
     /// When, by line.
     at_ms: [Option<u64>; LINES],
 }
@@ -72,7 +75,9 @@ impl PairWatch {
         let holds = |(place, kind): (usize, &Kind)| match kind {
             Kind::PeerGone => !seen.alive && (waited || seen.boot != 0),
             Kind::ConfigDiffers => facts.config_equal(seen) == Some(false),
-            Kind::Joining => seen.alive && !seen.synced(),
+            Kind::ImportRefused => seen.lacks(),
+            Kind::PeerLacks => seen.peer_lacks(),
+            Kind::Joining => seen.alive && !seen.settled(),
             Kind::Walk => seen.walk_total > 0,
             _ => self.risen_ms[place].is_some_and(|then| now_ms < then + QUIET_MS),
         };
@@ -160,6 +165,17 @@ impl PairWatch {
             Some(true) if said.config_equal.is_none() => said.config_equal = Some(true),
             _ => {}
         }
+        for (kind, lacks, count, before) in [
+            (Kind::ImportRefused, seen.lacks(), seen.lacking, &mut said.lacking),
+            (Kind::PeerLacks, seen.peer_lacks(), seen.peer_lacking, &mut said.peer_lacking),
+        ] {
+            if !lacks {
+                *before = 0;
+            } else if *before != count && may(&mut said.at_ms, kind as usize, now_ms) {
+                lines.push((level(kind), line(kind, facts, seen)));
+                *before = count;
+            }
+        }
         let synced = seen.alive && seen.synced();
         if synced && !said.synced && said.may(SYNCED, now_ms) {
             lines.push((Level::Info, format!("this node has all sessions of the peer {peer}")));
@@ -175,12 +191,16 @@ impl PairWatch {
 impl Said {
     /// Whether a line may be said now; notes that it is.
     fn may(&mut self, place: usize, now_ms: u64) -> bool {
-        let may = self.at_ms[place].is_none_or(|then| now_ms >= then + QUIET_MS);
-        if may {
-            self.at_ms[place] = Some(now_ms);
-        }
-        may
+        may(&mut self.at_ms, place, now_ms)
     }
+}
+
+fn may(at_ms: &mut [Option<u64>; LINES], place: usize, now_ms: u64) -> bool {
+    let may = at_ms[place].is_none_or(|then| now_ms >= then + QUIET_MS);
+    if may {
+        at_ms[place] = Some(now_ms);
+    }
+    may
 }
 
 fn level(kind: Kind) -> Level {
@@ -339,6 +359,54 @@ mod tests {
         assert_eq!(w.news(2, &restarted), NOTHING);
         let stopped = Seen { alive: false, leaving: true, ..restarted };
         assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new sessions"]);
+    }
+
+    #[test]
+    fn what_could_not_be_taken_in_is_said_on_both_sides() {
+        let mut w = Watched::new();
+        assert_eq!(w.news(0, &there()), [CAME]);
+        let lacks = |lacking| Seen { buckets_synced: 126, buckets_lacking: 2, lacking, ..there() };
+        // As long as it is not known what else is to come, it joins.
+        let joins = Seen { buckets_synced: 100, ..lacks(2) };
+        assert_eq!(w.news(1, &joins), NOTHING);
+        assert_eq!(w.problems(1), ["joining"]);
+        assert!(!lacks(2).synced());
+        assert_eq!(w.news(2, &lacks(2)), ["WARN this node has all sessions of the"]);
+        assert_eq!(w.problems(2), ["import_refused"]);
+        let problem = &w.watch.problems(2_000, &w.facts)[0];
+        assert_eq!(
+            (problem.text.as_str(), problem.mend.as_deref()),
+            (
+                "this node has all sessions of the peer 192.0.2.3 but 2 that it could not take in: the table \
+                 is full, or their service or server is unknown here; they would break if the peer stopped, \
+                 so this node does not take the addresses back",
+                Some(
+                    "give both nodes the same services and servers, and as large a node.sessions: it \
+                     then takes them in, and the addresses back; or, if they may break, set \
+                     ha.preempt_unsynced = true here and start it anew"
+                )
+            )
+        );
+        // However often they are tried again.
+        assert_eq!(w.news(60, &lacks(2)), NOTHING);
+        assert_eq!(w.news(61, &lacks(3)), NOTHING);
+        assert_eq!(w.news(62, &lacks(3)), ["WARN this node has all sessions of the"]);
+        let all = Seen { buckets_synced: 128, ..there() };
+        assert_eq!(w.news(63, &all), ["INFO this node has all sessions of the"]);
+        assert_eq!(w.problems(63), NOTHING);
+        // The other side.
+        let other = Seen { peer_lacking: 2, ..all.clone() };
+        assert_eq!(w.news(64, &other), ["WARN the peer 192.0.2.3 has all sessions of"]);
+        assert_eq!(w.problems(64), ["peer_lacks"]);
+        let gone = Seen { alive: false, ..other };
+        assert_eq!(w.news(65, &gone), [GONE]);
+        assert_eq!(w.problems(65), ["peer_gone"]);
+        // Who takes the addresses back all the same, or never does, says nothing of it.
+        w.facts.waits = false;
+        w.news(66, &lacks(2));
+        let problem = &w.watch.problems(66_000, &w.facts)[0];
+        assert!(!problem.text.contains("addresses"), "{}", problem.text);
+        assert!(!problem.mend.as_ref().unwrap().contains("preempt"), "{problem:?}");
     }
 
     #[test]

@@ -325,10 +325,12 @@ impl State {
                 self.workers.iter().map(|w| cell(&w.counters().sync).get()).sum::<u64>()
             };
             let (synced, owned) = (sum(&|c| &c.buckets_synced), sum(&|c| &c.buckets_owned));
+            let settled = synced + sum(&|c| &c.buckets_lacking);
             // A node that does not know its servers yet has nowhere to send new connections to: it is
             // no better than one without the sessions.
-            let ready = synced >= owned && self.checks.are_decided();
-            pair.set_synced(owned > 0 && ready);
+            let ready = owned > 0 && self.checks.are_decided();
+            pair.set_synced(ready && synced >= owned);
+            pair.set_lacking(ready && synced < owned && settled >= owned);
             pair.set_peer_heard(sum(&|c| &c.peer_alive) > 0);
         }
         pair.tick(now_ms);
@@ -631,6 +633,50 @@ mod tests {
         assert_eq!((port.0, &frame[34..37]), (0, &[0x31, 10, 0][..]));
         assert_eq!(masters.0, 0);
         assert_eq!(last.iter().filter(|c| matches!(c, Command::Masters(_))).count(), 1);
+    }
+
+    /// The gauges of two workers say that all is there but what could not be taken in.
+    #[test]
+    fn a_node_that_lacks_sessions_leaves_the_master_alone() {
+        for (synced, lacking, unsynced, takes) in
+            [(64, 0, false, true), (63, 1, false, false), (63, 1, true, true), (63, 0, true, false)]
+        {
+            let (handles, mut workers) = testing::workers(2);
+            let snapshot = testing::paired_snapshot();
+            let mut config = testing::config();
+            config.services[0].health = None;
+            let (mut state, _) =
+                State::new(config, Arc::new(snapshot.clone()), handles, testing::port_views());
+            let pair = PairConfig::new(&snapshot, vec![200]);
+            state.join_pair(&PairConfig { preempt_unsynced: unsynced, ..pair }, 7);
+            workers[0].counters.sync.peer_alive.set(1);
+            for worker in &workers {
+                worker.counters.sync.buckets_owned.set(64);
+                worker.counters.sync.buckets_synced.set(64);
+            }
+            workers[1].counters.sync.buckets_synced.set(synced);
+            workers[1].counters.sync.buckets_lacking.set(lacking);
+            let mut masters = 0;
+            for now in (0..10_000).step_by(10) {
+                if now % 1_000 == 0 {
+                    workers[1].event(Event::Vrrp(Advert {
+                        port: PortId(0),
+                        source: "192.0.2.3".parse().unwrap(),
+                        vrid: 10,
+                        priority: 100,
+                        interval_cs: 100,
+                        addresses: 1,
+                    }));
+                }
+                state.tick(now);
+                for command in workers[0].commands().iter().chain(&workers[1].commands()) {
+                    if let Command::Masters(now) = command {
+                        masters = now.0;
+                    }
+                }
+            }
+            assert_eq!(masters == 1, takes, "{synced} synced, {lacking} lacking, {unsynced}");
+        }
     }
 
     #[test]

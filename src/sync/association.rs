@@ -49,6 +49,8 @@ pub struct About {
     pub config: u64,
     /// [`Hello::version`].
     pub version: VersionText,
+    /// [`Hello::lacking`].
+    pub lacking: u32,
 }
 
 /// What a HELLO means.
@@ -174,6 +176,7 @@ impl Association {
             stream: about.stream,
             config: about.config,
             version: about.version,
+            lacking: about.lacking,
         }
     }
 
@@ -188,6 +191,7 @@ impl Association {
             stream: about.stream,
             config: about.config,
             version: about.version,
+            lacking: about.lacking,
         }
     }
 

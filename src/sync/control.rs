@@ -40,14 +40,43 @@ macro_rules! bucket_sets {
 }
 
 bucket_sets! {
-    /// Stream: from here on all sessions that the sender's worker owns in these buckets follow, whether
-    /// they were sent before or not. Bit i is bucket i.
-    Begin = BEGIN;
-    /// Stream: they have all come. What the receiver has of that worker in these buckets and was not
-    /// told since [`Begin`] is no more.
+    /// Stream: the sessions of the last [`Begin`] have all come. What the receiver has of that worker
+    /// in these buckets and was not told since is no more.
     End = END;
     /// Control: the sender wants these buckets anew.
     Want = WANT;
+}
+
+/// Stream: from here on all sessions that the sender's worker owns in these buckets follow, whether they
+/// were sent before or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// Bit i is bucket i.
+    pub buckets: u128,
+    /// How many sessions there are, as those come and go; 0 where the record ends before it.
+    pub total: u32,
+}
+
+impl Begin {
+    /// Length of the record.
+    pub const LEN: usize = 2 + 20;
+
+    pub(super) fn parse(mut record: Take<'_>) -> Option<Self> {
+        Some(Begin { buckets: record.u128()?, total: record.u32().unwrap_or(0) })
+    }
+}
+
+impl Emit for Begin {
+    fn length(&self) -> usize {
+        Self::LEN
+    }
+
+    fn emit(&self, buffer: &mut [u8]) -> usize {
+        let mut put = Put::record(buffer, kind::BEGIN, Self::LEN);
+        put.u128(self.buckets);
+        put.u32(self.total);
+        put.written()
+    }
 }
 
 /// Stream: the sessions the sender owns in a bucket, at this place of the stream.
@@ -94,6 +123,8 @@ impl Flags {
     pub const SYNCED: Flags = Flags(1);
     /// It is about to stop.
     pub const LEAVING: Flags = Flags(2);
+    /// It has all of its peer's table but what it could not take in ([`Hello::lacking`]).
+    pub const LACKING: Flags = Flags(4);
 
     /// Whether one of `those` is set.
     pub const fn has(self, those: Flags) -> bool {
@@ -149,11 +180,13 @@ pub struct Hello {
     pub config: u64,
     /// The node's version.
     pub version: VersionText,
+    /// How many sessions of its peer it could not take in; 0 where the record ends before it.
+    pub lacking: u32,
 }
 
 impl Hello {
     /// Length of the record.
-    pub const LEN: usize = 2 + 24 + 2 + 16 + 16;
+    pub const LEN: usize = 2 + 24 + 2 + 16 + 16 + 4;
 
     pub(super) fn parse(mut record: Take<'_>) -> Option<Self> {
         let hello = Hello {
@@ -165,6 +198,7 @@ impl Hello {
             stream: record.u64()?,
             config: record.u64()?,
             version: VersionText(record.bytes()?),
+            lacking: record.u32().unwrap_or(0),
         };
         (hello.challenge != 0 && hello.workers != 0).then_some(hello)
     }
@@ -185,6 +219,7 @@ impl Emit for Hello {
         put.u64(self.stream);
         put.u64(self.config);
         put.bytes(&self.version.0);
+        put.u32(self.lacking);
         put.written()
     }
 }

@@ -33,7 +33,8 @@
 //! the bucket, and [`End`]; the receiver drops what was not among them.
 //!
 //! **Joining.** A node that starts wants all buckets. It has the whole table when each one's digest was
-//! equal once.
+//! equal once. Where it cannot take a session in (no room, or no such server) the digest is never equal:
+//! that node says how many it lacks ([`Hello::lacking`]), and asks for them ever more seldom.
 //!
 //! **Association.** Only datagrams of the peer's present start are accepted; see [`association`]. Of
 //! those each sequence is accepted once: in a stream by [`Receiver`], in other datagrams by
@@ -55,11 +56,11 @@
 //! | 3, 4 | [`Close`] | born u32, reason u8, protocol u8, client A, vip A, client_port u16, vip_port u16 |
 //! | 5, 6 | [`Touch`] | born u32, idle u32, protocol u8, state u8, client A, vip A, client_port u16, vip_port u16, forward_end u32, reply_end u32 |
 //! | 7, 8 | [`Persist`] | scope u64, life u32, client A, server ip |
-//! | 9 | [`Begin`] | buckets u128 (bit i: bucket i) |
+//! | 9 | [`Begin`] | buckets u128 (bit i: bucket i), total u32 (sessions that follow; 0 where it ends before) |
 //! | 10 | [`End`] | buckets u128 |
 //! | 11 | [`Digest`] | bucket u8, count u32, xor u64 |
 //! | | **control** | |
-//! | 32 | [`Hello`] | challenge u64, echo u64, peer_boot u64, workers u8, flags u8 (bit 0 synced, bit 1 leaving), stream u64, config u64, version 16 bytes of text, zero padded |
+//! | 32 | [`Hello`] | challenge u64, echo u64, peer_boot u64, workers u8, flags u8 (bit 0 synced, bit 1 leaving, bit 2 lacking), stream u64, config u64, version 16 bytes of text, zero padded, lacking u32 (0 where it ends before) |
 //! | 33 | [`Ack`] | worker u8, contiguous u64, highest u64 |
 //! | 34 | [`Nak`] | worker u8, from u64, count u16 |
 //! | 35 | [`Gone`] | through u64 |

@@ -96,8 +96,8 @@ impl Sender {
         true
     }
 
-    /// The same of a session that the peer does not know yet: it is unprotected until the datagram is
-    /// acknowledged.
+    /// The same of a session that the peer does not know yet: it counts as unacknowledged until the
+    /// datagram is acknowledged.
     #[must_use]
     pub fn push_new(&mut self, record: &impl Emit, now: u32) -> bool {
         let pushed = self.push(record, now);
@@ -140,7 +140,8 @@ impl Sender {
         self.open - 1
     }
 
-    /// There is a new peer: what was sent up to now is not for it, since it asks for all sessions.
+    /// There is a new peer: what was sent up to now is not for it, since it asks for all sessions. Those
+    /// count again as they are sent.
     pub fn associate(&mut self) {
         self.has_peer = true;
         self.acknowledged = self.highest();
@@ -171,8 +172,10 @@ impl Sender {
         if self.has_peer { self.highest() - self.acknowledged } else { 0 }
     }
 
-    /// New sessions that are not yet acknowledged, those not yet sent included; 0 without a peer.
-    pub const fn unprotected(&self) -> u32 {
+    /// New sessions of the stream that are not yet acknowledged, those in the open datagram included; 0
+    /// without a peer, when nobody acknowledges anything. What was never put into the stream for the
+    /// present peer is not among them.
+    pub const fn unacknowledged(&self) -> u32 {
         if self.has_peer { self.sessions.wrapping_sub(self.sessions_acknowledged) } else { 0 }
     }
 
@@ -318,9 +321,9 @@ mod tests {
     #[test]
     fn what_is_not_acknowledged() {
         let mut sender = Sender::new(0, 0, 7, 4);
-        let gauges = |sender: &Sender| (sender.lag(), sender.unprotected());
+        let gauges = |sender: &Sender| (sender.lag(), sender.unacknowledged());
         send(&mut sender);
-        assert_eq!(gauges(&sender), (0, 0), "nobody is there");
+        assert_eq!(gauges(&sender), (0, 0), "nobody is there to acknowledge");
         sender.associate();
         assert_eq!(gauges(&sender), (0, 0), "that was before");
         for _ in 0..3 {

@@ -156,6 +156,8 @@ impl Changes {
             ("own_sessions", &s.own_sessions),
             ("foreign_sessions", &s.foreign_sessions),
             ("buckets_synced", &s.buckets_synced),
+            ("buckets_lacking", &s.buckets_lacking),
+            ("sessions_lacking", &s.sessions_lacking),
             ("buckets_owned", &s.buckets_owned),
         ] {
             put(format!("sync.{name}"), cell);

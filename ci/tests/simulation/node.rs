@@ -232,6 +232,7 @@ impl Node {
     /// What the management thread does.
     fn manage(&mut self, now: u64) {
         let (synced, heard) = (self.is_synced(), self.has_peer());
+        let lacking = heard && !synced && self.is_settled();
         for worker in 0..self.events.len() {
             while let Ok(event) = self.events[worker].pop() {
                 match event {
@@ -249,6 +250,7 @@ impl Node {
         }
         let Some(pair) = &mut self.pair else { return };
         pair.set_synced(synced);
+        pair.set_lacking(lacking);
         pair.set_peer_heard(heard);
         pair.tick(now);
         let actions: Vec<Action> = pair.drain().collect();
@@ -278,6 +280,12 @@ impl Node {
                 .counters
                 .iter()
                 .all(|c| c.sync.buckets_synced.get() == c.sync.buckets_owned.get())
+    }
+
+    /// Whether it has all that it can take in.
+    fn is_settled(&self) -> bool {
+        let sum = |of: fn(&SyncCounters) -> u64| self.count(|counters| of(&counters.sync));
+        sum(|s| s.buckets_synced.get() + s.buckets_lacking.get()) == sum(|s| s.buckets_owned.get())
     }
 
     /// What it says of the channel, for whoever looks for a fault.

@@ -35,14 +35,23 @@ fn pair_text(pair: &Pair) -> String {
     line(
         "sessions",
         format!(
-            "{} of this node, {} not known to the peer yet; {} of the peer, {}",
+            "{} of this node, {} not known to the peer; {} of the peer, {}",
             count(pair.sync.own_sessions),
             count(pair.sync.unprotected_sessions),
             count(pair.sync.foreign_sessions),
             match (pair.peer.alive, node.synced) {
                 (_, true) => "which are all".to_owned(),
-                (true, false) =>
-                    format!("{} of {} buckets are equal", node.buckets_synced, node.buckets),
+                (true, false) if node.buckets_synced + node.buckets_lacking >= node.buckets =>
+                    format!(
+                        "all but {} that could not be taken in",
+                        count(pair.sync.lacking_sessions)
+                    ),
+                (true, false) => format!(
+                    "{}{} of {} buckets are equal",
+                    joining_text(&pair.sync),
+                    node.buckets_synced,
+                    node.buckets
+                ),
                 (false, false) => "which is not heard".to_owned(),
             }
         ),
@@ -68,6 +77,23 @@ fn pair_text(pair: &Pair) -> String {
     out
 }
 
+/// How far a bulk walk of the peer has come.
+fn joining_text(s: &Sync) -> String {
+    if s.joining_total == 0 {
+        return String::new();
+    }
+    let percent = percent(s.joining_imported, s.joining_total);
+    format!(
+        "imported {} of {} ({percent:.1} %), ",
+        count(s.joining_imported),
+        count(s.joining_total)
+    )
+}
+
+fn percent(done: u64, total: u64) -> f64 {
+    done.min(total) as f64 * 100.0 / total.max(1) as f64
+}
+
 fn peer_text(peer: &Peer) -> String {
     let Peer { address, id, .. } = peer;
     let since = duration(peer.since_ms);
@@ -85,10 +111,13 @@ fn peer_text(peer: &Peer) -> String {
         Some(false) => ", CONFIGURATION DIFFERS",
         None => "",
     };
-    let all = match (peer.alive, peer.synced) {
-        (true, true) => ", has all sessions of this node",
-        (true, false) => ", does not have all sessions of this node yet",
-        (false, _) => "",
+    let all = match (peer.alive, peer.synced, peer.lacking_sessions) {
+        (true, true, _) => ", has all sessions of this node".to_owned(),
+        (true, false, 0) => ", does not have all sessions of this node yet".to_owned(),
+        (true, false, n) => {
+            format!(", has all sessions of this node but {} that it could not take in", count(n))
+        }
+        (false, ..) => String::new(),
     };
     format!(
         "{address} (id {id}), {state} for {since}, shunt {}, start {boot}, {}{config}{all}",
@@ -131,7 +160,7 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
         ),
     ];
     if s.walk_total > 0 {
-        let percent = s.walk_sent.min(s.walk_total) as f64 * 100.0 / s.walk_total as f64;
+        let percent = percent(s.walk_sent, s.walk_total);
         let text = format!(
             "{percent:.1} %: {} of {} sessions told to the peer",
             count(s.walk_sent),
@@ -152,7 +181,7 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
         (s.conflicts, "sessions with two servers, settled"),
         (s.digest_mismatches, "buckets that differed, told anew"),
         (s.gone, "datagrams not kept any more"),
-        (s.refused_sessions, "sessions not taken in"),
+        (s.refused_sessions, "attempts to take a session in that failed"),
         (s.records_lost, "records lost between workers"),
         (s.send_failed, "datagrams without a buffer"),
         (s.relay_failed_packets, "packets that could not be given to the peer"),
@@ -225,6 +254,7 @@ mod tests {
                 config: "0000000000000005".into(),
                 synced: true,
                 buckets_synced: 128,
+                buckets_lacking: 0,
                 buckets: 128,
             },
             groups: vec![
@@ -264,6 +294,7 @@ mod tests {
                 boot: Some("00000000000000b1".into()),
                 workers: 2,
                 synced: true,
+                lacking_sessions: 0,
                 leaving: false,
                 config_equal: Some(true),
             },
@@ -298,7 +329,7 @@ mod tests {
 node      lb-a (id 0) at 192.0.2.2, shunt 0.1.0, start 00000000000000b0
 mode      active-backup
 peer      192.0.2.3 (id 1), there for 3m10s, shunt 0.1.0, start 00000000000000b1, 2 workers, configuration alike, has all sessions of this node
-sessions  12345 of this node, 12 not known to the peer yet; 678 of the peer, which are all
+sessions  12345 of this node, 12 not known to the peer; 678 of the peer, which are all
 key       signs with 0123abcd, accepts no other
 sent      5000 datagrams (100/s), 50000 records (1.0 k/s); 2 not acknowledged yet, 3 sent again
 received  400 datagrams (9/s), 900 records (20/s); 1 missed at first
@@ -339,7 +370,7 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
             [
                 "mode      active-active",
                 "peer      192.0.2.3 (id 1), there for 3m10s, shunt 0.1.0, start 00000000000000b1, 2 workers, CONFIGURATION DIFFERS, does not have all sessions of this node yet",
-                "sessions  12345 of this node, 12 not known to the peer yet; 678 of the peer, 40 of 128 buckets are equal",
+                "sessions  12345 of this node, 12 not known to the peer; 678 of the peer, 40 of 128 buckets are equal",
                 "key       signs with 0123abcd, accepts 4567cdef as well",
                 "sent      5000 datagrams (100/s), 50000 records (1.0 k/s); 2 not acknowledged yet, 3 sent again",
                 "received  400 datagrams (9/s), 900 records (20/s); 1 missed at first",
@@ -353,6 +384,10 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
                 "info  this node does not have all sessions yet",
             ]
         );
+        (pair.sync.joining_imported, pair.sync.joining_total) = (500, 2_000);
+        let shown = text(&Ha { pair: Some(pair.clone()) });
+        let joins = "sessions  12345 of this node, 12 not known to the peer; 678 of the peer, imported 500 of 2000 (25.0 %), 40 of 128 buckets are equal";
+        assert_eq!(shown.lines().nth(3), Some(joins));
         pair.peer.alive = false;
         pair.peer.config_equal = None;
         let line =
@@ -363,6 +398,24 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
         );
         pair.peer.boot = None;
         assert_eq!(line(&pair), "peer      192.0.2.3 (id 1), not heard so far, for 3m10s");
+    }
+
+    #[test]
+    fn what_could_not_be_taken_in() {
+        let mut pair = pair();
+        (pair.node.synced, pair.node.buckets_synced, pair.node.buckets_lacking) = (false, 126, 2);
+        (pair.sync.lacking_sessions, pair.sync.refused_sessions) = (3, 12);
+        (pair.peer.synced, pair.peer.lacking_sessions) = (false, 4);
+        let shown = text(&Ha { pair: Some(pair) });
+        for line in [
+            "sessions  12345 of this node, 12 not known to the peer; 678 of the peer, all but 3 that could not be taken in",
+            "so far    12 attempts to take a session in that failed",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{shown}");
+        }
+        let peer = shown.lines().nth(2).unwrap();
+        let says = ", has all sessions of this node but 4 that it could not take in";
+        assert!(peer.ends_with(says), "{peer}");
     }
 
     #[test]

@@ -21,13 +21,14 @@ use crate::wire::{DropReason, vrrp};
 
 /// Says that this worker is there, and how far its stream has come.
 pub(super) fn hello<F: Frame>(shared: &mut Shared<F>, now: u32) {
-    let flags = flags(shared);
+    let (flags, lacking) = whole(shared);
     let workers = shared.snapshot.workers() as u8;
     let Some(config) = state::channel(shared).map(|channel| channel.config_digest) else { return };
     let peer_boot = first(shared).sync.peer_boot.get();
     let Some(replica) = &mut shared.replica else { return };
     let version = replica.setup.version;
-    let about = About { workers, flags, stream: replica.sender.highest(), config, version };
+    let about =
+        About { workers, flags, stream: replica.sender.highest(), config, version, lacking };
     let mut hello = replica.association.hello(now, &about);
     if replica.worker != 0 {
         hello = Association::hello_of_stream(replica.setup.boot, peer_boot, &about);
@@ -52,20 +53,24 @@ pub(super) fn tell_ports<F: Frame>(shared: &mut Shared<F>) {
     }
 }
 
-fn flags<F>(shared: &Shared<F>) -> Flags {
-    let Some(replica) = &shared.replica else { return Flags::default() };
+/// What is to be said of this node as a whole, and how many sessions it could not take in.
+fn whole<F>(shared: &Shared<F>) -> (Flags, u32) {
     let mut flags = Flags::default();
+    let Some(replica) = &shared.replica else { return (flags, 0) };
     if replica.leaving {
         flags = flags.with(Flags::LEAVING);
     }
-    let synced = |c: &crate::datapath::counters::WorkerCounters| {
-        c.sync.buckets_synced.get() == c.sync.buckets_owned.get()
-    };
-    let all = match shared.all_counters.is_empty() {
-        true => synced(&shared.counters),
-        false => shared.all_counters.iter().all(|counters| synced(counters)),
-    };
-    if replica.has_peer() && all { flags.with(Flags::SYNCED) } else { flags }
+    if !replica.has_peer() {
+        return (flags, 0);
+    }
+    let (synced, owned) =
+        (state::sum(shared, |c| &c.buckets_synced), state::sum(shared, |c| &c.buckets_owned));
+    if synced == owned {
+        flags = flags.with(Flags::SYNCED);
+    } else if synced + state::sum(shared, |c| &c.buckets_lacking) == owned {
+        flags = flags.with(Flags::LACKING);
+    }
+    (flags, state::sum(shared, |c| &c.sessions_lacking).min(u64::from(u32::MAX)) as u32)
 }
 
 /// The ports of this node that are on the wire.
@@ -202,6 +207,7 @@ fn greeted<F: Frame>(
                 sync.peer_workers.set(u64::from(hello.workers.min(state::MAX_WORKERS as u8)));
                 sync.peer_config.set(hello.config);
                 sync.peer_flags.set(u64::from(hello.flags.0));
+                sync.peer_lacking.set(u64::from(hello.lacking));
                 let VersionText(text) = hello.version;
                 for (cell, half) in sync.peer_version.iter().zip(text.chunks_exact(8)) {
                     let mut word = [0; 8];

@@ -65,7 +65,7 @@ pub(super) fn records<F: Frame>(
             Ok(Record::PersistV6(persist)) => persists(shared, v6, &persist, now),
             // Some of what comes after it has come before: nothing can be told from that walk.
             Ok(Record::Begin(_)) if place == Place::Late => {}
-            Ok(Record::Begin(begin)) => upkeep::walk_begins(shared, begin.0),
+            Ok(Record::Begin(begin)) => upkeep::walk_begins(shared, begin),
             Ok(Record::End(end)) => upkeep::walk_ends(shared, end.0),
             Ok(Record::Digest(digest)) if place == Place::Next => {
                 upkeep::compare(shared, v4, v6, &digest)
@@ -220,6 +220,7 @@ fn insert<A: Family, F: Frame>(
         marks.import(id, record.born, bucket, record.identity(), now);
         marks.confirm(id, replica.walk_of[bucket]);
     }
+    upkeep::has_come(shared, bucket);
     shared.counters.sync.imported.add(1);
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use super::channel;
 use super::import::{self, is_tcp, of_a_copy};
 use super::tell;
+use super::upkeep;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
@@ -35,21 +36,29 @@ pub(super) fn merge<A: Family, F: Frame>(
 ) {
     let Some(replica) = &shared.replica else { return };
     let Some(marks) = &mut lane.marks else { return };
-    let (node, walk) = (replica.node, replica.walk_of[marks.bucket(id)]);
+    let bucket = marks.bucket(id);
+    let (node, walk) = (replica.node, replica.walk_of[bucket]);
+    let confirmed = marks.walk(id) == walk;
+    marks.confirm(id, walk);
     let foreign = marks.is_foreign(id);
     if !foreign {
         // Both claim it: they were apart. Node 0 keeps it.
         if node == 0 {
             marks.loosen(id);
+            if !confirmed {
+                upkeep::has_come(shared, bucket);
+            }
             advance(shared, lane, id, state_of(record), record.idle, now);
             return;
         }
         marks.cede(id, record.identity(), now);
     }
-    marks.confirm(id, walk);
     // What was seen here after that is still to be told.
     if record.idle <= now.wrapping_sub(lane.table.get(id).last_seen) {
         marks.heard(id, now);
+    }
+    if !confirmed {
+        upkeep::has_come(shared, bucket);
     }
     // What came before it says how the session is now.
     if foreign && place == Place::Late {

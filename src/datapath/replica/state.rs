@@ -2,11 +2,12 @@
 
 use arrayvec::ArrayVec;
 
-use crate::datapath::counters::WorkerCounters;
+use crate::datapath::counters::{Cell, WorkerCounters};
 use crate::datapath::ha::Channel;
 use crate::datapath::limiter::TokenBucket;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::{BUCKETS, Mac, Snapshot};
+use crate::datapath::sync_counters::SyncCounters;
 use crate::session::SessionId;
 use crate::sync::Replay;
 use crate::sync::association::Association;
@@ -92,8 +93,10 @@ pub(in crate::datapath) struct Replica {
     pub(super) wanted: u128,
     /// Those of which a session could not be taken in.
     pub(super) refused: u128,
-    /// Those that differ because of that: they count as synced.
+    /// Those that differ because of that.
     pub(super) lacking: u128,
+    /// By bucket: how many sessions it lacks, while it is among these.
+    pub(super) lacks: [u32; BUCKETS],
     /// Those that the peer has begun to send since it is there.
     pub(super) answered: u128,
     /// Those that it is sending, of which nothing was lost so far.
@@ -106,6 +109,13 @@ pub(in crate::datapath) struct Replica {
     pub(super) walk_of: [u8; BUCKETS],
     /// Buckets whose unconfirmed copies are to go, and how far that has come.
     pub(super) purge: Purge,
+    /// Those of which the peer's present walk counts in [`SyncCounters::joining_imported`].
+    pub(super) counted: u128,
+    /// Those of which the peer may lack any session: no walk has told it of them since it is there, or
+    /// since it asked for them.
+    pub(super) untold: u128,
+    /// When the peer came, in milliseconds (wrapping).
+    pub(super) came_at: u32,
     /// The walk that the peer has asked for.
     pub(super) own_walk: super::walk::Walk,
     pub(super) changes: ArrayVec<Change, CHANGES>,
@@ -192,10 +202,14 @@ impl Replica {
             lacking: 0,
             answered: 0,
             walking: 0,
+            lacks: [0; BUCKETS],
             walked: 0,
             losses: [0; 2],
             walk_of: [0; BUCKETS],
             purge: Purge::default(),
+            counted: 0,
+            untold: 0,
+            came_at: 0,
             own_walk: super::walk::Walk::default(),
             changes: ArrayVec::new(),
             urgent: false,
@@ -244,6 +258,21 @@ impl Replica {
         self.neighbors = snapshot.ports.iter().take(MAX_PORTS).map(of_port).collect();
     }
 
+    /// Whether this worker has all sessions of the peer that it can take in.
+    pub(super) fn is_settled(&self) -> bool {
+        (self.synced | self.lacking) & self.owned == self.owned
+    }
+
+    /// How many it could not take in.
+    pub(super) fn sessions_lacking(&self) -> u32 {
+        if self.lacking == 0 {
+            return 0;
+        }
+        let lacking = self.lacking & self.owned;
+        let lacks = self.lacks.iter().enumerate();
+        lacks.filter(|(bucket, _)| lacking >> bucket & 1 != 0).map(|(_, count)| count).sum()
+    }
+
     /// Whether the peer is there.
     pub(super) fn has_peer(&self) -> bool {
         self.peer.is_some()
@@ -263,6 +292,7 @@ impl Replica {
         (self.refused, self.lacking) = (0, 0);
         (self.answered, self.walking, self.walked) = (0, 0, 0);
         self.wanted = if peer.is_some() { self.owned } else { 0 };
+        (self.untold, self.counted) = (self.wanted, 0);
         self.purge = Purge::default();
         self.own_walk = super::walk::Walk::default();
         self.due.want = None;
@@ -286,6 +316,14 @@ impl Replica {
 /// The counters of the worker that keeps the association.
 pub(super) fn first<F>(shared: &Shared<F>) -> &WorkerCounters {
     shared.all_counters.first().unwrap_or(&shared.counters)
+}
+
+/// The sum of a counter over all workers.
+pub(super) fn sum<F>(shared: &Shared<F>, cell: impl Fn(&SyncCounters) -> &Cell) -> u64 {
+    match shared.all_counters.is_empty() {
+        true => cell(&shared.counters.sync).get(),
+        false => shared.all_counters.iter().map(|counters| cell(&counters.sync).get()).sum(),
+    }
 }
 
 /// The channel, if there is a peer in the configuration.

@@ -13,8 +13,9 @@ use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::BUCKETS;
+use crate::datapath::sync_counters::SyncCounters;
 use crate::session::marks::Tally;
-use crate::sync::control::{Digest, Gone, Want};
+use crate::sync::control::{Begin, Digest, Gone, Want};
 use crate::sync::keys::Keys;
 use crate::sync::receiver::Receiver;
 use crate::sync::record::Emit;
@@ -94,7 +95,7 @@ fn every_millisecond<F: Frame>(
     if replica.sender.is_due(now) {
         channel::send_open(shared, now);
     }
-    gauges(shared, v4, v6);
+    gauges(shared, v4, v6, now);
 }
 
 /// Whether this node is about to learn sessions of a peer that is there: a port it gives out now may be in
@@ -103,8 +104,8 @@ pub(in crate::datapath) fn is_learning<F>(shared: &Shared<F>) -> bool {
     is_joining(shared) && shared.replica.as_ref().is_some_and(|replica| replica.has_peer())
 }
 
-/// Finds out whether this node still lacks sessions. It does until it has found its copies equal, unless
-/// there is no peer, or the two do not come to terms.
+/// Finds out whether this node still waits for sessions. It does until it has found its copies equal, or
+/// as equal as they can be here, unless there is no peer, or the two do not come to terms.
 fn join(replica: &mut Replica, now: u32) {
     let since = match replica.joining {
         Joining::Over => return,
@@ -112,8 +113,8 @@ fn join(replica: &mut Replica, now: u32) {
         Joining::Since(since) => since,
     };
     let longest = if replica.has_peer() { JOINING_MS } else { LISTENING_MS };
-    let synced = replica.has_peer() && replica.synced & replica.owned == replica.owned;
-    replica.joining = match synced || now.wrapping_sub(since) >= longest {
+    let settled = replica.has_peer() && replica.is_settled();
+    replica.joining = match settled || now.wrapping_sub(since) >= longest {
         true => Joining::Over,
         false => Joining::Since(since),
     };
@@ -175,7 +176,9 @@ pub(super) fn watch<F: Frame>(
             replica.lost_at = Some(now);
         }
         replica.begin_with(peer);
-        (replica.acked_at, replica.silent_at) = (now, None);
+        (replica.came_at, replica.acked_at, replica.silent_at) = (now, now, None);
+        shared.counters.sync.joining_imported.set(0);
+        shared.counters.sync.joining_total.set(0);
         for marks in [&mut v4.marks, &mut v6.marks].into_iter().flatten() {
             marks.begin_term();
         }
@@ -307,9 +310,11 @@ pub(super) fn compare<F>(
         if replica.wanted & bit == 0 {
             walk::begin_purge(replica, bit);
         }
-        replica.synced |= bit;
+        replica.synced &= !bit;
         replica.wanted |= bit;
         replica.lacking |= bit;
+        let lacks = digest.count.saturating_sub(copies.count).max(1);
+        replica.lacks[usize::from(digest.bucket)] = lacks;
         return;
     }
     replica.lacking &= !bit;
@@ -327,12 +332,12 @@ pub(super) fn compare<F>(
 }
 
 /// Asks the peer for the buckets that are wanted; ever more seldom for those that lack what this node
-/// could not take in, though they count as synced: each time the peer sends all that is in them.
+/// could not take in: each time the peer sends all that is in them.
 fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
     let Some(replica) = &mut shared.replica else { return };
     let (all, wait) = (replica.wanted, replica.want_wait);
     let soon = all & !replica.lacking;
-    if replica.synced == replica.owned {
+    if replica.is_settled() {
         replica.want_wait = state::WANT_MS;
     }
     if replica.lacking == 0 {
@@ -370,10 +375,17 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 }
 
 /// The peer begins to send all its sessions of these buckets.
-pub(super) fn walk_begins<F>(shared: &mut Shared<F>, buckets: u128) {
+pub(super) fn walk_begins<F>(shared: &mut Shared<F>, begin: Begin) {
     mind_losses(shared);
+    let is_settled = is_settled(shared);
     let Some(replica) = &mut shared.replica else { return };
-    let buckets = buckets & replica.owned;
+    // All workers see it: of the one that owns the first of them.
+    let first = begin.buckets & begin.buckets.wrapping_neg();
+    if !is_settled && first & replica.owned != 0 {
+        shared.counters.sync.joining_total.add(u64::from(begin.total));
+    }
+    let buckets = begin.buckets & replica.owned;
+    replica.counted = replica.counted & !buckets | if is_settled { 0 } else { buckets };
     replica.wanted &= !buckets;
     replica.refused &= !buckets;
     replica.walked &= !buckets;
@@ -393,8 +405,24 @@ pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     let buckets = buckets & replica.owned;
     replica.walked |= buckets & replica.walking;
     replica.walking &= !buckets;
+    replica.counted &= !buckets;
     // The digest behind it finds what is too much.
     replica.differing &= !buckets;
+}
+
+/// A session of the peer's present walk is here.
+pub(super) fn has_come<F>(shared: &Shared<F>, bucket: usize) {
+    if shared.replica.as_ref().is_some_and(|replica| replica.counted >> bucket & 1 != 0) {
+        shared.counters.sync.joining_imported.add(1);
+    }
+}
+
+/// Whether all workers have all sessions of the peer that they can take in.
+fn is_settled<F>(shared: &Shared<F>) -> bool {
+    let has = |c: &SyncCounters| c.buckets_synced.get() + c.buckets_lacking.get();
+    let all = |c: &SyncCounters| has(c) == c.buckets_owned.get();
+    shared.replica.as_ref().is_some_and(|replica| replica.is_settled())
+        && shared.all_counters.iter().all(|counters| all(&counters.sync))
 }
 
 /// Sends datagrams of our stream once more.
@@ -423,19 +451,33 @@ pub(in crate::datapath) fn set_keys<F>(shared: &mut Shared<F>, keys: &Keys) {
     }
 }
 
-fn gauges<F>(shared: &Shared<F>, v4: &Lane<Ipv4Addr>, v6: &Lane<Ipv6Addr>) {
+fn gauges<F>(shared: &mut Shared<F>, v4: &Lane<Ipv4Addr>, v6: &Lane<Ipv6Addr>, now: u32) {
+    let untold = walk::untold(shared, v4, v6, now);
     let Some(replica) = &shared.replica else { return };
     let sync = &shared.counters.sync;
     sync.lag.set(replica.sender.lag());
-    sync.unprotected.set(u64::from(replica.sender.unprotected()));
     let missed = replica.receivers.iter().flatten().map(Receiver::missed).sum::<u64>();
     sync.missed.set(replica.missed_before + missed);
     sync.buckets_synced.set(u64::from((replica.synced & replica.owned).count_ones()));
+    sync.buckets_lacking.set(u64::from((replica.lacking & replica.owned).count_ones()));
+    sync.sessions_lacking.set(u64::from(replica.sessions_lacking()));
     sync.buckets_owned.set(u64::from(replica.owned.count_ones()));
     let count = |marks: &Option<crate::session::marks::Marks>| {
         marks.as_ref().map_or((0, 0), |marks| marks.count())
     };
     let (a, b) = (count(&v4.marks), count(&v6.marks));
-    sync.own_sessions.set((a.0 + b.0) as u64);
+    let own = (a.0 + b.0) as u64;
+    sync.own_sessions.set(own);
+    sync.unprotected.set(match replica.has_peer() {
+        false => own,
+        true => {
+            let refused = if replica.worker == 0 { sync.peer_lacking.get() } else { 0 };
+            (untold + u64::from(replica.sender.unacknowledged())).min(own) + refused
+        }
+    });
     sync.foreign_sessions.set((a.1 + b.1) as u64);
+    if sync.joining_imported.get() + sync.joining_total.get() != 0 && is_settled(shared) {
+        sync.joining_imported.set(0);
+        sync.joining_total.set(0);
+    }
 }

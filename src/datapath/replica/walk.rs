@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::channel;
 use super::settle;
-use super::state::{self, Purge, Replica};
+use super::state::{self, Purge, Replica, first};
 use super::tell::{session, told_of};
 use super::upkeep;
 use crate::datapath::family::Family;
@@ -16,13 +16,17 @@ use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::BUCKETS;
 use crate::session::SessionId;
-use crate::sync::control::{Begin, End};
+use crate::session::marks::Marks;
+use crate::sync::control::{Begin, End, Flags};
 use crate::sync::session::Persist;
 
 /// Entries looked at before those found are sent or removed.
 const STRETCH: usize = 32;
 /// Stretches in a millisecond.
 const STRETCHES: usize = 64;
+/// For how long a peer that has come may still say that it has all sessions though it has not compared
+/// them, in milliseconds.
+const KNOWS_MS: u32 = 2_000;
 /// Frames left to others.
 const SPARE: usize = 8;
 
@@ -34,6 +38,10 @@ pub(super) struct Walk {
     /// Those of the present walk.
     buckets: u128,
     at: At,
+    /// When it began, in milliseconds (wrapping).
+    since: u32,
+    /// How many of the sessions that there were then have not been sent, as far as they live.
+    left: u32,
     /// Sessions that may be sent now, in thousandths.
     credit: u64,
     last: Option<u32>,
@@ -51,9 +59,49 @@ enum At {
 
 /// The peer wants these buckets.
 pub(super) fn want<F>(shared: &mut Shared<F>, buckets: u128) {
+    // A peer that has all others wants what it could not take in, and says how many those are.
+    let retries = Flags(first(shared).sync.peer_flags.get() as u8).has(Flags::LACKING);
     if let Some(replica) = &mut shared.replica {
         replica.own_walk.asked |= buckets & replica.owned;
+        if !retries {
+            replica.untold |= buckets & replica.owned;
+        }
     }
+}
+
+/// The sessions of this node in these buckets that the peer is, or was, told of.
+fn own(v4: &Lane<Ipv4Addr>, v6: &Lane<Ipv6Addr>, buckets: u128) -> u32 {
+    let count = |bucket: usize| {
+        let of = |marks: &Option<Marks>| marks.as_ref().map_or(0, |marks| marks.own(bucket).count);
+        of(&v4.marks) + of(&v6.marks)
+    };
+    (0..BUCKETS).filter(|bucket| buckets >> bucket & 1 != 0).map(count).sum()
+}
+
+/// How many sessions of this node the peer was not told of yet, in a walk. Of those that have changed since,
+/// it perhaps knows.
+pub(super) fn untold<F>(
+    shared: &mut Shared<F>,
+    v4: &Lane<Ipv4Addr>,
+    v6: &Lane<Ipv6Addr>,
+    now: u32,
+) -> u64 {
+    let flags = Flags(first(shared).sync.peer_flags.get() as u8);
+    let Some(replica) = &mut shared.replica else { return 0 };
+    if replica.untold == 0 {
+        return 0;
+    }
+    let walk = replica.own_walk;
+    if walk.at == At::Nothing {
+        // It has found its copies equal and did not need a walk; but perhaps it said so before it looked.
+        let knows = flags.has(Flags::SYNCED.with(Flags::LACKING));
+        if knows && walk.asked == 0 && now.wrapping_sub(replica.came_at) > KNOWS_MS {
+            replica.untold = 0;
+        }
+        return u64::from(own(v4, v6, replica.untold & replica.owned));
+    }
+    let left = if walk.buckets & replica.untold == 0 { 0 } else { walk.left };
+    u64::from(left) + u64::from(own(v4, v6, replica.untold & replica.owned & !walk.buckets))
 }
 
 /// The buckets that are being walked.
@@ -80,13 +128,14 @@ pub(super) fn step<F: Frame>(
         walk.buckets = std::mem::take(&mut walk.asked);
         walk.at = At::V4(0);
         walk.credit = 0;
-        walk.last = Some(now);
-        let begin = Begin(walk.buckets);
+        (walk.since, walk.last) = (now, Some(now));
+        let total = own(v4, v6, walk.buckets);
+        walk.left = total;
+        let begin = Begin { buckets: walk.buckets, total };
         channel::push(shared, &begin, now);
         shared.counters.sync.walks.add(1);
         shared.counters.sync.walk_sent.set(0);
-        let total = v4.table.len() + v6.table.len();
-        shared.counters.sync.walk_total.set(total as u64);
+        shared.counters.sync.walk_total.set(u64::from(total));
     }
     let Some(replica) = &mut shared.replica else { return };
     let walk = &mut replica.own_walk;
@@ -125,7 +174,8 @@ pub(super) fn step<F: Frame>(
         let Some(replica) = &mut shared.replica else { return };
         replica.own_walk.at = next;
         if next == At::Nothing {
-            let buckets = replica.own_walk.buckets;
+            let Walk { buckets, asked, .. } = replica.own_walk;
+            replica.untold &= !buckets | asked;
             channel::push(shared, &End(buckets), now);
             upkeep::digests(shared, v4, v6, buckets, now);
             shared.counters.sync.walk_total.set(0);
@@ -142,7 +192,9 @@ fn stretch<A: Family, F: Frame>(
     mut cursor: usize,
     now: u32,
 ) -> Option<usize> {
-    let buckets = shared.replica.as_ref()?.own_walk.buckets;
+    let replica = shared.replica.as_ref()?;
+    let Walk { buckets, since, .. } = replica.own_walk;
+    let untold = replica.untold;
     let marks = lane.marks.as_ref()?;
     let mut found = ArrayVec::<SessionId, STRETCH>::new();
     let at_end = lane.table.walk(&mut cursor, STRETCH, |id, entry| {
@@ -150,18 +202,24 @@ fn stretch<A: Family, F: Frame>(
             found.push(id);
         }
     });
-    let count = found.len() as u64;
+    let (count, mut old) = (found.len() as u64, 0);
     for id in found {
         let record = session(&shared.snapshot, lane, id, now);
-        if let Some(marks) = &mut lane.marks {
-            marks.tell(id, record.identity(), now);
+        // A newer one was told when it began.
+        let is_old = record.age > now.wrapping_sub(since);
+        old += u32::from(is_old);
+        let Some(marks) = &mut lane.marks else { return None };
+        marks.tell(id, record.identity(), now);
+        match is_old && untold >> marks.bucket(id) & 1 != 0 {
+            true => channel::push_new(shared, &record, now),
+            false => channel::push(shared, &record, now),
         }
-        channel::push(shared, &record, now);
     }
     if let Some(replica) = &mut shared.replica {
         // Entries without a session cost a little as well.
         let cost = count * 1000 + (STRETCH as u64 - count) * 20;
         replica.own_walk.credit = replica.own_walk.credit.saturating_sub(cost);
+        replica.own_walk.left = replica.own_walk.left.saturating_sub(old);
     }
     let sent = &shared.counters.sync.walk_sent;
     sent.add(count);

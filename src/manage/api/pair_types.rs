@@ -47,6 +47,8 @@ pub struct Node {
     pub synced: bool,
     /// Steering buckets in which its copies of the peer's sessions were found equal.
     pub buckets_synced: u64,
+    /// Those in which they differ since sessions could not be taken in ([`Sync::lacking_sessions`]).
+    pub buckets_lacking: u64,
     /// All steering buckets.
     pub buckets: u64,
 }
@@ -98,6 +100,8 @@ pub struct Peer {
     pub workers: u64,
     /// Whether it has all sessions of this node.
     pub synced: bool,
+    /// Sessions of this node that it could not take in, once it has all others; 0 before.
+    pub lacking_sessions: u64,
     /// Whether it said that it would stop.
     pub leaving: bool,
     /// Whether its configuration says the same of all that must be alike; `null` while it is not
@@ -120,7 +124,9 @@ pub struct Sync {
     pub own_sessions: u64,
     /// Copies of the peer's sessions.
     pub foreign_sessions: u64,
-    /// Sessions of this node that the peer may not know yet.
+    /// Sessions of this node that the peer does not know, or may not: all while it is not there; with it
+    /// those that it has not acknowledged, those that a bulk walk is still to tell it of, and those that it
+    /// could not take in.
     pub unprotected_sessions: u64,
     /// Datagrams sent that the peer has not acknowledged yet.
     pub lag_datagrams: u64,
@@ -154,7 +160,10 @@ pub struct Sync {
     pub digest_mismatches: u64,
     /// Sessions taken in.
     pub imported_sessions: u64,
-    /// Sessions that could not be taken in.
+    /// Sessions of the peer that this node lacks now since it could not take them in.
+    pub lacking_sessions: u64,
+    /// Attempts to take in a session that failed: each is made again and again, so there are more of these
+    /// than sessions.
     pub refused_sessions: u64,
     /// Sessions for which both nodes had another server.
     pub conflicts: u64,
@@ -164,8 +173,13 @@ pub struct Sync {
     pub walks: u64,
     /// Sessions sent in the present one.
     pub walk_sent: u64,
-    /// Sessions it has to look at; 0 when there is none.
+    /// Sessions it has to send; 0 when there is none.
     pub walk_total: u64,
+    /// While this node joins: sessions of the peer's bulk walk that have come. 0 when it has all.
+    pub joining_imported: u64,
+    /// While this node joins: sessions that the peer has said it would send in it. 0 when this node has all,
+    /// or before it is known.
+    pub joining_total: u64,
     /// Packets in mid-stream given to the peer.
     pub relayed_packets: u64,
     /// Packets it gave that met a session here.
@@ -196,7 +210,8 @@ pub struct Sync {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// `duplicate_node`, `wrong_key`, `wrong_version`, `peer_gone`, `config_differs`,
-    /// `import_refused`, `records_lost`, `replayed`, `malformed`, `clock_jump`, `joining` or `walk`.
+    /// `import_refused`, `peer_lacks`, `records_lost`, `replayed`, `malformed`, `clock_jump`, `joining` or
+    /// `walk`.
     pub kind: String,
     /// `bad`, `warn` or `info`; the last passes by itself.
     pub severity: String,

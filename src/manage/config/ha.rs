@@ -57,7 +57,8 @@ pub struct Ha {
     pub preempt: bool,
     /// Seconds that it waits before it does.
     pub preempt_delay_s: u32,
-    /// Whether it does so, too, when it has not heard the peer on the channel.
+    /// Whether it does so, too, when it has not heard the peer on the channel, or could not take in all of
+    /// its sessions.
     pub preempt_unsynced: bool,
     /// Whether the addresses have the virtual MAC address of their group.
     pub virtual_mac: bool,

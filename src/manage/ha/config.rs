@@ -15,7 +15,8 @@ pub struct PairConfig {
     pub preempt: bool,
     /// For how many milliseconds to leave such a master alone.
     pub preempt_delay_ms: u64,
-    /// Whether to do so, too, when nothing was ever heard of that master on the channel.
+    /// Whether to do so, too, when nothing was ever heard of that master on the channel, or not all of its
+    /// sessions could be taken in.
     pub preempt_unsynced: bool,
     /// The ports whose link counts.
     pub track_ports: Vec<PortId>,

@@ -15,6 +15,8 @@ pub(super) struct Joining {
     grace_until_ms: u64,
     /// Whether this node has all sessions of the peer.
     pub(super) synced: bool,
+    /// Whether it has all of them but those that it could not take in.
+    pub(super) lacking: bool,
     /// Whether the peer is heard on the channel, and ever was.
     peer_heard: bool,
     peer_was_heard: bool,
@@ -28,6 +30,7 @@ impl Joining {
             preempt_unsynced: config.preempt_unsynced,
             grace_until_ms: now_ms + GRACE_MS.max(4 * u64::from(config.advert_interval_ms)),
             synced: false,
+            lacking: false,
             peer_heard: false,
             peer_was_heard: false,
             was_free: false,
@@ -43,7 +46,8 @@ impl Joining {
     /// router is master of one of the groups.
     pub(super) fn is_joining(&self, now_ms: u64, hears_master: bool) -> bool {
         let begins = || now_ms < self.grace_until_ms || hears_master && self.master_counts();
-        !self.synced && (self.peer_heard || !self.was_free && begins())
+        let has_all = self.synced || self.lacking && self.preempt_unsynced;
+        !has_all && (self.peer_heard || !self.was_free && begins())
     }
 
     /// The same, and remembers it.
@@ -56,6 +60,7 @@ impl Joining {
     /// Why a joining node takes over from nobody.
     pub(super) fn waits_for(&self, hears_master: bool) -> &'static str {
         match self.peer_heard {
+            true if self.lacking => "lacks sessions of the peer that it could not take in",
             true => "waits for the sessions of the peer",
             false if hears_master && self.master_counts() => {
                 "a master is heard, but nothing of its sessions: the channel is silent"

@@ -199,6 +199,13 @@ impl Pair {
         self.joining.synced = synced;
     }
 
+    /// Whether this node has all sessions of the peer but those that it could not take in. As long as
+    /// that is so it takes over from nobody but from a master that is gone, unless the configuration says
+    /// that it does without them.
+    pub fn set_lacking(&mut self, lacking: bool) {
+        self.joining.lacking = lacking;
+    }
+
     /// Whether the peer is heard on the channel.
     pub fn set_peer_heard(&mut self, heard: bool) {
         self.joining.set_peer_heard(heard);

@@ -392,6 +392,56 @@ fn a_peer_without_sessions_is_preempted_where_that_is_said() {
     assert_eq!((p.masters(), p.view(20_000).groups[0].state), (Masters(0), "joining"));
 }
 
+/// A server was taken out of its file, say: it would break what it could not take in.
+#[test]
+fn a_master_is_not_preempted_by_a_node_that_could_not_take_all_in() {
+    let mut p = pair();
+    p.set_peer_heard(true);
+    p.set_lacking(true);
+    beside_a_master(&mut p, 0, 60_000);
+    let group = &p.view(60_000).groups[0];
+    let why = "lacks sessions of the peer that it could not take in";
+    assert_eq!((p.masters(), group.state, group.reason), (Masters(0), "joining", why));
+    // A master that is gone is replaced, though the channel is not found silent yet, and the node
+    // stays master when that one returns.
+    let mut gone = pair();
+    gone.set_peer_heard(true);
+    gone.set_lacking(true);
+    beside_a_master(&mut gone, 0, 20_000);
+    run(&mut gone, 20_000, 19_500 + DOWN);
+    assert_eq!(gone.masters(), Masters(1));
+    gone.set_lacking(false);
+    gone.set_peer_heard(false);
+    run(&mut gone, 19_510 + DOWN, 30_000);
+    gone.set_peer_heard(true);
+    beside_a_master(&mut gone, 30_000, 40_000);
+    assert_eq!(gone.masters(), Masters(1));
+    // What it lacked is over, or its configuration is mended: it takes back by itself.
+    p.set_lacking(false);
+    p.set_synced(true);
+    beside_a_master(&mut p, 60_000, 64_000);
+    assert_eq!(p.masters(), Masters(1));
+    // It stays so when it later lacks others.
+    p.set_synced(false);
+    p.set_lacking(true);
+    beside_a_master(&mut p, 64_000, 70_000);
+    assert_eq!(p.masters(), Masters(1));
+}
+
+#[test]
+fn an_operator_may_do_without_what_could_not_be_taken_in() {
+    let snapshot = paired_snapshot();
+    let config = PairConfig { preempt_unsynced: true, ..config(&snapshot) };
+    let mut p = Pair::new(&config, &snapshot, 0).unwrap();
+    p.set_peer_heard(true);
+    // But not without what has not been told yet.
+    beside_a_master(&mut p, 0, 20_000);
+    assert_eq!(p.masters(), Masters(0));
+    p.set_lacking(true);
+    beside_a_master(&mut p, 20_000, 24_000);
+    assert_eq!(p.masters(), Masters(1));
+}
+
 #[test]
 fn a_slow_master_is_waited_for() {
     let snapshot = paired_snapshot();

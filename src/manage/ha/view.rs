@@ -7,7 +7,7 @@ use std::net::IpAddr;
 pub struct PairView {
     /// By index of the group.
     pub groups: Vec<GroupView>,
-    /// Whether this node does not have the peer's sessions yet, and so takes over from nobody.
+    /// Whether this node does not have the peer's sessions, and so takes over from nobody.
     pub joining: bool,
     /// Adverts of virtual routers that are none of ours.
     pub other_routers: u64,

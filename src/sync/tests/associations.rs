@@ -15,6 +15,7 @@ fn about() -> About {
         stream: 0,
         config: 5,
         version: VersionText::new("0.1.0"),
+        lacking: 0,
     }
 }
 

@@ -54,17 +54,22 @@ fn persist<A: Wire + Arbitrary>() -> BoxedStrategy<Persist<A>> {
 }
 
 fn hello() -> BoxedStrategy<Hello> {
-    (1u64.., any::<[u64; 4]>(), 1u8.., any::<u8>(), any::<[u8; 16]>())
-        .prop_map(|(challenge, [echo, peer_boot, stream, config], workers, flags, version)| Hello {
-            challenge,
-            echo,
-            peer_boot,
-            workers,
-            flags: Flags(flags),
-            stream,
-            config,
-            version: VersionText(version),
-        })
+    (1u64.., any::<[u64; 4]>(), 1u8.., any::<u8>(), any::<[u8; 16]>(), any::<u32>())
+        .prop_map(
+            |(challenge, [echo, peer_boot, stream, config], workers, flags, version, lacking)| {
+                Hello {
+                    challenge,
+                    echo,
+                    peer_boot,
+                    workers,
+                    flags: Flags(flags),
+                    stream,
+                    config,
+                    version: VersionText(version),
+                    lacking,
+                }
+            },
+        )
         .boxed()
 }
 
@@ -110,7 +115,8 @@ proptest! {
 
     #[test]
     fn about_buckets(buckets: u128, bucket in 0u8..128, count: u32, xor: u64) {
-        prop_assert_eq!(read(&Begin(buckets)), Record::Begin(Begin(buckets)));
+        let begin = Begin { buckets, total: count };
+        prop_assert_eq!(read(&begin), Record::Begin(begin));
         prop_assert_eq!(read(&End(buckets)), Record::End(End(buckets)));
         prop_assert_eq!(read(&Want(buckets)), Record::Want(Want(buckets)));
         let digest = Digest { bucket, count, xor };
@@ -250,6 +256,7 @@ fn fields_that_mean_nothing_are_malformed() {
         stream: 0,
         config: 0,
         version: VersionText::default(),
+        lacking: 0,
     };
     let hello = Association::hello_of_stream(1, 0, &about);
     malformed(&|b| hello.emit(b), 9, 0);
@@ -298,6 +305,30 @@ fn example() -> Session<Ipv4Addr> {
         shifts: Some(Shifts { forward: 4, reply: 5, time: 6, at: 7, note: 8 }),
         server_ip: Some(Ipv4Addr::new(10, 0, 0, 4).into()),
     }
+}
+
+/// Records of nodes that did not have the last field yet.
+#[test]
+fn what_was_added_at_the_end_may_be_missing() {
+    let about = About {
+        workers: 1,
+        flags: Flags::LACKING,
+        stream: 3,
+        config: 4,
+        version: VersionText::new("0.1.0"),
+        lacking: 5,
+    };
+    let hello = Association::hello_of_stream(1, 2, &about);
+    let mut bytes = [0; 255];
+    assert_eq!((hello.emit(&mut bytes), bytes[63]), (64, 5));
+    bytes[1] = 60;
+    let earlier = Hello { lacking: 0, ..hello };
+    assert_eq!(records(&bytes[..60]).next(), Some(Ok(Record::Hello(earlier))));
+    let begin = Begin { buckets: 6, total: 7 };
+    assert_eq!((begin.emit(&mut bytes), bytes[21]), (22, 7));
+    bytes[1] = 18;
+    let earlier = Begin { total: 0, ..begin };
+    assert_eq!(records(&bytes[..18]).next(), Some(Ok(Record::Begin(earlier))));
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn run(seed: u64, quality: Quality, kept: usize, per_ms: u64) -> Outcome {
     }
     assert!(!receiver.has_gap(), "still waits for something");
     outcome.missed = receiver.missed();
-    outcome.lag = (sender.lag(), sender.unprotected());
+    outcome.lag = (sender.lag(), sender.unacknowledged());
     outcome
 }
 

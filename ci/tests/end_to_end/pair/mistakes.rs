@@ -1,7 +1,11 @@
 //! Two nodes that were set up wrongly say so.
 
-use super::rig::{Forwarding, KEY, Pair};
-use super::{one_at_a_time, plan};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::rig::{Forwarding, KEY, Pair, Plan};
+use super::takeover::takes_back;
+use super::{NONE, one_at_a_time, plan};
 
 /// Starts both nodes and waits until `shunt ha` of each says what is wrong, and how to mend it.
 fn both_say(mut pair: Pair, problem: &str) {
@@ -40,4 +44,63 @@ fn the_same_number() {
     let mut plan = plan(Forwarding::FullNat);
     plan.ids = [1, 1];
     both_say(Pair::new(plan), "duplicate_node");
+}
+
+/// A server is missing in the file of the node that returns: it leaves the addresses to the other one, whose
+/// connections to that server it would break. Both say so, and with the right file it takes back.
+#[test]
+fn a_server_that_one_node_does_not_have() {
+    const HELD: usize = 200;
+    let _alone = one_at_a_time();
+    let mut pair = Pair::start(plan(Forwarding::FullNat));
+    let load = pair.load(HELD, Duration::from_millis(50), NONE);
+    pair.nodes[0].kill();
+    pair.wait_for("node 1 is master", |pair| pair.nodes[1].is_master());
+    load.flows_again();
+    pair.wait_for("nothing of node 1 is protected", |pair| {
+        let ha = pair.nodes[1].ha().expect("node 1 runs");
+        !ha.has_peer() && ha.counter("unprotected_sessions") >= HELD as u64
+    });
+
+    let fewer = Plan { servers: 1, ..pair.plan.clone() };
+    let node = &mut pair.nodes[0];
+    node.configure(&fewer.config(0, &node.directory), KEY);
+    node.start();
+    pair.wait_for("both say that sessions are lacking", |pair| {
+        let says = |node: usize, kind| pair.nodes[node].ha().and_then(|ha| ha.problem(kind));
+        says(0, "import_refused").is_some() && says(1, "peer_lacks").is_some()
+    });
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(3) {
+        assert_eq!(pair.active(), [1]);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let [a, b] = [0, 1].map(|node| pair.nodes[node].ha().expect("both run"));
+    let lacking = a.counter("lacking_sessions");
+    // However often it has asked for them.
+    assert!(!a.is_synced() && (1..HELD as u64).contains(&lacking), "{a:?}");
+    assert_eq!(b.counter("unprotected_sessions"), lacking);
+    let text = pair.nodes[0].shunt(&["ha"]);
+    assert!(text.contains(&format!("all but {lacking} that could not be taken in")), "{text}");
+    assert!(text.contains("ha.preempt_unsynced = true"), "{text}");
+    let text = pair.nodes[1].shunt(&["ha"]);
+    let says = format!("all sessions of this node but {lacking} that it could not take in");
+    assert!(text.contains(&says), "{text}");
+    let log = pair.nodes[0].log_text();
+    assert!(
+        log.contains("that it could not take in")
+            && !log.contains("has all sessions of the peer 192.0.2.3\n"),
+        "{log}"
+    );
+    load.flows_again();
+
+    pair.nodes[0].stop();
+    let node = &mut pair.nodes[0];
+    node.configure(&pair.plan.config(0, &node.directory), KEY);
+    node.spawn();
+    takes_back(&mut pair, HELD);
+    load.flows_again();
+    let report = load.finish();
+    assert!(report.is_good(), "{report}");
+    pair.finish();
 }

@@ -43,6 +43,7 @@ fn hello(challenge: u64, echo: u64, peer_boot: u64) -> Vec<u8> {
         stream: 0,
         config: 0xc0f1,
         version: VersionText::new("1.2.3"),
+        lacking: 0,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use shunt::session::{Mode, ServerId};
+use shunt::sync::Flags;
 use shunt::sync::record::Record;
 use shunt::wire::DropReason::HandOffFull;
 use shunt::worker::HAND_OFF_PACKETS;
@@ -17,6 +18,12 @@ fn long(workers: usize) -> Net {
     let mut net = short(Mode::Nat)(workers);
     net.snapshot.services[1].timeouts.udp = 60_000;
     net
+}
+
+/// What a node says of itself, as the other one has heard it: whether it has all, and how many it lacks.
+fn says(pair: &Pair, node: usize) -> (Flags, u64) {
+    let sync = &pair.nodes[1 - node].counters[0].sync;
+    (Flags(sync.peer_flags.get() as u8), sync.peer_lacking.get())
 }
 
 fn open(pair: &mut Pair, node: usize, n: u16) {
@@ -87,8 +94,11 @@ fn a_full_table_refuses_copies_and_the_owner_goes_on() {
         let (own, copies) = pair.owns(node);
         assert_eq!((own, copies), (10, 6), "node {node}");
         assert!(pair.sum(node, |c| c.sync.import_refused.get()) >= 4);
-        // It has all that it can take: that does not keep it from its work.
-        assert!(pair.is_synced(node));
+        // It has all that it can take, and says so on both sides.
+        assert!(pair.is_settled(node) && !pair.is_synced(node));
+        assert_eq!(pair.lacks(node), 4);
+        assert_eq!(says(&pair, node), (Flags::LACKING, 4));
+        assert_eq!(says(&pair, 1 - node), (Flags::LACKING, 4));
         // Its own work as before.
         for n in (0..20).filter(|n| usize::from(n % 2) == node) {
             pair.begin();
@@ -102,6 +112,9 @@ fn a_full_table_refuses_copies_and_the_owner_goes_on() {
     open(&mut pair, 0, 1);
     pair.pass(2, 1);
     assert_eq!([pair.owns(0), pair.owns(1)], [(1, 0), (0, 1)]);
+    pair.settle();
+    assert_eq!([pair.lacks(0), pair.lacks(1)], [0, 0]);
+    assert_eq!([says(&pair, 0), says(&pair, 1)], [(Flags::SYNCED, 0); 2]);
 }
 
 /// A node with a smaller table, and one without the server, has all that it can take. It does not ask all
@@ -128,7 +141,7 @@ fn what_cannot_be_taken_is_asked_for_ever_more_seldom() {
                 pair.nodes[1].net.snapshot.servers[2].port = 5354;
                 pair.nodes[1].reconfigure();
             }
-            pair.join();
+            pair.join_until(Pair::is_settled);
             let taken = room.unwrap_or(0);
             assert_eq!(pair.nodes[1].sessions(), taken, "{what}");
             let refused = pair.sum(1, |c| c.sync.import_refused.get());
@@ -136,7 +149,10 @@ fn what_cannot_be_taken_is_asked_for_ever_more_seldom() {
             for second in 0..240u32 {
                 pair.begin();
                 pair.pass(1_000, 20);
-                assert!(pair.is_synced(0) && pair.is_synced(1), "{what}");
+                assert!(pair.is_synced(0) && pair.is_settled(1), "{what}");
+                // However often it has asked.
+                assert_eq!(pair.lacks(1), (ALL - taken) as u64, "{what}");
+                assert_eq!(says(&pair, 1), (Flags::LACKING, pair.lacks(1)), "{what}");
                 let asks = pair.told(1, |record| matches!(record, Record::Want(_)));
                 // Each worker of the peer is asked.
                 asked.extend((asks > 0).then_some(second));
@@ -158,6 +174,8 @@ fn what_cannot_be_taken_is_asked_for_ever_more_seldom() {
                 pair.nodes[1].reconfigure();
                 pair.pass(1_000, 5);
                 assert_eq!([pair.owns(0), pair.owns(1)], [(all, 0), (0, all)], "{what}");
+                assert!(pair.is_synced(1), "{what}");
+                assert_eq!((pair.lacks(1), says(&pair, 1)), (0, (Flags::SYNCED, 0)), "{what}");
             }
         }
     }

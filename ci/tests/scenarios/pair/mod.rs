@@ -12,6 +12,7 @@ mod losses;
 mod outgoing;
 mod persistence;
 mod place;
+mod protection;
 mod relay;
 mod relay_besides;
 mod states;
@@ -135,12 +136,17 @@ impl Pair {
 
     /// Lets time pass until both are in sync.
     pub fn join(&mut self) {
+        self.join_until(Pair::is_synced);
+    }
+
+    /// Lets time pass until both are so.
+    pub fn join_until(&mut self, there: impl Fn(&Pair, usize) -> bool) {
         for _ in 0..100 {
             self.pass(20, 1);
-            if (0..2).all(|node| self.is_synced(node)) {
+            if (0..2).all(|node| there(self, node)) {
                 // The first digest, walk and list of ports are over.
                 self.pass(1_100, 5);
-                assert!((0..2).all(|node| self.is_synced(node)));
+                assert!((0..2).all(|node| there(self, node)));
                 self.begin();
                 return;
             }
@@ -170,6 +176,18 @@ impl Pair {
     pub fn is_synced(&self, node: usize) -> bool {
         self.sum(node, |c| c.sync.buckets_synced.get()) == 128
             && self.sum(node, |c| c.sync.buckets_owned.get()) == 128
+    }
+
+    /// Whether it has all that it can take in, and knows what it lacks.
+    pub fn is_settled(&self, node: usize) -> bool {
+        let lacking = self.sum(node, |c| c.sync.buckets_lacking.get());
+        assert_eq!(lacking == 0, self.lacks(node) == 0);
+        self.sum(node, |c| c.sync.buckets_synced.get()) + lacking == 128
+    }
+
+    /// How many sessions it could not take in.
+    pub fn lacks(&self, node: usize) -> u64 {
+        self.sum(node, |c| c.sync.sessions_lacking.get())
     }
 
     pub fn has_peer(&self, node: usize) -> bool {

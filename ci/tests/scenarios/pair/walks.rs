@@ -45,7 +45,7 @@ fn buckets(sessions: &[Session<Ipv4Addr>]) -> u128 {
 }
 
 fn begin(buckets: u128) -> Vec<Vec<u8>> {
-    vec![bytes(&Begin(buckets))]
+    vec![bytes(&Begin { buckets, total: 0 })]
 }
 
 fn end(buckets: u128) -> Vec<Vec<u8>> {
@@ -212,7 +212,8 @@ fn what_is_over_goes_where_another_session_is_refused() {
     assert_eq!(voice.pair.sum(1, |c| c.sync.import_refused.get()), OVER as u64);
     voice.pair.pass(5, 1);
     assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, different));
-    assert!(voice.pair.is_synced(1), "it has all that it can take");
+    assert!(voice.pair.is_settled(1), "it has all that it can take");
+    assert_eq!(voice.pair.lacks(1), OVER as u64);
     voice.say(&digests(&there));
     voice.pair.pass(5, 1);
     assert_eq!(voice.seen(), (ALL - OVER, ALL as u64, 2 * different));
@@ -254,7 +255,10 @@ fn what_is_being_walked_is_not_compared() {
     let (mut walked, mut sessions, mut behind) = (0, 0, 0);
     for record in said.flat_map(|said| &said.records) {
         match record {
-            Record::Begin(begin) => walked = begin.0,
+            Record::Begin(begin) => {
+                assert_eq!(begin.total, 700);
+                walked = begin.buckets;
+            }
             Record::SessionV4(_) => sessions += 1,
             Record::End(end) => {
                 assert_eq!((end.0, sessions), (walked, 700));
