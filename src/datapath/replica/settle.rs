@@ -4,8 +4,8 @@
 use std::cmp::Ordering;
 
 use super::channel;
+use super::gauges;
 use super::import::{self, is_tcp, of_a_copy};
-use super::upkeep;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
@@ -42,7 +42,7 @@ pub(super) fn merge<A: Family, F: Frame>(
         if node == 0 {
             marks.loosen(id);
             if !confirmed {
-                upkeep::has_come(shared, bucket);
+                gauges::has_come(shared, bucket);
             }
             advance(shared, lane, id, state_of(record), record.idle, now);
             return;
@@ -54,7 +54,7 @@ pub(super) fn merge<A: Family, F: Frame>(
         marks.heard(id, now);
     }
     if !confirmed {
-        upkeep::has_come(shared, bucket);
+        gauges::has_come(shared, bucket);
     }
     // What this node has seen itself may be further than what the owner has.
     let entry = lane.table.get(id);
