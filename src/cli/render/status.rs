@@ -67,7 +67,7 @@ fn pair_text(pair: &PairSummary) -> String {
     let groups = pair.groups.iter().map(|(vrid, state)| format!("group {vrid} {state}, "));
     let peer = match (pair.peer_alive, pair.synced) {
         (true, true) => "is there, all its sessions are here",
-        (true, false) => "is there, not all its sessions are here yet",
+        (true, false) => "is there, not all its sessions are here",
         (false, _) => "is not heard",
     };
     let problems = match pair.problems {

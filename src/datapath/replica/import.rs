@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::gauges;
 use super::settle;
 use super::state::first;
 use super::tell::{self, bucket_of};
@@ -220,7 +221,7 @@ fn insert<A: Family, F: Frame>(
         marks.import(id, record.born, bucket, record.identity(), now);
         marks.confirm(id, replica.walk_of[bucket]);
     }
-    upkeep::has_come(shared, bucket);
+    gauges::has_come(shared, bucket);
     shared.counters.sync.imported.add(1);
     Ok(())
 }

@@ -11,6 +11,7 @@
 //! - `upkeep`, what is due without a packet: acknowledgements, digests, requests;
 //! - `greet`, what the nodes say of themselves, and the peer's control datagrams;
 //! - `walk`, the whole table for a peer that lacks it, and what the peer's walk did not confirm;
+//! - `gauges`, how far the two nodes are;
 //! - `relay`, packets of sessions that perhaps only the peer knows.
 //!
 //! | who | does |
@@ -22,6 +23,7 @@
 //! A worker without a peer has neither [`Replica`] nor [`Marks`]: nothing of this costs it anything.
 
 mod channel;
+mod gauges;
 mod greet;
 mod import;
 mod relay;

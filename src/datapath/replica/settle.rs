@@ -4,9 +4,9 @@
 use std::cmp::Ordering;
 
 use super::channel;
+use super::gauges;
 use super::import::{self, is_tcp, of_a_copy};
 use super::tell;
-use super::upkeep;
 use crate::datapath::family::Family;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
@@ -46,7 +46,7 @@ pub(super) fn merge<A: Family, F: Frame>(
         if node == 0 {
             marks.loosen(id);
             if !confirmed {
-                upkeep::has_come(shared, bucket);
+                gauges::has_come(shared, bucket);
             }
             advance(shared, lane, id, state_of(record), record.idle, now);
             return;
@@ -58,7 +58,7 @@ pub(super) fn merge<A: Family, F: Frame>(
         marks.heard(id, now);
     }
     if !confirmed {
-        upkeep::has_come(shared, bucket);
+        gauges::has_come(shared, bucket);
     }
     // What came before it says how the session is now.
     if foreign && place == Place::Late {

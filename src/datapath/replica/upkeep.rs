@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::channel;
+use super::gauges;
 use super::greet;
 use super::state::{self, Joining, Records, Replica, first};
 use super::tell;
@@ -13,11 +14,9 @@ use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
 use crate::datapath::snapshot::BUCKETS;
-use crate::datapath::sync_counters::SyncCounters;
 use crate::session::marks::Tally;
 use crate::sync::control::{Begin, Digest, Gone, Want};
 use crate::sync::keys::Keys;
-use crate::sync::receiver::Receiver;
 use crate::sync::record::Emit;
 
 /// From one list of our ports to the next.
@@ -95,7 +94,7 @@ fn every_millisecond<F: Frame>(
     if replica.sender.is_due(now) {
         channel::send_open(shared, now);
     }
-    gauges(shared, v4, v6, now);
+    gauges::set(shared, v4, v6, now);
 }
 
 /// Whether this node is about to learn sessions of a peer that is there: a port it gives out now may be in
@@ -377,7 +376,7 @@ fn ask<F: Frame>(shared: &mut Shared<F>, now: u32) {
 /// The peer begins to send all its sessions of these buckets.
 pub(super) fn walk_begins<F>(shared: &mut Shared<F>, begin: Begin) {
     mind_losses(shared);
-    let is_settled = is_settled(shared);
+    let is_settled = gauges::is_settled(shared);
     let Some(replica) = &mut shared.replica else { return };
     // All workers see it: of the one that owns the first of them.
     let first = begin.buckets & begin.buckets.wrapping_neg();
@@ -410,21 +409,6 @@ pub(super) fn walk_ends<F>(shared: &mut Shared<F>, buckets: u128) {
     replica.differing &= !buckets;
 }
 
-/// A session of the peer's present walk is here.
-pub(super) fn has_come<F>(shared: &Shared<F>, bucket: usize) {
-    if shared.replica.as_ref().is_some_and(|replica| replica.counted >> bucket & 1 != 0) {
-        shared.counters.sync.joining_imported.add(1);
-    }
-}
-
-/// Whether all workers have all sessions of the peer that they can take in.
-fn is_settled<F>(shared: &Shared<F>) -> bool {
-    let has = |c: &SyncCounters| c.buckets_synced.get() + c.buckets_lacking.get();
-    let all = |c: &SyncCounters| has(c) == c.buckets_owned.get();
-    shared.replica.as_ref().is_some_and(|replica| replica.is_settled())
-        && shared.all_counters.iter().all(|counters| all(&counters.sync))
-}
-
 /// Sends datagrams of our stream once more.
 pub(super) fn repeat<F: Frame>(shared: &mut Shared<F>, to: u8, from: u64, count: u16) {
     let Some(channel) = state::channel(shared) else { return };
@@ -448,36 +432,5 @@ pub(super) fn repeat<F: Frame>(shared: &mut Shared<F>, to: u8, from: u64, count:
 pub(in crate::datapath) fn set_keys<F>(shared: &mut Shared<F>, keys: &Keys) {
     if let Some(replica) = &mut shared.replica {
         replica.setup.keys.clone_from(keys);
-    }
-}
-
-fn gauges<F>(shared: &mut Shared<F>, v4: &Lane<Ipv4Addr>, v6: &Lane<Ipv6Addr>, now: u32) {
-    let untold = walk::untold(shared, v4, v6, now);
-    let Some(replica) = &shared.replica else { return };
-    let sync = &shared.counters.sync;
-    sync.lag.set(replica.sender.lag());
-    let missed = replica.receivers.iter().flatten().map(Receiver::missed).sum::<u64>();
-    sync.missed.set(replica.missed_before + missed);
-    sync.buckets_synced.set(u64::from((replica.synced & replica.owned).count_ones()));
-    sync.buckets_lacking.set(u64::from((replica.lacking & replica.owned).count_ones()));
-    sync.sessions_lacking.set(u64::from(replica.sessions_lacking()));
-    sync.buckets_owned.set(u64::from(replica.owned.count_ones()));
-    let count = |marks: &Option<crate::session::marks::Marks>| {
-        marks.as_ref().map_or((0, 0), |marks| marks.count())
-    };
-    let (a, b) = (count(&v4.marks), count(&v6.marks));
-    let own = (a.0 + b.0) as u64;
-    sync.own_sessions.set(own);
-    sync.unprotected.set(match replica.has_peer() {
-        false => own,
-        true => {
-            let refused = if replica.worker == 0 { sync.peer_lacking.get() } else { 0 };
-            (untold + u64::from(replica.sender.unacknowledged())).min(own) + refused
-        }
-    });
-    sync.foreign_sessions.set((a.1 + b.1) as u64);
-    if sync.joining_imported.get() + sync.joining_total.get() != 0 && is_settled(shared) {
-        sync.joining_imported.set(0);
-        sync.joining_total.set(0);
     }
 }
