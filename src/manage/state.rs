@@ -318,17 +318,18 @@ impl State {
             let snapshot = self.changed.as_ref().unwrap_or(&self.snapshot);
             for id in pair.tracked_services() {
                 let servers = &snapshot.services[usize::from(id.0)].servers;
-                let mut servers = servers.iter().map(|id| &snapshot.servers[usize::from(id.0)]);
-                pair.set_service_up(now_ms, id, servers.any(|s| s.up && s.weight > 0));
+                let up = servers.iter().any(|&id| servers::takes_sessions(snapshot, id));
+                // One whose servers have yet to be checked is not down.
+                if up || servers.iter().all(|&id| self.checks.is_decided(id)) {
+                    pair.set_service_up(now_ms, id, up);
+                }
             }
             let sum = |cell: &dyn Fn(&SyncCounters) -> &Cell| {
                 self.workers.iter().map(|w| cell(&w.counters().sync).get()).sum::<u64>()
             };
             let (synced, owned) = (sum(&|c| &c.buckets_synced), sum(&|c| &c.buckets_owned));
-            // A node that does not know its servers yet has nowhere to send new connections to: it is
-            // no better than one without the sessions.
-            let ready = synced >= owned && self.checks.are_decided();
-            pair.set_synced(owned > 0 && ready);
+            pair.set_servers_known(self.checks.are_decided());
+            pair.set_synced(owned > 0 && synced >= owned);
             pair.set_peer_heard(sum(&|c| &c.peer_alive) > 0);
         }
         pair.tick(now_ms);
@@ -455,6 +456,7 @@ mod tests {
     use super::*;
     use crate::datapath::notice::Advert;
     use crate::manage::testing::{self, FakeWorker};
+    use crate::session::ServiceId;
     use crate::worker::control::NeighborUpdate;
     use std::time::Duration;
 
@@ -663,6 +665,52 @@ mod tests {
         }
         state.tick(8_600);
         assert!(state.is_handed_over());
+    }
+
+    #[test]
+    fn a_tracked_service_counts_from_its_first_verdict_on() {
+        let (handles, mut workers) = testing::workers(1);
+        let snapshot = testing::paired_snapshot();
+        let (mut state, _) = State::new(
+            testing::config(),
+            Arc::new(snapshot.clone()),
+            handles,
+            testing::port_views(),
+        );
+        let config = PairConfig {
+            track_services: vec![ServiceId(0), ServiceId(1)],
+            ..PairConfig::new(&snapshot, vec![200])
+        };
+        state.join_pair(&config, 7);
+        workers[0].counters.sync.peer_alive.set(1);
+        workers[0].counters.sync.buckets_owned.set(128);
+        workers[0].counters.sync.buckets_synced.set(128);
+        let mut group = |state: &mut State, now: u64| {
+            for now in [now, now + TRACK_MS] {
+                state.tick(now);
+                workers[0].commands();
+            }
+            let view = state.pair.as_ref().unwrap().view(now);
+            let group = view.groups.into_iter().next().unwrap();
+            (group.effective, group.reason, group.drops.len())
+        };
+        let result = |n, good| CheckResult {
+            server: ServerId(n),
+            outcome: if good { Ok(Duration::from_millis(1)) } else { Err("refused".into()) },
+        };
+        // Nothing is known of either server of the first.
+        let waits = "waits for the first health checks";
+        assert_eq!(group(&mut state, 0), (200, waits, 0));
+        state.checked(&result(0, false));
+        assert_eq!(group(&mut state, 500), (200, waits, 0), "the other one may be up");
+        state.checked(&result(1, false));
+        let (effective, _, drops) = group(&mut state, 1_000);
+        assert_eq!((effective, drops), (150, 1));
+        for _ in 0..2 {
+            state.checked(&result(1, true));
+        }
+        let (effective, _, drops) = group(&mut state, 1_500);
+        assert_eq!((effective, drops), (200, 0));
     }
 
     #[test]

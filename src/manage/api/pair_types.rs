@@ -58,8 +58,8 @@ pub struct Group {
     pub vrid: u8,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// `master`, `backup`, `joining` (waits for the peer's sessions), or `fault` (gives way since
-    /// something that is tracked is down).
+    /// `master`, `backup`, `joining` (waits for the sessions of the peer or the first health checks), or
+    /// `fault` (gives way since something that is tracked is down).
     pub state: String,
     /// The configured priority.
     pub priority: u8,

@@ -1,5 +1,5 @@
-//! Whether this node has the sessions of the master it hears: until then it takes over from nobody but
-//! from a master that is gone.
+//! Whether this node has the sessions of the master it hears, and knows its servers: until then it takes
+//! over from nobody but from a master that is gone.
 
 use super::config::PairConfig;
 
@@ -15,6 +15,9 @@ pub(super) struct Joining {
     grace_until_ms: u64,
     /// Whether this node has all sessions of the peer.
     pub(super) synced: bool,
+    /// Whether it knows its servers: without, it has nowhere to send new connections to, and is no better
+    /// than a node without the sessions.
+    pub(super) servers_known: bool,
     /// Whether the peer is heard on the channel, and ever was.
     peer_heard: bool,
     peer_was_heard: bool,
@@ -28,6 +31,7 @@ impl Joining {
             preempt_unsynced: config.preempt_unsynced,
             grace_until_ms: now_ms + GRACE_MS.max(4 * u64::from(config.advert_interval_ms)),
             synced: false,
+            servers_known: true,
             peer_heard: false,
             peer_was_heard: false,
             was_free: false,
@@ -39,11 +43,13 @@ impl Joining {
         self.peer_was_heard |= heard;
     }
 
-    /// Whether this node lacks sessions that the peer has, or may have; `hears_master`: whether another
+    /// Whether this node lacks sessions that the peer has, or may have, or does not know the health of its
+    /// servers; `hears_master`: whether another
     /// router is master of one of the groups.
     pub(super) fn is_joining(&self, now_ms: u64, hears_master: bool) -> bool {
         let begins = || now_ms < self.grace_until_ms || hears_master && self.master_counts();
-        !self.synced && (self.peer_heard || !self.was_free && begins())
+        let ready = self.synced && self.servers_known;
+        !ready && (self.peer_heard || !self.was_free && begins())
     }
 
     /// The same, and remembers it.
@@ -56,6 +62,7 @@ impl Joining {
     /// Why a joining node takes over from nobody.
     pub(super) fn waits_for(&self, hears_master: bool) -> &'static str {
         match self.peer_heard {
+            _ if self.synced && !self.servers_known => "waits for the first health checks",
             true => "waits for the sessions of the peer",
             false if hears_master && self.master_counts() => {
                 "a master is heard, but nothing of its sessions: the channel is silent"

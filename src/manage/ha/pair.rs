@@ -199,6 +199,11 @@ impl Pair {
         self.joining.synced = synced;
     }
 
+    /// Whether the health of every server that is checked is known; it is unless this is said.
+    pub fn set_servers_known(&mut self, known: bool) {
+        self.joining.servers_known = known;
+    }
+
     /// Whether the peer is heard on the channel.
     pub fn set_peer_heard(&mut self, heard: bool) {
         self.joining.set_peer_heard(heard);

@@ -338,6 +338,23 @@ fn a_joining_node_takes_over_only_when_it_has_the_sessions() {
     assert_eq!((p.masters(), p.view(30_000).joining), (Masters(1), false));
 }
 
+#[test]
+fn a_node_that_does_not_know_its_servers_says_so() {
+    let mut p = pair();
+    p.set_peer_heard(true);
+    p.set_servers_known(false);
+    beside_a_master(&mut p, 0, 10_000);
+    assert_eq!(p.view(10_000).groups[0].reason, "waits for the sessions of the peer");
+    p.set_synced(true);
+    beside_a_master(&mut p, 10_000, 20_000);
+    let group = &p.view(20_000).groups[0];
+    assert_eq!((group.state, group.reason), ("joining", "waits for the first health checks"));
+    assert_eq!(p.masters(), Masters(0));
+    p.set_servers_known(true);
+    beside_a_master(&mut p, 20_000, 25_000);
+    assert_eq!((p.masters(), p.view(25_000).groups[0].state), (Masters(1), "master"));
+}
+
 /// Hears adverts of priority 100, one a second, and ticks.
 fn beside_a_master(p: &mut Pair, from: u64, until: u64) {
     for now in (from..until).step_by(10) {
