@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::config::Config;
+use super::digest;
 use super::pair_seen::Seen;
 use crate::datapath::snapshot::Snapshot;
 
@@ -17,6 +18,7 @@ pub(super) struct Facts {
     key_file: PathBuf,
     /// The digest of this node's configuration.
     pub(super) config: u64,
+    advert_interval_ms: u32,
 }
 
 impl Facts {
@@ -30,12 +32,24 @@ impl Facts {
             port: ha.sync_port.clone(),
             key_file: ha.key_file.clone(),
             config: snapshot.ha.as_ref()?.channel.config_digest,
+            advert_interval_ms: ha.advert_interval_ms.into(),
         })
     }
 
     /// Whether the peer's configuration is like this node's; `None` while it is not known.
     pub(super) fn config_equal(&self, seen: &Seen) -> Option<bool> {
         (seen.alive && seen.config != 0).then_some(seen.config == self.config)
+    }
+
+    /// The same of the interval of adverts: it is known while the peer is heard to be master.
+    pub(super) fn interval_equal(&self, seen: &Seen) -> Option<bool> {
+        seen.advert_interval_ms.map(|theirs| theirs == self.advert_interval_ms)
+    }
+
+    /// What the configurations differ in.
+    fn differing(&self, seen: &Seen) -> String {
+        let named = digest::differing(self.config, seen.config).join(", ");
+        if named.is_empty() { digest::all_parts().join(", ") } else { named }
     }
 }
 
@@ -54,6 +68,8 @@ pub(super) enum Kind {
     ConfigDiffers,
     /// Sessions of the peer find no place here.
     ImportRefused,
+    /// The peer sends adverts in another interval.
+    AdvertInterval,
     /// Records were lost between workers.
     RecordsLost,
     /// Old datagrams came again.
@@ -92,13 +108,14 @@ impl Severity {
 
 impl Kind {
     /// All of them, the worst first.
-    pub(super) const ALL: [Kind; 12] = [
+    pub(super) const ALL: [Kind; 13] = [
         Kind::DuplicateNode,
         Kind::WrongKey,
         Kind::WrongVersion,
         Kind::PeerGone,
         Kind::ConfigDiffers,
         Kind::ImportRefused,
+        Kind::AdvertInterval,
         Kind::RecordsLost,
         Kind::Replayed,
         Kind::Malformed,
@@ -116,6 +133,7 @@ impl Kind {
             Kind::PeerGone => "peer_gone",
             Kind::ConfigDiffers => "config_differs",
             Kind::ImportRefused => "import_refused",
+            Kind::AdvertInterval => "advert_interval_differs",
             Kind::RecordsLost => "records_lost",
             Kind::Replayed => "replayed",
             Kind::Malformed => "malformed",
@@ -134,9 +152,11 @@ impl Kind {
             | Kind::PeerGone
             | Kind::ConfigDiffers
             | Kind::ImportRefused => Severity::Bad,
-            Kind::RecordsLost | Kind::Replayed | Kind::Malformed | Kind::ClockJump => {
-                Severity::Warn
-            }
+            Kind::AdvertInterval
+            | Kind::RecordsLost
+            | Kind::Replayed
+            | Kind::Malformed
+            | Kind::ClockJump => Severity::Warn,
             Kind::Joining | Kind::Walk => Severity::Info,
         }
     }
@@ -152,7 +172,11 @@ impl Kind {
             Kind::Replayed => seen.replayed,
             Kind::Malformed => seen.malformed,
             Kind::ClockJump => seen.clock_jumps,
-            Kind::PeerGone | Kind::ConfigDiffers | Kind::Joining | Kind::Walk => return None,
+            Kind::PeerGone
+            | Kind::ConfigDiffers
+            | Kind::AdvertInterval
+            | Kind::Joining
+            | Kind::Walk => return None,
         })
     }
 
@@ -186,14 +210,19 @@ impl Kind {
                     "the peer {peer} is not heard any more: new sessions are on this node alone"
                 )
             }
-            Kind::ConfigDiffers => {
-                "the configurations of the two nodes differ in what must be alike: \
-                 services, servers, local_addresses, snat or groups"
-                    .to_owned()
-            }
+            Kind::ConfigDiffers => format!(
+                "the configurations of the two nodes differ in what must be alike: {}",
+                facts.differing(seen)
+            ),
             Kind::ImportRefused => format!(
                 "{n} sessions of the peer could not be taken in, and would break if it stopped: the \
                  table is full, or their service or server is unknown here"
+            ),
+            Kind::AdvertInterval => format!(
+                "the peer {peer} sends adverts every {} ms, this node has advert_interval_ms = {}: how \
+                 long a silent master is waited for depends on who it is",
+                seen.advert_interval_ms.unwrap_or_default(),
+                facts.advert_interval_ms
             ),
             Kind::RecordsLost => format!(
                 "{n} records of the peer were lost between two workers, which were too busy; they are \
@@ -232,8 +261,9 @@ impl Kind {
                 1 - facts.node_id.min(1)
             ),
             Kind::WrongKey => format!(
-                "copy {} of one node to the other and restart that; another pair on this network needs \
-                 another ha.sync_group",
+                "copy {} of one node to the other and `kill -HUP` shunt there (with systemd: `systemctl \
+                 reload shunt`), which interrupts nothing; another pair on this network needs another \
+                 ha.sync_group",
                 facts.key_file.display()
             ),
             Kind::WrongVersion => "run the same version of shunt on both nodes".to_owned(),
@@ -249,6 +279,10 @@ impl Kind {
             }
             Kind::ImportRefused => {
                 "give both nodes the same services and servers, and as large a node.sessions"
+                    .to_owned()
+            }
+            Kind::AdvertInterval => {
+                "give both nodes the same ha.advert_interval_ms, and restart the one that is changed"
                     .to_owned()
             }
             Kind::RecordsLost => "give the workers more cores if it goes on".to_owned(),

@@ -266,10 +266,17 @@ impl State {
 
     /// Looks after the pair, once a second.
     fn watch_pair(&mut self) {
+        let seen = self.seen();
         if let Some((facts, watch)) = &mut self.watched {
-            let seen = Seen::of(self.workers.iter().map(Worker::counters));
             watch.sample(self.now_ms, facts, seen);
         }
+    }
+
+    /// What the workers and VRRP say of the peer now: what is shown together must be of one moment.
+    pub(super) fn seen(&self) -> Seen {
+        let mut seen = Seen::of(self.workers.iter().map(Worker::counters));
+        seen.advert_interval_ms = self.pair.as_ref().and_then(Pair::other_interval_ms);
+        seen
     }
 
     fn is_wire(&self, port: PortId) -> bool {
