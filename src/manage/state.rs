@@ -137,17 +137,22 @@ impl State {
         self.pair = Pair::new(config, &self.snapshot, self.now_ms);
     }
 
-    /// Gives the addresses to the peer, since this node is about to stop; `false` when it has none.
+    /// Gives the addresses to the peer, since this node is about to stop; `false` when it has no peer.
     /// Packets are to be forwarded until [`State::is_handed_over`].
     pub(super) fn hand_over(&mut self, now_ms: u64) -> bool {
         self.now_ms = now_ms;
         if self.snapshot.ha.is_none() {
             return false;
         }
-        let mut wait_ms = HAND_OVER_MS;
+        let seen = self.seen();
+        let silent = self.pair.as_ref().is_some_and(Pair::has_silent_peer);
+        // Nobody takes over who is not there.
+        let mut wait_ms = 0;
+        if seen.alive && !seen.leaving || silent {
+            wait_ms = self.pair.as_ref().map_or(0, Pair::hand_over_ms).max(HAND_OVER_MS);
+        }
         if let Some(pair) = &mut self.pair {
             pair.leave(now_ms);
-            wait_ms = wait_ms.max(pair.hand_over_ms());
         }
         self.handed_over_ms = Some(now_ms + wait_ms);
         self.act_on_pair();
@@ -620,6 +625,7 @@ mod tests {
                 worker.commands();
             }
         }
+        workers[0].counters.sync.peer_alive.set(1);
         assert!(state.hand_over(8_000));
         // The peer may need an interval and the most skewed of waits before it is master.
         assert!(!state.is_handed_over());
@@ -657,6 +663,7 @@ mod tests {
             state.tick(now);
             workers[0].commands();
         }
+        workers[0].counters.sync.peer_alive.set(1);
         assert!(state.hand_over(8_000));
         workers[0].event(Event::Vrrp(Advert {
             port: PortId(0),
@@ -672,6 +679,45 @@ mod tests {
         }
         state.tick(8_600);
         assert!(state.is_handed_over());
+    }
+
+    #[test]
+    fn a_node_without_a_peer_that_is_there_does_not_wait_for_it() {
+        // What may be there and is silent; and a peer that is about to stop as well.
+        for (silent, leaving) in [(false, false), (true, false), (false, true)] {
+            let (handles, mut workers) = testing::workers(1);
+            let snapshot = testing::paired_snapshot();
+            let (mut state, _) = State::new(
+                testing::config(),
+                Arc::new(snapshot.clone()),
+                handles,
+                testing::port_views(),
+            );
+            let config = PairConfig {
+                preempt_unsynced: silent,
+                advert_interval_ms: 10_000,
+                ..PairConfig::new(&snapshot, vec![200])
+            };
+            state.join_pair(&config, 7);
+            for now in (0..50_000).step_by(10) {
+                state.tick(now);
+                workers[0].commands();
+            }
+            let sync = &workers[0].counters.sync;
+            sync.peer_alive.set(u64::from(leaving));
+            sync.peer_flags.set(2 * u64::from(leaving));
+            assert!(state.hand_over(50_000));
+            state.tick(50_001);
+            assert_eq!(state.is_handed_over(), !silent);
+            state.tick(60_500);
+            assert!(state.is_handed_over());
+            state.leave();
+            let last = workers[0].commands();
+            assert!(
+                matches!(&last[..], [.., Command::Masters(Masters(0)), Command::Leave]),
+                "{last:?}"
+            );
+        }
     }
 
     #[test]
@@ -726,6 +772,7 @@ mod tests {
         let snapshot = Arc::new(testing::paired_snapshot());
         let (mut state, _) =
             State::new(testing::config(), snapshot, handles, testing::port_views());
+        workers[0].counters.sync.peer_alive.set(1);
         assert!(state.hand_over(0));
         state.tick(499);
         assert!(!state.is_handed_over());

@@ -71,6 +71,11 @@ impl Joining {
         }
     }
 
+    /// Whether the peer need not be heard on the channel.
+    pub(super) fn preempt_unsynced(&self) -> bool {
+        self.preempt_unsynced
+    }
+
     /// Whether a master has sessions, though perhaps nothing of it is heard on the channel.
     fn master_counts(&self) -> bool {
         self.peer_was_heard || !self.preempt_unsynced

@@ -248,8 +248,14 @@ impl Pair {
         self.collect();
     }
 
-    /// For how many milliseconds at most from [`Pair::leave`] to [`Pair::end`] the peer may need this
-    /// node.
+    /// Whether the peer may be there though it is not heard on the channel: a backup is silent, and one
+    /// that is not Shunt has no sessions to tell of.
+    pub fn has_silent_peer(&self) -> bool {
+        self.joining.preempt_unsynced()
+    }
+
+    /// For how many milliseconds at most from [`Pair::leave`] to [`Pair::end`] a peer that is there may
+    /// need this node.
     pub fn hand_over_ms(&self) -> u64 {
         u64::from(self.advert_interval_ms) + ON_THE_WAY_MS
     }
