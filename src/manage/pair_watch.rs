@@ -470,6 +470,9 @@ mod tests {
         );
         assert_eq!(w.news(2, &seen(9, 1)), NOTHING);
         assert_eq!(w.problems(2), ["wrong_key", "clock_jump"]);
+        // Without a restart, which would break connections of a master.
+        let mend = w.watch.problems(2_000, &w.facts)[0].mend.clone().unwrap();
+        assert!(mend.contains("`kill -HUP`") && !mend.contains("restart"), "{mend}");
         assert_eq!(w.news(60, &seen(10, 1)), NOTHING);
         assert_eq!(w.news(61, &seen(11, 1)).len(), 1);
         assert_eq!(w.problems(61), ["wrong_key"]);

@@ -618,6 +618,7 @@ mod tests {
         state.tick(4_000);
         assert_eq!(masters(&mut workers[0]), [0]);
         assert_eq!(masters(&mut workers[1]), [0]);
+        assert_eq!(state.seen().advert_interval_ms, Some(1_000));
         // It is silent from then on.
         for now in (4_010..8_000).step_by(10) {
             state.tick(now);
