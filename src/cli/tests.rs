@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::datapath::counters::WorkerCounters;
+use crate::datapath::notice::Advert;
 use crate::datapath::snapshot::{PortId, Snapshot};
 use crate::manage::api::{ControlSocket, pair_types};
 use crate::manage::compile;
@@ -41,9 +42,13 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("shunt.sock");
         config.api.socket = socket.clone();
-        let (handles, fakes) = testing::workers(2);
+        let (handles, mut fakes) = testing::workers(2);
         let pair = compile::pair(&config);
         count_something(&fakes);
+        // Adverts of nobody that this node knows.
+        for vrid in [51, 10, 51] {
+            fakes[1].event(Event::Vrrp(stranger(vrid)));
+        }
         let workers_stop = Arc::new(AtomicBool::new(false));
         let workers = fakes
             .into_iter()
@@ -94,6 +99,11 @@ impl Node {
             worker.join().unwrap();
         }
     }
+}
+
+fn stranger(vrid: u8) -> Advert {
+    let source = "192.0.2.77".parse().unwrap();
+    Advert { port: PortId(0), source, vrid, priority: 100, interval_cs: 100, addresses: 1 }
 }
 
 fn count_something(workers: &[FakeWorker]) {
@@ -238,7 +248,12 @@ fn the_pair() {
     let group = &pair.groups[0];
     assert_eq!((group.vrid, group.priority), (10, 200));
     assert_eq!(group.addresses, ["192.0.2.10".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!((group.adverts_heard, group.adverts_ignored), (0, 1));
+    let ignored: Vec<_> =
+        pair.ignored_adverts.iter().map(|i| (i.vrid, i.of_this_node, i.adverts)).collect();
+    assert_eq!((ignored, pair.ignored_adverts_of_others), (vec![(10, true, 1), (51, false, 2)], 0));
     assert_eq!(pair.peer.boot.as_deref(), Some("000000000000abcd"));
+    assert_eq!((pair.peer.restarts, pair.peer.restarted_ago_ms), (0, None));
     assert_eq!((pair.peer.id, pair.peer.workers, pair.peer.config_equal), (1, 3, Some(false)));
     assert_eq!((pair.sync.sent_datagrams, pair.sync.unprotected_sessions), (70, 5));
     assert_eq!((pair.sync.joining_imported, pair.sync.joining_total), (500, 2_000));

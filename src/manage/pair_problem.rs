@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::config::Config;
+use super::digest;
 use super::pair_seen::Seen;
 use crate::datapath::snapshot::Snapshot;
 
@@ -19,6 +20,7 @@ pub(super) struct Facts {
     pub(super) waits: bool,
     /// The digest of this node's configuration.
     pub(super) config: u64,
+    advert_interval_ms: u32,
 }
 
 impl Facts {
@@ -33,12 +35,24 @@ impl Facts {
             key_file: ha.key_file.clone(),
             waits: !ha.groups.is_empty() && ha.preempt && !ha.preempt_unsynced,
             config: snapshot.ha.as_ref()?.channel.config_digest,
+            advert_interval_ms: ha.advert_interval_ms.into(),
         })
     }
 
     /// Whether the peer's configuration is like this node's; `None` while it is not known.
     pub(super) fn config_equal(&self, seen: &Seen) -> Option<bool> {
         (seen.alive && seen.config != 0).then_some(seen.config == self.config)
+    }
+
+    /// The same of the interval of adverts: it is known while the peer is heard to be master.
+    pub(super) fn interval_equal(&self, seen: &Seen) -> Option<bool> {
+        seen.advert_interval_ms.map(|theirs| theirs == self.advert_interval_ms)
+    }
+
+    /// What the configurations differ in.
+    fn differing(&self, seen: &Seen) -> String {
+        let named = digest::differing(self.config, seen.config).join(", ");
+        if named.is_empty() { digest::all_parts().join(", ") } else { named }
     }
 }
 
@@ -59,6 +73,8 @@ pub(super) enum Kind {
     ImportRefused,
     /// Sessions of this node find no place at the peer.
     PeerLacks,
+    /// The peer sends adverts in another interval.
+    AdvertInterval,
     /// Records were lost between workers.
     RecordsLost,
     /// Old datagrams came again.
@@ -100,7 +116,7 @@ impl Severity {
 
 impl Kind {
     /// All of them, the worst first.
-    pub(super) const ALL: [Kind; 13] = [
+    pub(super) const ALL: [Kind; 14] = [
         Kind::DuplicateNode,
         Kind::WrongKey,
         Kind::WrongVersion,
@@ -108,6 +124,7 @@ impl Kind {
         Kind::ConfigDiffers,
         Kind::ImportRefused,
         Kind::PeerLacks,
+        Kind::AdvertInterval,
         Kind::RecordsLost,
         Kind::Replayed,
         Kind::Malformed,
@@ -126,6 +143,7 @@ impl Kind {
             Kind::ConfigDiffers => "config_differs",
             Kind::ImportRefused => "import_refused",
             Kind::PeerLacks => "peer_lacks",
+            Kind::AdvertInterval => "advert_interval_differs",
             Kind::RecordsLost => "records_lost",
             Kind::Replayed => "replayed",
             Kind::Malformed => "malformed",
@@ -145,9 +163,11 @@ impl Kind {
             | Kind::ConfigDiffers
             | Kind::ImportRefused
             | Kind::PeerLacks => Severity::Bad,
-            Kind::RecordsLost | Kind::Replayed | Kind::Malformed | Kind::ClockJump => {
-                Severity::Warn
-            }
+            Kind::AdvertInterval
+            | Kind::RecordsLost
+            | Kind::Replayed
+            | Kind::Malformed
+            | Kind::ClockJump => Severity::Warn,
             Kind::Joining | Kind::Walk => Severity::Info,
         }
     }
@@ -166,6 +186,7 @@ impl Kind {
             | Kind::ConfigDiffers
             | Kind::ImportRefused
             | Kind::PeerLacks
+            | Kind::AdvertInterval
             | Kind::Joining
             | Kind::Walk => return None,
         })
@@ -201,11 +222,10 @@ impl Kind {
                     "the peer {peer} is not heard any more: new sessions are on this node alone"
                 )
             }
-            Kind::ConfigDiffers => {
-                "the configurations of the two nodes differ in what must be alike: \
-                 services, servers, local_addresses, snat or groups"
-                    .to_owned()
-            }
+            Kind::ConfigDiffers => format!(
+                "the configurations of the two nodes differ in what must be alike: {}",
+                facts.differing(seen)
+            ),
             Kind::ImportRefused => format!(
                 "this node has all sessions of the peer {peer} but {} that it could not take in: the table \
                  is full, or their service or server is unknown here; they would break if the peer \
@@ -217,6 +237,12 @@ impl Kind {
                 "the peer {peer} has all sessions of this node but {} that it could not take in: they would \
                  break if this node stopped",
                 seen.peer_lacking
+            ),
+            Kind::AdvertInterval => format!(
+                "the peer {peer} sends adverts every {} ms, this node has advert_interval_ms = {}: how \
+                 long a silent master is waited for depends on who it is",
+                seen.advert_interval_ms.unwrap_or_default(),
+                facts.advert_interval_ms
             ),
             Kind::RecordsLost => format!(
                 "{n} records of the peer were lost between two workers, which were too busy; they are \
@@ -259,8 +285,9 @@ impl Kind {
                 1 - facts.node_id.min(1)
             ),
             Kind::WrongKey => format!(
-                "copy {} of one node to the other and restart that; another pair on this network needs \
-                 another ha.sync_group",
+                "copy {} of one node to the other and `kill -HUP` shunt there (with systemd: `systemctl \
+                 reload shunt`), which interrupts nothing; another pair on this network needs another \
+                 ha.sync_group",
                 facts.key_file.display()
             ),
             Kind::WrongVersion => "run the same version of shunt on both nodes".to_owned(),
@@ -279,6 +306,10 @@ impl Kind {
                  ha.preempt_unsynced = true here and start it anew"
             ),
             Kind::ImportRefused | Kind::PeerLacks => ALIKE.to_owned(),
+            Kind::AdvertInterval => {
+                "give both nodes the same ha.advert_interval_ms, and restart the one that is changed"
+                    .to_owned()
+            }
             Kind::RecordsLost => "give the workers more cores if it goes on".to_owned(),
             Kind::Replayed | Kind::Malformed => {
                 format!("see what else sends to {group} in the network of port {port}")

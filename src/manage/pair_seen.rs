@@ -59,6 +59,9 @@ pub(super) struct Seen {
     pub(super) malformed: u64,
     /// Leaps of this node's clock.
     pub(super) clock_jumps: u64,
+    /// Milliseconds from one advert to the next by those of the peer, when they are heard. Not of the
+    /// workers: [`super::ha`] knows it.
+    pub(super) advert_interval_ms: Option<u32>,
 }
 
 impl Seen {
@@ -78,7 +81,11 @@ impl Seen {
             peer_synced: flags & SYNCED != 0,
             peer_lacking: if flags & LACKING != 0 { first.peer_lacking.get() } else { 0 },
             leaving: flags & LEAVING != 0,
-            other_version: first.other_version.get(),
+            // Only the worker that such a datagram came to knows.
+            other_version: workers
+                .clone()
+                .find(|w| w.sync.wrong_version.get() != 0)
+                .map_or(0, |w| w.sync.other_version.get()),
             buckets_synced: sum(|c| &c.buckets_synced),
             buckets_lacking: sum(|c| &c.buckets_lacking),
             lacking: sum(|c| &c.sessions_lacking),
@@ -92,6 +99,7 @@ impl Seen {
             replayed: sum(|c| &c.replayed),
             malformed: sum(|c| &c.malformed),
             clock_jumps: sum(|c| &c.clock_jumps),
+            advert_interval_ms: None,
         }
     }
 
@@ -120,7 +128,7 @@ impl Seen {
 /// a Shunt and is left out.
 fn version_text(cells: [u64; 2]) -> String {
     let bytes = cells.into_iter().flat_map(u64::to_be_bytes).take_while(|byte| *byte != 0);
-    bytes.filter(u8::is_ascii_graphic).map(char::from).collect()
+    bytes.filter(|byte| byte.is_ascii_graphic() || *byte == b' ').map(char::from).collect()
 }
 
 #[cfg(test)]
@@ -161,6 +169,20 @@ mod tests {
             version_text([*b"0.1.0-12", *b"-gabcdef"].map(u64::from_be_bytes)),
             "0.1.0-12-gabcdef"
         );
+        assert_eq!(
+            version_text([*b"0.1.0 (d", *b"b06838)\0"].map(u64::from_be_bytes)),
+            "0.1.0 (db06838)"
+        );
         assert_eq!(version_text([0, 0]), "");
+    }
+
+    #[test]
+    fn the_other_version_is_known_to_the_worker_that_heard_it() {
+        let workers = [WorkerCounters::new(), WorkerCounters::new()];
+        assert_eq!(Seen::of(workers.iter()).other_version, 0);
+        workers[1].sync.wrong_version.add(3);
+        workers[1].sync.other_version.set(9);
+        let seen = Seen::of(workers.iter());
+        assert_eq!((seen.wrong_version, seen.other_version), (3, 9));
     }
 }

@@ -1,7 +1,10 @@
 //! Watches the pair: once a second it looks at what the workers have counted, says in the log what has
 //! changed, and keeps what `shunt ha` calls problems.
 //!
-//! Nothing is said more than once a minute; what changed meanwhile is said then, if it still holds.
+//! What is counted is said at most once a minute; what changed meanwhile is said then, if it still holds.
+//! Whether the peer is there, has restarted, or is configured otherwise is said at once, always: who
+//! reads the last word of it must find it true. It cannot change often, since a peer takes seconds to be
+//! found gone.
 
 use log::{Level, log};
 
@@ -19,8 +22,10 @@ pub(super) struct PairWatch {
     /// The last look; `None` before the first.
     seen: Option<Seen>,
     started_ms: u64,
-    /// When the peer came or went.
+    /// When the peer came, went or restarted.
     changed_ms: u64,
+    restarts: u64,
+    restarted_ms: u64,
     /// When each counted kind last rose, by place in [`Kind::ALL`].
     risen_ms: [Option<u64>; Kind::ALL.len()],
     said: Said,
@@ -32,20 +37,18 @@ struct Said {
     alive: Option<bool>,
     boot: u64,
     config_equal: Option<bool>,
+    interval_equal: Option<bool>,
     synced: bool,
     /// Sessions of the peer that could not be taken in here, and the other way round.
     lacking: u64,
     peer_lacking: u64,
-    /// When, by line.
+    /// When, by line that is not said too often.
     at_ms: [Option<u64>; LINES],
 }
 
-/// Places in [`Said::at_ms`] after those of [`Kind::ALL`].
-const CAME: usize = Kind::ALL.len();
-const RESTARTED: usize = CAME + 1;
-const EQUAL: usize = CAME + 2;
-const SYNCED: usize = CAME + 3;
-const LINES: usize = CAME + 4;
+/// The place in [`Said::at_ms`] after those of [`Kind::ALL`].
+const SYNCED: usize = Kind::ALL.len();
+const LINES: usize = SYNCED + 1;
 
 /// A problem that there is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,13 @@ impl PairWatch {
         now_ms.saturating_sub(self.changed_ms)
     }
 
+    /// How often the peer has restarted since this node started, and for how long the last start has
+    /// been known.
+    pub(super) fn peer_restarts(&self, now_ms: u64) -> (u64, Option<u64>) {
+        let ago = (self.restarts > 0).then(|| now_ms.saturating_sub(self.restarted_ms));
+        (self.restarts, ago)
+    }
+
     /// What is wrong now, the worst first. What is counted is wrong for a minute.
     pub(super) fn problems(&self, now_ms: u64, facts: &Facts) -> Vec<Problem> {
         let Some(seen) = &self.seen else { return Vec::new() };
@@ -77,6 +87,7 @@ impl PairWatch {
             Kind::ConfigDiffers => facts.config_equal(seen) == Some(false),
             Kind::ImportRefused => seen.lacks(),
             Kind::PeerLacks => seen.peer_lacks(),
+            Kind::AdvertInterval => facts.interval_equal(seen) == Some(false),
             Kind::Joining => seen.alive && !seen.settled(),
             Kind::Walk => seen.walk_total > 0,
             _ => self.risen_ms[place].is_some_and(|then| now_ms < then + QUIET_MS),
@@ -96,8 +107,16 @@ impl PairWatch {
         let mut lines = Vec::new();
         match &self.seen {
             None => (self.started_ms, self.changed_ms) = (now_ms, now_ms),
-            Some(last) if last.alive != seen.alive => self.changed_ms = now_ms,
-            Some(_) => {}
+            Some(last) => {
+                let restarted = last.boot != 0 && last.boot != seen.boot;
+                if restarted {
+                    self.restarts += 1;
+                    self.restarted_ms = now_ms;
+                }
+                if restarted || last.alive != seen.alive {
+                    self.changed_ms = now_ms;
+                }
+            }
         }
         for (place, kind) in Kind::ALL.into_iter().enumerate() {
             let Some(count) = kind.count(&seen) else { continue };
@@ -124,46 +143,64 @@ impl PairWatch {
     ) {
         let (said, peer) = (&mut self.said, facts.peer);
         let waited = now_ms >= self.started_ms + GRACE_MS;
-        if seen.alive && said.alive != Some(true) && said.may(CAME, now_ms) {
-            lines.push((
-                Level::Info,
-                format!(
-                    "the peer {peer} is there: shunt {}, start {:016x}, workers: {}",
-                    seen.version, seen.boot, seen.workers
-                ),
-            ));
+        let gone = said.alive == Some(true) || said.alive.is_none() && waited;
+        let start = format!("start {:016x}", seen.boot);
+        let before = said.boot;
+        let restarted = before != 0 && before != seen.boot;
+        match seen.alive {
+            true if said.alive != Some(true) => {
+                let (there, before) = match restarted {
+                    true => ("there, restarted", format!(", before {before:016x}")),
+                    false => ("there", String::new()),
+                };
+                let (version, workers) = (&seen.version, seen.workers);
+                let text = format!(
+                    "the peer {peer} is {there}: shunt {version}, {start}{before}, workers: {workers}"
+                );
+                lines.push((Level::Info, text));
+            }
+            true if restarted => {
+                let text = format!("the peer {peer} has restarted ({start}, before {before:016x})");
+                lines.push((Level::Warn, text));
+            }
+            true => {}
+            false if gone => {
+                let level = if seen.leaving { Level::Info } else { Level::Warn };
+                lines.push((level, line(Kind::PeerGone, facts, seen)));
+                said.alive = Some(false);
+            }
+            false => {}
+        }
+        if seen.alive {
+            if said.alive != Some(true) || restarted {
+                (said.synced, said.at_ms[SYNCED]) = (false, None);
+            }
             (said.alive, said.boot) = (Some(true), seen.boot);
         }
-        let gone = said.alive == Some(true) || said.alive.is_none() && waited;
-        if !seen.alive && gone && said.may(Kind::PeerGone as usize, now_ms) {
-            let level = if seen.leaving { Level::Info } else { Level::Warn };
-            lines.push((level, line(Kind::PeerGone, facts, seen)));
-            said.alive = Some(false);
-        }
-        if seen.alive
-            && said.alive == Some(true)
-            && seen.boot != said.boot
-            && said.may(RESTARTED, now_ms)
-        {
-            let boots = format!("start {:016x}, before {:016x}", seen.boot, said.boot);
-            lines.push((Level::Warn, format!("the peer {peer} has restarted ({boots})")));
-            said.boot = seen.boot;
-        }
-        match facts.config_equal(seen) {
-            Some(false)
-                if said.config_equal != Some(false)
-                    && said.may(Kind::ConfigDiffers as usize, now_ms) =>
-            {
-                lines.push((Level::Warn, line(Kind::ConfigDiffers, facts, seen)));
-                said.config_equal = Some(false);
+        let differs = [
+            (
+                Kind::ConfigDiffers,
+                facts.config_equal(seen),
+                &mut said.config_equal,
+                "the configurations of the two nodes are alike again",
+            ),
+            (
+                Kind::AdvertInterval,
+                facts.interval_equal(seen),
+                &mut said.interval_equal,
+                "the peer sends adverts in the interval of this node again",
+            ),
+        ];
+        for (kind, equal, said, again) in differs {
+            let before = *said;
+            *said = equal.or(before);
+            match (before, equal) {
+                (None | Some(true), Some(false)) => {
+                    lines.push((level(kind), line(kind, facts, seen)));
+                }
+                (Some(false), Some(true)) => lines.push((Level::Info, again.to_owned())),
+                _ => {}
             }
-            Some(true) if said.config_equal == Some(false) && said.may(EQUAL, now_ms) => {
-                let text = "the configurations of the two nodes are alike again";
-                lines.push((Level::Info, text.to_owned()));
-                said.config_equal = Some(true);
-            }
-            Some(true) if said.config_equal.is_none() => said.config_equal = Some(true),
-            _ => {}
         }
         for (kind, lacks, count, before) in [
             (Kind::ImportRefused, seen.lacks(), seen.lacking, &mut said.lacking),
@@ -339,12 +376,11 @@ mod tests {
         assert_eq!(w.news(6, &gone), [GONE]);
         assert_eq!(w.problems(6), ["peer_gone"]);
         assert_eq!(w.watch.peer_since_ms(7_000), 1_000);
-        // A minute after it was said first, it may be said again.
-        assert_eq!(w.news(7, &synced), NOTHING);
-        assert_eq!(w.news(62, &synced), NOTHING);
-        assert_eq!(w.news(63, &synced), [CAME]);
-        assert_eq!(w.news(65, &gone), NOTHING);
-        assert_eq!(w.news(66, &gone), [GONE]);
+        // The last word is true, however soon.
+        assert_eq!(w.news(7, &synced), [CAME, "INFO this node has all sessions of the"]);
+        assert_eq!(w.news(8, &gone), [GONE]);
+        assert_eq!(w.news(9, &gone), NOTHING);
+        assert_eq!(w.watch.peer_restarts(9_000), (0, None));
     }
 
     #[test]
@@ -357,8 +393,37 @@ mod tests {
             ["WARN the peer 192.0.2.3 has restarted (start 00000000000000b2,"]
         );
         assert_eq!(w.news(2, &restarted), NOTHING);
+        assert_eq!(
+            (w.watch.peer_restarts(4_000), w.watch.peer_since_ms(4_000)),
+            ((1, Some(3_000)), 3_000)
+        );
         let stopped = Seen { alive: false, leaving: true, ..restarted };
         assert_eq!(w.news(3, &stopped), ["INFO the peer 192.0.2.3 was stopped: new sessions"]);
+        // It is back at once, and then restarted again, by way of nothing.
+        let back = Seen { boot: 0xb3, ..there() };
+        let lines = w.watch.news(4_000, &w.facts, back.clone());
+        let text = "the peer 192.0.2.3 is there, restarted: shunt 0.1.0, start 00000000000000b3, before \
+                    00000000000000b2, workers: 2";
+        assert_eq!(lines, [(Level::Info, text.to_owned())]);
+        let again = Seen { boot: 0xb4, ..back };
+        assert_eq!(
+            w.news(5, &again),
+            ["WARN the peer 192.0.2.3 has restarted (start 00000000000000b4,"]
+        );
+        assert_eq!(w.watch.peer_restarts(7_000), (3, Some(2_000)));
+    }
+
+    /// Killed, and back while the peer is still taken for gone: as a pair was seen to do.
+    #[test]
+    fn a_peer_that_is_killed_and_returns_within_a_minute() {
+        let mut w = Watched::new();
+        assert_eq!(w.news(43, &there()), [CAME]);
+        let gone = Seen { alive: false, ..there() };
+        assert_eq!(w.news(56, &gone), [GONE]);
+        let back = Seen { boot: 0xb2, ..there() };
+        assert_eq!(w.news(59, &back), ["INFO the peer 192.0.2.3 is there, restarted: shunt"]);
+        assert_eq!(w.problems(59), ["joining"]);
+        assert_eq!(w.watch.peer_restarts(60_000), (1, Some(1_000)));
     }
 
     #[test]
@@ -413,14 +478,49 @@ mod tests {
     fn configurations_differ_and_are_alike_again() {
         let mut w = Watched::new();
         assert_eq!(w.news(0, &there()), [CAME]);
-        let other = Seen { config: 5, buckets_synced: 128, ..there() };
+        // The part of the services.
+        let other = Seen { config: OWN ^ 1, buckets_synced: 128, ..there() };
         let lines = w.news(1, &other);
         assert_eq!(lines[0], "WARN the configurations of the two nodes differ");
         assert_eq!(w.problems(1), ["config_differs"]);
+        let text = |w: &Watched| w.watch.problems(1_000, &w.facts)[0].text.clone();
+        let all = "the configurations of the two nodes differ in what must be alike: ";
+        assert_eq!(text(&w), format!("{all}services"));
         assert_eq!(w.news(2, &other), NOTHING);
         let alike = Seen { config: OWN, ..other };
         assert_eq!(w.news(3, &alike), ["INFO the configurations of the two nodes are"]);
         assert_eq!(w.problems(3), NOTHING);
+        // Soon again, in two parts, and in what cannot be named.
+        let other = Seen { config: OWN ^ 0x1_0000_0100, ..alike.clone() };
+        assert_eq!(w.news(4, &other).len(), 1);
+        assert_eq!(text(&w), format!("{all}servers, [ha] (mode, virtual_mac, groups)"));
+        let other = Seen { config: OWN ^ 1 << 63, ..alike };
+        assert_eq!(w.news(5, &other), NOTHING);
+        assert_eq!(
+            text(&w),
+            format!(
+                "{all}services, servers, local_addresses, [[snat]], [ha] (mode, virtual_mac, groups)"
+            )
+        );
+    }
+
+    #[test]
+    fn adverts_come_in_another_interval() {
+        let mut w = Watched::new();
+        let heard =
+            |advert_interval_ms| Seen { advert_interval_ms, buckets_synced: 128, ..there() };
+        w.news(0, &heard(None));
+        assert_eq!(
+            w.news(1, &heard(Some(100))),
+            ["WARN the peer 192.0.2.3 sends adverts every 100"]
+        );
+        assert_eq!(w.problems(1), ["advert_interval_differs"]);
+        // This node is master, and hears none.
+        assert_eq!(w.news(2, &heard(None)), NOTHING);
+        assert_eq!(w.problems(2), NOTHING);
+        assert_eq!(w.news(3, &heard(Some(100))), NOTHING);
+        assert_eq!(w.news(4, &heard(Some(1_000))), ["INFO the peer sends adverts in the interval"]);
+        assert_eq!(w.problems(4), NOTHING);
     }
 
     #[test]
@@ -438,6 +538,9 @@ mod tests {
         );
         assert_eq!(w.news(2, &seen(9, 1)), NOTHING);
         assert_eq!(w.problems(2), ["wrong_key", "clock_jump"]);
+        // Without a restart, which would break connections of a master.
+        let mend = w.watch.problems(2_000, &w.facts)[0].mend.clone().unwrap();
+        assert!(mend.contains("`kill -HUP`") && !mend.contains("restart"), "{mend}");
         assert_eq!(w.news(60, &seen(10, 1)), NOTHING);
         assert_eq!(w.news(61, &seen(11, 1)).len(), 1);
         assert_eq!(w.problems(61), ["wrong_key"]);

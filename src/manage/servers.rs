@@ -71,6 +71,11 @@ impl Checks {
         self.checked.iter().flatten().all(|checked| checked.state.is_decided())
     }
 
+    /// Whether a server has been found up or down, or is not checked.
+    pub(super) fn is_decided(&self, server: ServerId) -> bool {
+        self.of(server).is_none_or(|checked| checked.state.is_decided())
+    }
+
     /// Takes the outcome of a check in and logs a new verdict.
     pub(super) fn record(
         &mut self,
@@ -102,7 +107,7 @@ impl Checks {
     pub(super) fn lost(&self, snapshot: &Snapshot, down: ServerId) -> Option<String> {
         let server = snapshot.servers.get(usize::from(down.0))?;
         let service = snapshot.services.get(usize::from(server.service.0))?;
-        if service.servers.iter().any(|&id| self.of(id).is_some_and(|c| !c.state.is_decided())) {
+        if service.servers.iter().any(|&id| !self.is_decided(id)) {
             return None;
         }
         let mut left =

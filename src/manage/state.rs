@@ -137,17 +137,22 @@ impl State {
         self.pair = Pair::new(config, &self.snapshot, self.now_ms);
     }
 
-    /// Gives the addresses to the peer, since this node is about to stop; `false` when it has none.
+    /// Gives the addresses to the peer, since this node is about to stop; `false` when it has no peer.
     /// Packets are to be forwarded until [`State::is_handed_over`].
     pub(super) fn hand_over(&mut self, now_ms: u64) -> bool {
         self.now_ms = now_ms;
         if self.snapshot.ha.is_none() {
             return false;
         }
-        let mut wait_ms = HAND_OVER_MS;
+        let seen = self.seen();
+        let silent = self.pair.as_ref().is_some_and(Pair::has_silent_peer);
+        // Nobody takes over who is not there.
+        let mut wait_ms = 0;
+        if seen.alive && !seen.leaving || silent {
+            wait_ms = self.pair.as_ref().map_or(0, Pair::hand_over_ms).max(HAND_OVER_MS);
+        }
         if let Some(pair) = &mut self.pair {
             pair.leave(now_ms);
-            wait_ms = wait_ms.max(pair.hand_over_ms());
         }
         self.handed_over_ms = Some(now_ms + wait_ms);
         self.act_on_pair();
@@ -266,10 +271,17 @@ impl State {
 
     /// Looks after the pair, once a second.
     fn watch_pair(&mut self) {
+        let seen = self.seen();
         if let Some((facts, watch)) = &mut self.watched {
-            let seen = Seen::of(self.workers.iter().map(Worker::counters));
             watch.sample(self.now_ms, facts, seen);
         }
+    }
+
+    /// What the workers and VRRP say of the peer now: what is shown together must be of one moment.
+    pub(super) fn seen(&self) -> Seen {
+        let mut seen = Seen::of(self.workers.iter().map(Worker::counters));
+        seen.advert_interval_ms = self.pair.as_ref().and_then(Pair::other_interval_ms);
+        seen
     }
 
     fn is_wire(&self, port: PortId) -> bool {
@@ -318,19 +330,20 @@ impl State {
             let snapshot = self.changed.as_ref().unwrap_or(&self.snapshot);
             for id in pair.tracked_services() {
                 let servers = &snapshot.services[usize::from(id.0)].servers;
-                let mut servers = servers.iter().map(|id| &snapshot.servers[usize::from(id.0)]);
-                pair.set_service_up(now_ms, id, servers.any(|s| s.up && s.weight > 0));
+                let up = servers.iter().any(|&id| servers::takes_sessions(snapshot, id));
+                // One whose servers have yet to be checked is not down.
+                if up || servers.iter().all(|&id| self.checks.is_decided(id)) {
+                    pair.set_service_up(now_ms, id, up);
+                }
             }
             let sum = |cell: &dyn Fn(&SyncCounters) -> &Cell| {
                 self.workers.iter().map(|w| cell(&w.counters().sync).get()).sum::<u64>()
             };
             let (synced, owned) = (sum(&|c| &c.buckets_synced), sum(&|c| &c.buckets_owned));
             let settled = synced + sum(&|c| &c.buckets_lacking);
-            // A node that does not know its servers yet has nowhere to send new connections to: it is
-            // no better than one without the sessions.
-            let ready = owned > 0 && self.checks.are_decided();
-            pair.set_synced(ready && synced >= owned);
-            pair.set_lacking(ready && synced < owned && settled >= owned);
+            pair.set_servers_known(self.checks.are_decided());
+            pair.set_synced(owned > 0 && synced >= owned);
+            pair.set_lacking(owned > 0 && synced < owned && settled >= owned);
             pair.set_peer_heard(sum(&|c| &c.peer_alive) > 0);
         }
         pair.tick(now_ms);
@@ -457,6 +470,7 @@ mod tests {
     use super::*;
     use crate::datapath::notice::Advert;
     use crate::manage::testing::{self, FakeWorker};
+    use crate::session::ServiceId;
     use crate::worker::control::NeighborUpdate;
     use std::time::Duration;
 
@@ -606,6 +620,7 @@ mod tests {
         state.tick(4_000);
         assert_eq!(masters(&mut workers[0]), [0]);
         assert_eq!(masters(&mut workers[1]), [0]);
+        assert_eq!(state.seen().advert_interval_ms, Some(1_000));
         // It is silent from then on.
         for now in (4_010..8_000).step_by(10) {
             state.tick(now);
@@ -613,6 +628,7 @@ mod tests {
                 worker.commands();
             }
         }
+        workers[0].counters.sync.peer_alive.set(1);
         assert!(state.hand_over(8_000));
         // The peer may need an interval and the most skewed of waits before it is master.
         assert!(!state.is_handed_over());
@@ -694,6 +710,7 @@ mod tests {
             state.tick(now);
             workers[0].commands();
         }
+        workers[0].counters.sync.peer_alive.set(1);
         assert!(state.hand_over(8_000));
         workers[0].event(Event::Vrrp(Advert {
             port: PortId(0),
@@ -712,11 +729,97 @@ mod tests {
     }
 
     #[test]
+    fn a_node_without_a_peer_that_is_there_does_not_wait_for_it() {
+        // What may be there and is silent; and a peer that is about to stop as well.
+        for (silent, leaving) in [(false, false), (true, false), (false, true)] {
+            let (handles, mut workers) = testing::workers(1);
+            let snapshot = testing::paired_snapshot();
+            let (mut state, _) = State::new(
+                testing::config(),
+                Arc::new(snapshot.clone()),
+                handles,
+                testing::port_views(),
+            );
+            let config = PairConfig {
+                preempt_unsynced: silent,
+                advert_interval_ms: 10_000,
+                ..PairConfig::new(&snapshot, vec![200])
+            };
+            state.join_pair(&config, 7);
+            for now in (0..50_000).step_by(10) {
+                state.tick(now);
+                workers[0].commands();
+            }
+            let sync = &workers[0].counters.sync;
+            sync.peer_alive.set(u64::from(leaving));
+            sync.peer_flags.set(2 * u64::from(leaving));
+            assert!(state.hand_over(50_000));
+            state.tick(50_001);
+            assert_eq!(state.is_handed_over(), !silent);
+            state.tick(60_500);
+            assert!(state.is_handed_over());
+            state.leave();
+            let last = workers[0].commands();
+            assert!(
+                matches!(&last[..], [.., Command::Masters(Masters(0)), Command::Leave]),
+                "{last:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tracked_service_counts_from_its_first_verdict_on() {
+        let (handles, mut workers) = testing::workers(1);
+        let snapshot = testing::paired_snapshot();
+        let (mut state, _) = State::new(
+            testing::config(),
+            Arc::new(snapshot.clone()),
+            handles,
+            testing::port_views(),
+        );
+        let config = PairConfig {
+            track_services: vec![ServiceId(0), ServiceId(1)],
+            ..PairConfig::new(&snapshot, vec![200])
+        };
+        state.join_pair(&config, 7);
+        workers[0].counters.sync.peer_alive.set(1);
+        workers[0].counters.sync.buckets_owned.set(128);
+        workers[0].counters.sync.buckets_synced.set(128);
+        let mut group = |state: &mut State, now: u64| {
+            for now in [now, now + TRACK_MS] {
+                state.tick(now);
+                workers[0].commands();
+            }
+            let view = state.pair.as_ref().unwrap().view(now);
+            let group = view.groups.into_iter().next().unwrap();
+            (group.effective, group.reason, group.drops.len())
+        };
+        let result = |n, good| CheckResult {
+            server: ServerId(n),
+            outcome: if good { Ok(Duration::from_millis(1)) } else { Err("refused".into()) },
+        };
+        // Nothing is known of either server of the first.
+        let waits = "waits for the first health checks";
+        assert_eq!(group(&mut state, 0), (200, waits, 0));
+        state.checked(&result(0, false));
+        assert_eq!(group(&mut state, 500), (200, waits, 0), "the other one may be up");
+        state.checked(&result(1, false));
+        let (effective, _, drops) = group(&mut state, 1_000);
+        assert_eq!((effective, drops), (150, 1));
+        for _ in 0..2 {
+            state.checked(&result(1, true));
+        }
+        let (effective, _, drops) = group(&mut state, 1_500);
+        assert_eq!((effective, drops), (200, 0));
+    }
+
+    #[test]
     fn a_node_of_an_active_pair_tells_that_it_leaves() {
         let (handles, mut workers) = testing::workers(1);
         let snapshot = Arc::new(testing::paired_snapshot());
         let (mut state, _) =
             State::new(testing::config(), snapshot, handles, testing::port_views());
+        workers[0].counters.sync.peer_alive.set(1);
         assert!(state.hand_over(0));
         state.tick(499);
         assert!(!state.is_handed_over());

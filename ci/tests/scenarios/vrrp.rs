@@ -388,7 +388,7 @@ fn two_nodes_hear_each_other_by_their_frames() {
     assert_eq!(run(14_000, 20_000, false), [3, 0], "healed");
     for node in &nodes {
         let view = node.pair.view(20_000);
-        assert_eq!((view.ignored_source, view.other_routers), (0, 0));
+        assert_eq!((view.strangers, view.other_strangers), (vec![], 0));
         for counters in &node.rig.counters {
             assert_eq!(counters.sync.vrrp_invalid.get(), 0);
             // Its announcements are dropped only while both are masters.

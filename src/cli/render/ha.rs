@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::cli::format::{count, duration, plural, rate};
 use crate::cli::table::{Number, Table, Text};
-use crate::manage::api::pair_types::{Ha, Pair, Peer, Sync};
+use crate::manage::api::pair_types::{Ha, IgnoredAdverts, Pair, Peer, Sync};
 
 /// This node, the peer and what goes between them; the groups; what is wrong.
 pub(in crate::cli) fn text(answer: &Ha) -> String {
@@ -57,7 +57,7 @@ fn pair_text(pair: &Pair) -> String {
         ),
     );
     line("key", key_text(&pair.sync));
-    for (subject, text) in sync_text(&pair.sync) {
+    for (subject, text) in sync_text(&pair.sync).into_iter().chain(adverts_text(pair)) {
         line(subject, text);
     }
     if !pair.groups.is_empty() {
@@ -119,8 +119,13 @@ fn peer_text(peer: &Peer) -> String {
         }
         (false, ..) => String::new(),
     };
+    let restarted = match peer.restarted_ago_ms.map(duration) {
+        Some(ago) if peer.restarts == 1 => format!(", restarted once, {ago} ago"),
+        Some(ago) => format!(", restarted {} times, the last {ago} ago", peer.restarts),
+        None => String::new(),
+    };
     format!(
-        "{address} (id {id}), {state} for {since}, shunt {}, start {boot}, {}{config}{all}",
+        "{address} (id {id}), {state} for {since}{restarted}, shunt {}, start {boot}, {}{config}{all}",
         peer.version,
         plural(peer.workers as usize, "worker")
     )
@@ -191,7 +196,6 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
         (s.duplicate_node, "datagrams of another node with this id"),
         (s.unproven, "datagrams of an unproven start of the peer"),
         (s.malformed, "datagrams that cannot be read"),
-        (s.vrrp_invalid, "adverts of VRRP ignored"),
         (s.clock_jumps, "leaps of the clock"),
     ];
     let seldom: Vec<_> = seldom
@@ -208,6 +212,36 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// The adverts of VRRP that are not heeded.
+fn adverts_text(pair: &Pair) -> Vec<(&'static str, String)> {
+    let adverts = |n: u64| match n {
+        1 => "1 advert".to_owned(),
+        _ => format!("{} adverts", count(n)),
+    };
+    let mut lines = Vec::new();
+    for ignored in &pair.ignored_adverts {
+        let IgnoredAdverts { vrid, source, .. } = ignored;
+        let whose = match (ignored.of_this_node, ignored.of_peer) {
+            (true, true) => {
+                format!("group {vrid} from {source}, before that was known to be the peer")
+            }
+            (true, false) => format!("group {vrid} from {source}, not the peer"),
+            (false, _) => format!("VRID {vrid} from {source}, not one of ours"),
+        };
+        let (n, ago) = (adverts(ignored.adverts), duration(ignored.last_ago_ms));
+        lines.push(format!("{n} for {whose}; the last {ago} ago"));
+    }
+    if pair.ignored_adverts_of_others > 0 {
+        lines.push(format!("{} from others", adverts(pair.ignored_adverts_of_others)));
+    }
+    if pair.sync.vrrp_invalid > 0 {
+        let n = adverts(pair.sync.vrrp_invalid);
+        lines.push(format!("{n} with a wrong TTL, version, length or checksum"));
+    }
+    let subjects = std::iter::once("ignored").chain(std::iter::repeat(""));
+    subjects.zip(lines).collect()
+}
+
 fn groups_text(pair: &Pair) -> String {
     let mut table = Table::new(&[
         Number("GROUP"),
@@ -216,6 +250,7 @@ fn groups_text(pair: &Pair) -> String {
         Text("PRIORITY"),
         Text("MASTER"),
         Number("ADDRESSES"),
+        Text("ADVERTS"),
         Text("WHY"),
     ]);
     for group in &pair.groups {
@@ -230,6 +265,12 @@ fn groups_text(pair: &Pair) -> String {
             priority,
             group.master.map_or_else(|| "-".into(), |master| master.to_string()),
             group.addresses.len().to_string(),
+            format!(
+                "{} sent, {} heard, {} ignored",
+                count(group.adverts_sent),
+                count(group.adverts_heard),
+                count(group.adverts_ignored)
+            ),
             group.why.clone(),
         ]);
     }
@@ -282,9 +323,11 @@ mod tests {
                     master: None,
                     adverts_sent: 1,
                     adverts_heard: 7,
-                    adverts_ignored: 0,
+                    adverts_ignored: 3,
                 },
             ],
+            ignored_adverts: vec![],
+            ignored_adverts_of_others: 0,
             peer: Peer {
                 address: ip("192.0.2.3"),
                 id: 1,
@@ -292,6 +335,8 @@ mod tests {
                 since_ms: 190_000,
                 version: "0.1.0".into(),
                 boot: Some("00000000000000b1".into()),
+                restarts: 0,
+                restarted_ago_ms: None,
                 workers: 2,
                 synced: true,
                 lacking_sessions: 0,
@@ -334,9 +379,9 @@ key       signs with 0123abcd, accepts no other
 sent      5000 datagrams (100/s), 50000 records (1.0 k/s); 2 not acknowledged yet, 3 sent again
 received  400 datagrams (9/s), 900 records (20/s); 1 missed at first
 
-GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
-   10  master  3m12s  200       192.0.2.2          2
-   11  fault   5s     0 of 100  -                  1  port back has no link
+GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  ADVERTS                       WHY
+   10  master  3m12s  200       192.0.2.2          2  190 sent, 0 heard, 0 ignored
+   11  fault   5s     0 of 100  -                  1  1 sent, 7 heard, 3 ignored    port back has no link
 "
         );
     }
@@ -354,6 +399,21 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
         pair.sync.relayed_packets = 7;
         pair.sync.bad_mac = 5;
         pair.sync.clock_jumps = 1;
+        pair.sync.vrrp_invalid = 1;
+        (pair.peer.restarts, pair.peer.restarted_ago_ms) = (3, Some(12_000));
+        let ignored = |source: &str, vrid, of_this_node, adverts| IgnoredAdverts {
+            source: source.parse().unwrap(),
+            vrid,
+            of_this_node,
+            of_peer: false,
+            adverts,
+            last_ago_ms: 250,
+        };
+        pair.ignored_adverts =
+            vec![ignored("192.0.2.77", 10, true, 3), ignored("fe80::77", 51, false, 1)];
+        let of_peer = IgnoredAdverts { of_peer: true, ..ignored("10.0.0.3", 10, true, 2) };
+        pair.ignored_adverts.insert(0, of_peer);
+        pair.ignored_adverts_of_others = 2;
         let problem = |severity: &str, text: &str, mend: Option<&str>| Problem {
             kind: "x".into(),
             severity: severity.into(),
@@ -369,7 +429,7 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
             shown.lines().skip(1).collect::<Vec<_>>(),
             [
                 "mode      active-active",
-                "peer      192.0.2.3 (id 1), there for 3m10s, shunt 0.1.0, start 00000000000000b1, 2 workers, CONFIGURATION DIFFERS, does not have all sessions of this node yet",
+                "peer      192.0.2.3 (id 1), there for 3m10s, restarted 3 times, the last 12s ago, shunt 0.1.0, start 00000000000000b1, 2 workers, CONFIGURATION DIFFERS, does not have all sessions of this node yet",
                 "sessions  12345 of this node, 12 not known to the peer; 678 of the peer, 40 of 128 buckets are equal",
                 "key       signs with 0123abcd, accepts 4567cdef as well",
                 "sent      5000 datagrams (100/s), 50000 records (1.0 k/s); 2 not acknowledged yet, 3 sent again",
@@ -378,6 +438,11 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
                 "relay     7 packets given to the peer; 0 taken from it met a session, 0 none",
                 "so far    5 datagrams with a wrong key",
                 "          1 leap of the clock",
+                "ignored   2 adverts for group 10 from 10.0.0.3, before that was known to be the peer; the last 250ms ago",
+                "          3 adverts for group 10 from 192.0.2.77, not the peer; the last 250ms ago",
+                "          1 advert for VRID 51 from fe80::77, not one of ours; the last 250ms ago",
+                "          2 adverts from others",
+                "          1 advert with a wrong TTL, version, length or checksum",
                 "",
                 "BAD   the configurations differ",
                 "      mend: compare the files",
@@ -390,11 +455,12 @@ GROUP  STATE   FOR    PRIORITY  MASTER     ADDRESSES  WHY
         assert_eq!(shown.lines().nth(3), Some(joins));
         pair.peer.alive = false;
         pair.peer.config_equal = None;
+        (pair.peer.restarts, pair.peer.restarted_ago_ms) = (1, Some(190_000));
         let line =
             |pair: &Pair| text(&Ha { pair: Some(pair.clone()) }).lines().nth(2).unwrap().to_owned();
         assert_eq!(
             line(&pair),
-            "peer      192.0.2.3 (id 1), not heard for 3m10s, shunt 0.1.0, start 00000000000000b1, 2 workers"
+            "peer      192.0.2.3 (id 1), not heard for 3m10s, restarted once, 3m10s ago, shunt 0.1.0, start 00000000000000b1, 2 workers"
         );
         pair.peer.boot = None;
         assert_eq!(line(&pair), "peer      192.0.2.3 (id 1), not heard so far, for 3m10s");

@@ -1,6 +1,6 @@
 //! The pair, in the types of the control socket.
 
-use super::pair_types::{Group, Ha, Node, Pair, Peer, Problem, Sync};
+use super::pair_types::{Group, Ha, IgnoredAdverts, Node, Pair, Peer, Problem, Sync};
 use super::types::PairSummary;
 use crate::datapath::counters::Cell;
 use crate::datapath::snapshot::BUCKETS;
@@ -10,7 +10,6 @@ use crate::manage::ha::GroupView;
 use crate::manage::pair_problem::Severity;
 use crate::manage::pair_seen::Seen;
 use crate::manage::state::State;
-use crate::manage::workers::Worker;
 use crate::sync::keys::name as key_name;
 
 impl State {
@@ -19,6 +18,8 @@ impl State {
         let view = |ha: &config::Ha| {
             let (facts, watch) = self.watched.as_ref()?;
             let seen = self.seen();
+            let (restarts, restarted_ago_ms) = watch.peer_restarts(self.now_ms);
+            let (ignored_adverts, ignored_adverts_of_others) = self.ignored_adverts();
             Some(Pair {
                 mode: ha.mode.name().into(),
                 node: Node {
@@ -34,6 +35,8 @@ impl State {
                     buckets: BUCKETS as u64,
                 },
                 groups: self.groups(ha),
+                ignored_adverts,
+                ignored_adverts_of_others,
                 peer: Peer {
                     address: ha.peer,
                     id: 1 - self.config.node.id.min(1),
@@ -41,6 +44,8 @@ impl State {
                     since_ms: watch.peer_since_ms(self.now_ms),
                     version: seen.version.clone(),
                     boot: (seen.boot != 0).then(|| hex(seen.boot)),
+                    restarts,
+                    restarted_ago_ms,
                     workers: seen.workers,
                     synced: seen.alive && seen.peer_synced,
                     lacking_sessions: if seen.alive { seen.peer_lacking } else { 0 },
@@ -68,11 +73,6 @@ impl State {
         })
     }
 
-    /// What the workers say now: what is shown together must be of one moment.
-    fn seen(&self) -> Seen {
-        Seen::of(self.workers.iter().map(Worker::counters))
-    }
-
     fn groups(&self, ha: &config::Ha) -> Vec<Group> {
         let Some(pair) = &self.pair else { return Vec::new() };
         let group = |(group, view): (&config::VirtualRouter, GroupView)| Group {
@@ -92,6 +92,20 @@ impl State {
             adverts_ignored: view.ignored,
         };
         ha.groups.iter().zip(pair.view(self.now_ms).groups).map(group).collect()
+    }
+
+    fn ignored_adverts(&self) -> (Vec<IgnoredAdverts>, u64) {
+        let Some(pair) = &self.pair else { return (Vec::new(), 0) };
+        let view = pair.view(self.now_ms);
+        let list = view.strangers.into_iter().map(|stranger| IgnoredAdverts {
+            source: stranger.source,
+            vrid: stranger.vrid,
+            of_this_node: stranger.is_ours,
+            of_peer: stranger.is_peer,
+            adverts: stranger.count,
+            last_ago_ms: self.now_ms.saturating_sub(stranger.last_ms),
+        });
+        (list.collect(), view.other_strangers)
     }
 
     fn problems(&self) -> Vec<Problem> {

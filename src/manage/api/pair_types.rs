@@ -20,6 +20,10 @@ pub struct Pair {
     pub node: Node,
     /// The virtual routers, that of `[ha]` first; none in active-active.
     pub groups: Vec<Group>,
+    /// Who else sends VRRP adverts, which this node ignores; those that were heard last.
+    pub ignored_adverts: Vec<IgnoredAdverts>,
+    /// Such adverts of senders that are not listed any more.
+    pub ignored_adverts_of_others: u64,
     /// The other node.
     pub peer: Peer,
     /// How sessions are kept alike.
@@ -60,8 +64,8 @@ pub struct Group {
     pub vrid: u8,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// `master`, `backup`, `joining` (waits for the peer's sessions), or `fault` (gives way since
-    /// something that is tracked is down).
+    /// `master`, `backup`, `joining` (waits for the sessions of the peer or the first health checks), or
+    /// `fault` (gives way since something that is tracked is down).
     pub state: String,
     /// The configured priority.
     pub priority: u8,
@@ -77,8 +81,25 @@ pub struct Group {
     pub adverts_sent: u64,
     /// Adverts of the peer heard.
     pub adverts_heard: u64,
-    /// Adverts of this group from elsewhere.
+    /// Adverts of this group from elsewhere, ignored.
     pub adverts_ignored: u64,
+}
+
+/// A sender of sound adverts that are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IgnoredAdverts {
+    /// Its address.
+    pub source: IpAddr,
+    /// The virtual router it speaks for.
+    pub vrid: u8,
+    /// Whether that is a group of this node.
+    pub of_this_node: bool,
+    /// Whether the sender is the peer after all, which had not told all its addresses yet.
+    pub of_peer: bool,
+    /// How many came.
+    pub adverts: u64,
+    /// Time since the last came.
+    pub last_ago_ms: u64,
 }
 
 /// The other node.
@@ -90,12 +111,16 @@ pub struct Peer {
     pub id: u8,
     /// Whether it is there.
     pub alive: bool,
-    /// Time since it came or went, or since this node's start.
+    /// Time since it came, went or restarted, or since this node's start.
     pub since_ms: u64,
     /// Its version; empty before it was heard.
     pub version: String,
     /// What names its start, 16 hexadecimal digits; `null` before it was heard.
     pub boot: Option<String>,
+    /// How often it has restarted since this node's start.
+    pub restarts: u64,
+    /// Time since the last of these was noticed; `null` without any.
+    pub restarted_ago_ms: Option<u64>,
     /// Its workers; 0 before it was heard.
     pub workers: u64,
     /// Whether it has all sessions of this node.
@@ -200,7 +225,7 @@ pub struct Sync {
     pub unproven: u64,
     /// Datagrams or records that cannot be read.
     pub malformed: u64,
-    /// VRRP adverts that were ignored since something about them is wrong.
+    /// VRRP adverts that were ignored since their TTL, version, length or checksum is wrong.
     pub vrrp_invalid: u64,
     /// Leaps of this node's clock.
     pub clock_jumps: u64,
@@ -210,8 +235,8 @@ pub struct Sync {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// `duplicate_node`, `wrong_key`, `wrong_version`, `peer_gone`, `config_differs`,
-    /// `import_refused`, `peer_lacks`, `records_lost`, `replayed`, `malformed`, `clock_jump`, `joining` or
-    /// `walk`.
+    /// `import_refused`, `peer_lacks`, `advert_interval_differs`, `records_lost`, `replayed`, `malformed`,
+    /// `clock_jump`, `joining` or `walk`.
     pub kind: String,
     /// `bad`, `warn` or `info`; the last passes by itself.
     pub severity: String,

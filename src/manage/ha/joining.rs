@@ -1,5 +1,5 @@
-//! Whether this node has the sessions of the master it hears: until then it takes over from nobody but
-//! from a master that is gone.
+//! Whether this node has the sessions of the master it hears, and knows its servers: until then it takes
+//! over from nobody but from a master that is gone.
 
 use super::config::PairConfig;
 
@@ -17,6 +17,9 @@ pub(super) struct Joining {
     pub(super) synced: bool,
     /// Whether it has all of them but those that it could not take in.
     pub(super) lacking: bool,
+    /// Whether it knows its servers: without, it has nowhere to send new connections to, and is no better
+    /// than a node without the sessions.
+    pub(super) servers_known: bool,
     /// Whether the peer is heard on the channel, and ever was.
     peer_heard: bool,
     peer_was_heard: bool,
@@ -31,6 +34,7 @@ impl Joining {
             grace_until_ms: now_ms + GRACE_MS.max(4 * u64::from(config.advert_interval_ms)),
             synced: false,
             lacking: false,
+            servers_known: true,
             peer_heard: false,
             peer_was_heard: false,
             was_free: false,
@@ -42,12 +46,14 @@ impl Joining {
         self.peer_was_heard |= heard;
     }
 
-    /// Whether this node lacks sessions that the peer has, or may have; `hears_master`: whether another
+    /// Whether this node lacks sessions that the peer has, or may have, or does not know the health of its
+    /// servers; `hears_master`: whether another
     /// router is master of one of the groups.
     pub(super) fn is_joining(&self, now_ms: u64, hears_master: bool) -> bool {
         let begins = || now_ms < self.grace_until_ms || hears_master && self.master_counts();
         let has_all = self.synced || self.lacking && self.preempt_unsynced;
-        !has_all && (self.peer_heard || !self.was_free && begins())
+        let ready = has_all && self.servers_known;
+        !ready && (self.peer_heard || !self.was_free && begins())
     }
 
     /// The same, and remembers it.
@@ -60,6 +66,7 @@ impl Joining {
     /// Why a joining node takes over from nobody.
     pub(super) fn waits_for(&self, hears_master: bool) -> &'static str {
         match self.peer_heard {
+            _ if self.synced && !self.servers_known => "waits for the first health checks",
             true if self.lacking => "lacks sessions of the peer that it could not take in",
             true => "waits for the sessions of the peer",
             false if hears_master && self.master_counts() => {
@@ -67,6 +74,11 @@ impl Joining {
             }
             false => "has just started, listens for the peer",
         }
+    }
+
+    /// Whether the peer need not be heard on the channel.
+    pub(super) fn preempt_unsynced(&self) -> bool {
+        self.preempt_unsynced
     }
 
     /// Whether a master has sessions, though perhaps nothing of it is heard on the channel.

@@ -20,7 +20,7 @@
 //! An advert counts when it comes from `peer` or another address of the peer's ports. IPv6 adverts come
 //! from link-local addresses, which no configuration names: while none of the peer is known any is
 //! taken, since a hop limit of 255 says that it is from this link, and then only those. Everything
-//! else is counted, and logged once a minute (from another port than the channel's only when the
+//! else is counted by sender for `shunt ha`, and logged once a minute (from another port than the channel's only when the
 //! peer's addresses are known: before, it is most likely the peer). None of this is protection against a forger on the link,
 //! which VRRP does not have.
 //!
@@ -33,6 +33,7 @@ mod drops;
 mod joining;
 mod pair;
 mod source;
+mod strangers;
 mod view;
 
 #[cfg(test)]
@@ -40,4 +41,5 @@ mod tests;
 
 pub use config::PairConfig;
 pub use pair::{Action, Pair};
+pub use strangers::Stranger;
 pub use view::{GroupView, PairView};

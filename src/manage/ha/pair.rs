@@ -9,6 +9,7 @@ use super::config::PairConfig;
 use super::drops::Drops;
 use super::joining::Joining;
 use super::source::Sources;
+use super::strangers::Strangers;
 use super::view::{GroupView, PairView};
 use crate::datapath::ha::Masters;
 use crate::datapath::notice;
@@ -42,17 +43,25 @@ struct Router {
     priority: u8,
     machine: Machine,
     addresses: Addresses,
-    /// The other router that is master, by its last advert, and when that came.
-    master: Option<(IpAddr, u64)>,
+    /// The other router that is master, by its last advert.
+    master: Option<OtherMaster>,
     sent: u64,
     heard: u64,
     ignored: u64,
 }
 
+/// Another router that is master.
+#[derive(Clone, Copy, Debug)]
+struct OtherMaster {
+    address: IpAddr,
+    heard_ms: u64,
+    interval_ms: u32,
+}
+
 impl Router {
-    /// Whether another router is master and not silent for too long.
-    fn hears_master(&self, now_ms: u64) -> bool {
-        self.master.is_some_and(|(_, then)| now_ms < then + self.machine.master_down_ms())
+    /// The other router that is master and not silent for too long.
+    fn other_master(&self, now_ms: u64) -> Option<OtherMaster> {
+        self.master.filter(|other| now_ms < other.heard_ms + self.machine.master_down_ms())
     }
 }
 
@@ -70,7 +79,7 @@ pub struct Pair {
     now_ms: u64,
     joining: Joining,
     masters: Masters,
-    other_routers: u64,
+    strangers: Strangers,
     actions: Vec<Action>,
 }
 
@@ -108,7 +117,7 @@ impl Pair {
             now_ms,
             joining: Joining::new(config, now_ms),
             masters: Masters::default(),
-            other_routers: 0,
+            strangers: Strangers::default(),
             actions: vec![Action::Masters(Masters::default())],
         };
         pair.hold();
@@ -131,13 +140,14 @@ impl Pair {
     pub fn heard(&mut self, now_ms: u64, advert: &notice::Advert) {
         self.now_ms = now_ms;
         let Some(index) = self.routers.iter().position(|r| r.vrid == advert.vrid) else {
-            self.other_routers += 1;
+            self.strangers.count(now_ms, advert.source, advert.vrid, false);
             return;
         };
         let router = &mut self.routers[index];
         if !self.sources.is_peer(advert.source) {
             router.ignored += 1;
-            if self.sources.ignore(now_ms, advert.port) {
+            self.strangers.count(now_ms, advert.source, advert.vrid, true);
+            if self.sources.is_news(now_ms, advert.port) {
                 self.actions.push(Action::Log(
                     Level::Warn,
                     format!(
@@ -149,16 +159,21 @@ impl Pair {
             return;
         }
         router.heard += 1;
+        let interval_ms = u32::from(advert.interval_cs) * 10;
         router.machine.handle(
             now_ms,
             &vrrp::Advert {
                 priority: advert.priority,
-                interval_ms: u32::from(advert.interval_cs) * 10,
+                interval_ms,
                 wins_ties: self.peer_wins_ties,
             },
         );
         let is_master = router.machine.state() == State::Master;
-        let master = (advert.priority != 0 && !is_master).then_some((advert.source, now_ms));
+        let master = (advert.priority != 0 && !is_master).then_some(OtherMaster {
+            address: advert.source,
+            heard_ms: now_ms,
+            interval_ms,
+        });
         self.collect();
         self.routers[index].master = master;
         if master.is_some() {
@@ -206,6 +221,18 @@ impl Pair {
         self.joining.lacking = lacking;
     }
 
+    /// Whether the health of every server that is checked is known; it is unless this is said.
+    pub fn set_servers_known(&mut self, known: bool) {
+        self.joining.servers_known = known;
+    }
+
+    /// The interval of the adverts of another router that is master, in milliseconds, while one is heard:
+    /// one that is not our own rather than another.
+    pub fn other_interval_ms(&self) -> Option<u32> {
+        let heard = self.routers.iter().filter_map(|router| router.other_master(self.now_ms));
+        heard.map(|other| other.interval_ms).max_by_key(|ms| *ms != self.advert_interval_ms)
+    }
+
     /// Whether the peer is heard on the channel.
     pub fn set_peer_heard(&mut self, heard: bool) {
         self.joining.set_peer_heard(heard);
@@ -228,8 +255,14 @@ impl Pair {
         self.collect();
     }
 
-    /// For how many milliseconds at most from [`Pair::leave`] to [`Pair::end`] the peer may need this
-    /// node.
+    /// Whether the peer may be there though it is not heard on the channel: a backup is silent, and one
+    /// that is not Shunt has no sessions to tell of.
+    pub fn has_silent_peer(&self) -> bool {
+        self.joining.preempt_unsynced()
+    }
+
+    /// For how many milliseconds at most from [`Pair::leave`] to [`Pair::end`] a peer that is there may
+    /// need this node.
     pub fn hand_over_ms(&self) -> u64 {
         u64::from(self.advert_interval_ms) + ON_THE_WAY_MS
     }
@@ -275,7 +308,11 @@ impl Pair {
                 drops: self.drops.reasons(),
                 since_ago_ms: now_ms.saturating_sub(since_ms),
                 reason: if waits { self.joining.waits_for(hears_master) } else { reason.text() },
-                master: if is_master { Some(self.own) } else { router.master.map(|(m, _)| m) },
+                master: if is_master {
+                    Some(self.own)
+                } else {
+                    router.master.map(|other| other.address)
+                },
                 sent: router.sent,
                 heard: router.heard,
                 ignored: router.ignored,
@@ -284,14 +321,14 @@ impl Pair {
         PairView {
             groups: groups.collect(),
             joining,
-            other_routers: self.other_routers,
-            ignored_source: self.sources.ignored,
+            strangers: self.strangers.list(|source| self.sources.is_peer(source)),
+            other_strangers: self.strangers.others(),
         }
     }
 
     /// Whether another router is master of one of the groups.
     fn hears_master(&self) -> bool {
-        self.routers.iter().any(|router| router.hears_master(self.now_ms))
+        self.routers.iter().any(|router| router.other_master(self.now_ms).is_some())
     }
 
     fn hold(&mut self) {

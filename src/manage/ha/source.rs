@@ -15,13 +15,11 @@ pub(super) struct Sources {
     port: PortId,
     others: Vec<IpAddr>,
     logged_ms: Option<u64>,
-    /// Adverts for one of our groups from elsewhere.
-    pub(super) ignored: u64,
 }
 
 impl Sources {
     pub(super) fn new(peer: IpAddr, port: PortId) -> Self {
-        Sources { peer, port, others: Vec::new(), logged_ms: None, ignored: 0 }
+        Sources { peer, port, others: Vec::new(), logged_ms: None }
     }
 
     /// The addresses of the peer's ports, link-local ones included.
@@ -36,10 +34,9 @@ impl Sources {
             || is_link_local(&source) && !known().any(is_link_local)
     }
 
-    /// Counts an advert from elsewhere; `true` when the log should say so. On another port than that of
-    /// the channel it is most likely the peer's, as long as its addresses there are not known.
-    pub(super) fn ignore(&mut self, now_ms: u64, port: PortId) -> bool {
-        self.ignored += 1;
+    /// Whether the log should tell of an advert from elsewhere. On another port than that of the channel
+    /// it is most likely the peer's, as long as its addresses there are not known.
+    pub(super) fn is_news(&mut self, now_ms: u64, port: PortId) -> bool {
         let strange = port == self.port || !self.others.is_empty();
         let due = strange && self.logged_ms.is_none_or(|then| now_ms >= then + LOG_MS);
         if due {

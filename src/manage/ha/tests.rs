@@ -225,11 +225,16 @@ fn who_is_heard() {
     // Link-local: nothing is known of the peer's.
     p.heard(100, &advert("fe80::3", 10, 250));
     let view = p.view(100);
-    assert_eq!((view.groups[0].heard, view.ignored_source, view.other_routers), (3, 0, 0));
+    assert_eq!((view.groups[0].heard, view.strangers), (3, vec![]));
     assert_eq!(view.groups[0].master, Some(ip("fe80::3")));
     // Another router, and strangers.
     p.heard(100, &advert("192.0.2.3", 11, 250));
-    assert_eq!(p.view(100).other_routers, 1);
+    let stranger = |source, vrid, is_ours, count, last_ms| {
+        let source = ip(source);
+        super::Stranger { source, vrid, is_ours, is_peer: false, count, last_ms }
+    };
+    let other = stranger("192.0.2.3", 11, false, 1, 100);
+    assert_eq!(p.view(100).strangers, std::slice::from_ref(&other));
     for now in [100, 200, 60_099, 60_100] {
         p.heard(now, &advert("10.0.0.3", 10, 250));
     }
@@ -239,14 +244,19 @@ fn who_is_heard() {
     let said = heard(&mut p);
     assert_eq!(said, [line, line], "once a minute");
     let view = p.view(60_100);
-    assert_eq!((view.groups[0].heard, view.groups[0].ignored, view.ignored_source), (3, 5, 5));
+    assert_eq!((view.groups[0].heard, view.groups[0].ignored), (3, 5));
+    let back = stranger("10.0.0.3", 10, true, 5, 60_100);
+    assert_eq!(view.strangers, [back.clone(), other.clone()], "those of our groups first");
     // Once its ports are known, those are the peer's and no other.
     p.set_peer_addresses(vec![ip("192.0.2.3"), ip("10.0.0.3"), ip("fe80::33")]);
     p.heard(60_200, &advert("10.0.0.3", 10, 250));
     p.heard(60_200, &advert("fe80::33", 10, 250));
     p.heard(60_200, &advert("fe80::3", 10, 250));
     let view = p.view(60_200);
-    assert_eq!((view.groups[0].heard, view.ignored_source), (5, 6));
+    assert_eq!((view.groups[0].heard, view.groups[0].ignored), (5, 6));
+    let link_local = stranger("fe80::3", 10, true, 1, 60_200);
+    let back = super::Stranger { is_peer: true, ..back };
+    assert_eq!(view.strangers, [back, link_local, other]);
 }
 
 #[test]
@@ -336,6 +346,46 @@ fn a_joining_node_takes_over_only_when_it_has_the_sessions() {
     p.set_peer_heard(false);
     listen(&mut p, 25_000, 30_000);
     assert_eq!((p.masters(), p.view(30_000).joining), (Masters(1), false));
+}
+
+#[test]
+fn a_node_that_does_not_know_its_servers_says_so() {
+    let mut p = pair();
+    p.set_peer_heard(true);
+    p.set_servers_known(false);
+    beside_a_master(&mut p, 0, 10_000);
+    assert_eq!(p.view(10_000).groups[0].reason, "waits for the sessions of the peer");
+    p.set_synced(true);
+    beside_a_master(&mut p, 10_000, 20_000);
+    let group = &p.view(20_000).groups[0];
+    assert_eq!((group.state, group.reason), ("joining", "waits for the first health checks"));
+    assert_eq!(p.masters(), Masters(0));
+    p.set_servers_known(true);
+    beside_a_master(&mut p, 20_000, 25_000);
+    assert_eq!((p.masters(), p.view(25_000).groups[0].state), (Masters(1), "master"));
+}
+
+#[test]
+fn the_interval_of_another_master_is_known_while_it_is_heard() {
+    let mut p = pair();
+    p.set_synced(true);
+    p.tick(0);
+    assert_eq!(p.other_interval_ms(), None);
+    p.heard(100, &Advert { interval_cs: 20, ..advert("192.0.2.3", 10, 250) });
+    assert_eq!(p.other_interval_ms(), Some(200));
+    // Three of them, and Skew_Time: it is gone.
+    p.tick(100 + 3 * 200);
+    assert_eq!(p.other_interval_ms(), Some(200));
+    p.tick(100 + 4 * 200);
+    assert_eq!((p.other_interval_ms(), p.masters()), (None, Masters(1)));
+    // Who is answered and yields.
+    p.heard(1_000, &Advert { interval_cs: 20, ..advert("192.0.2.3", 10, 100) });
+    assert_eq!(p.other_interval_ms(), None);
+    // Who leaves.
+    p.heard(1_100, &advert("192.0.2.3", 10, 250));
+    assert_eq!(p.other_interval_ms(), Some(1_000));
+    p.heard(1_200, &advert("192.0.2.3", 10, 0));
+    assert_eq!(p.other_interval_ms(), None);
 }
 
 /// Hears adverts of priority 100, one a second, and ticks.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::strangers::Stranger;
+
 /// All virtual routers of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairView {
@@ -9,10 +11,10 @@ pub struct PairView {
     pub groups: Vec<GroupView>,
     /// Whether this node does not have the peer's sessions, and so takes over from nobody.
     pub joining: bool,
-    /// Adverts of virtual routers that are none of ours.
-    pub other_routers: u64,
-    /// Adverts of ours from addresses that are not the peer's.
-    pub ignored_source: u64,
+    /// Who sends adverts of virtual routers that are none of ours, or of ours without being the peer.
+    pub strangers: Vec<Stranger>,
+    /// Such adverts of senders that are not listed.
+    pub other_strangers: u64,
 }
 
 /// A virtual router.

@@ -38,6 +38,51 @@ fn another_key() {
     both_say(pair, "wrong_key");
 }
 
+/// A service is another on one node: both say that the configurations differ, and in what. When the file is
+/// mended and the node runs with it, neither does.
+#[test]
+fn another_service() {
+    let _alone = one_at_a_time();
+    let mut pair = Pair::new(plan(Forwarding::FullNat));
+    let right = pair.plan.config(1, &pair.nodes[1].directory);
+    let wrong = right.replacen("mode = \"fullnat\"\n", "mode = \"fullnat\"\nmss = 1400\n", 1);
+    assert_ne!(wrong, right);
+    pair.nodes[1].configure(&wrong, KEY);
+    pair.nodes.iter_mut().for_each(|node| node.spawn());
+    let sentence = "the configurations of the two nodes differ in what must be alike: services";
+    for node in &mut pair.nodes {
+        node.wait_ready();
+        node.wait_for("it has seen what is wrong", |node| {
+            node.ha().is_some_and(|ha| ha.problem("config_differs").is_some())
+        });
+        let ha = node.ha().expect("it answers");
+        assert_eq!(ha.problem("config_differs").as_deref(), Some(sentence), "{ha:?}");
+        assert_eq!(ha.is_alike(), Some(false));
+        let text = node.shunt(&["ha"]);
+        for part in [", CONFIGURATION DIFFERS", sentence, "mend: compare the files"] {
+            assert!(text.contains(part), "{part} in:\n{text}");
+        }
+        assert!(node.log_text().contains(sentence));
+    }
+
+    pair.nodes[1].stop();
+    pair.nodes[1].configure(&right, KEY);
+    pair.nodes[1].start();
+    for node in &mut pair.nodes {
+        node.wait_for("the configurations are alike", |node| {
+            let ha = node.ha().expect("it answers");
+            ha.is_alike() == Some(true) && ha.problem("config_differs").is_none()
+        });
+        let text = node.shunt(&["ha"]);
+        assert!(text.contains(", configuration alike") && !text.contains("differ"), "{text}");
+    }
+    pair.nodes[0].wait_for("its log says so as well", |node| {
+        node.log_text().contains("the configurations of the two nodes are alike again")
+    });
+    pair.wait_settled(0);
+    pair.finish();
+}
+
 #[test]
 fn the_same_number() {
     let _alone = one_at_a_time();

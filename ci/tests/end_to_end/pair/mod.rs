@@ -5,6 +5,7 @@
 //! apart from that, by ARP.
 
 mod asymmetric;
+mod groups;
 mod interop;
 mod itself;
 mod keys;

@@ -58,9 +58,28 @@ fn take_over(plan: Plan, event: Event, held: usize, pace: Duration) {
     load.flows_again();
     // It knew its servers before new connections came to it.
     assert_eq!(pair.nodes[0].dropped("no_server"), 0);
+    if matches!(event, Event::Kill | Event::Stop) {
+        pair.wait_for("node 1 says of its peer that it restarted", says_it_restarted);
+    }
     eprintln!("{event:?}, back: {}", load.report());
     unharmed(load, download);
     pair.finish();
+}
+
+/// Whether node 1 says that its peer, which is there, restarted once. The last word of its log is true.
+fn says_it_restarted(pair: &mut Pair) -> bool {
+    let node = &pair.nodes[1];
+    let Some(ha) = node.ha() else { return false };
+    assert!(ha.has_peer(), "{ha:?}");
+    assert!(ha.peer_restarts() <= 1, "{ha:?}");
+    let log = node.log_text();
+    let words = ["is there", "has restarted", "is not heard any more", "was stopped"];
+    let of_peer =
+        |line: &&str| line.contains("the peer ") && words.iter().any(|word| line.contains(word));
+    let last = log.lines().rfind(of_peer).unwrap_or_default();
+    ha.peer_restarts() == 1
+        && last.contains("restarted")
+        && node.shunt(&["ha"]).contains(", restarted once, ")
 }
 
 /// Node 0 returns: it stays backup until it has every session, then it is the only master.

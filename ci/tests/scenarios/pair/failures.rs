@@ -66,6 +66,26 @@ fn without_a_frame_the_peer_asks_later() {
     }
 }
 
+/// A node that stood still for more than a second says so, by one worker, and finds its way back.
+#[test]
+fn a_leap_of_the_clock_is_counted_once() {
+    for workers in [[1, 1], [3, 2]] {
+        for (leap, expected) in [(1_000, 0), (1_001, 1)] {
+            let mut pair = Pair::new(workers, Wire::Own, long);
+            let jumps =
+                |pair: &Pair| [0, 1].map(|node| pair.sum(node, |c| c.sync.clock_jumps.get()));
+            let node = &mut pair.nodes[0];
+            node.now = node.now.wrapping_add(leap);
+            node.settle();
+            pair.carry();
+            assert_eq!(jumps(&pair), [expected, 0], "{workers:?}, {leap} ms");
+            pair.settle();
+            assert!(pair.has_peer(0) && pair.has_peer(1));
+            assert_eq!(jumps(&pair), [expected, 0], "{workers:?}, {leap} ms, later");
+        }
+    }
+}
+
 #[test]
 fn a_full_table_refuses_copies_and_the_owner_goes_on() {
     let mut pair = Pair::with_sessions([1, 1], Wire::Own, 16, long);

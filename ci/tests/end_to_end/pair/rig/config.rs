@@ -12,8 +12,12 @@ pub(crate) const WEB: u16 = 80;
 pub(crate) const GROUP: u8 = 10;
 /// The UDP port of session sync.
 pub(crate) const SYNC: u16 = 8849;
+/// The virtual router of the second group.
+pub(crate) const SECOND_GROUP: u8 = 11;
 /// The virtual addresses.
 pub(crate) const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8:1::10"];
+/// Those of the second group.
+pub(crate) const SECOND_VIPS: [&str; 2] = ["192.0.2.11", "2001:db8:1::11"];
 /// What the servers see as the source in fullnat.
 pub(crate) const LOCALS: [&str; 4] =
     ["10.0.0.201", "10.0.0.202", "2001:db8:2::201", "2001:db8:2::202"];
@@ -28,6 +32,11 @@ pub(crate) fn vip(family: usize) -> IpAddr {
 /// Where a service listens, in both families.
 pub(crate) fn listen(port: u16) -> [SocketAddr; 2] {
     [0, 1].map(|family| SocketAddr::new(vip(family), port))
+}
+
+/// The same in the second group.
+pub(crate) fn second_listen(port: u16) -> [SocketAddr; 2] {
+    SECOND_VIPS.map(|vip| SocketAddr::new(vip.parse().expect("an address"), port))
 }
 
 /// The forwarding mode of every service of a pair.
@@ -69,7 +78,7 @@ pub(crate) fn front(node: usize) -> [IpAddr; 2] {
         .map(|text| text.parse().expect("an address"))
 }
 
-fn back(node: usize) -> [IpAddr; 2] {
+pub(crate) fn back(node: usize) -> [IpAddr; 2] {
     [format!("10.0.0.{}", 2 + node), format!("2001:db8:2::{}", 2 + node)]
         .map(|text| text.parse().expect("an address"))
 }
@@ -98,6 +107,15 @@ pub(crate) struct Plan {
     pub(crate) ids: [u8; 2],
     /// Further keys of `[ha]` of both, each line ended.
     pub(crate) ha_keys: String,
+    /// The same of each by itself.
+    pub(crate) node_keys: [String; 2],
+    /// The priorities of each in a second group, if there is one: every service then listens on its
+    /// addresses as well. Not in direct return.
+    pub(crate) second: Option<[u8; 2]>,
+    /// Further arguments of every port's device, each begun by a comma.
+    pub(crate) vdev_keys: String,
+    /// How servers are checked, each line ended.
+    pub(crate) health_keys: String,
     /// Further keys of every service, each line ended.
     pub(crate) service_keys: String,
     /// Whether servers, clients and VIPs have IPv6 addresses as well.
@@ -120,6 +138,11 @@ impl Plan {
             priorities: [200, 100],
             ids: [0, 1],
             ha_keys: String::new(),
+            node_keys: Default::default(),
+            second: None,
+            vdev_keys: String::new(),
+            // Slow enough that a machine busy with something else does not take a server down.
+            health_keys: "timeout_ms = 1000\nrise = 1\nfall = 5\n".to_owned(),
             service_keys: String::new(),
             ipv6: true,
             sessions: 65_536,
@@ -146,13 +169,12 @@ impl Plan {
         if self.ha {
             self.pair(node, directory, &mut text).expect("written to a string");
         }
-        // Slow enough that a machine busy with something else does not take a server down.
-        let http = "[service.health]\ntype = \"http\"\npath = \"/healthz\"\ntimeout_ms = 1000\n\
-                    rise = 1\nfall = 5\n";
-        let tcp = "[service.health]\ntype = \"tcp\"\ntimeout_ms = 1000\nrise = 1\nfall = 5\n";
+        let check = |kind: &str| format!("[service.health]\n{kind}{}", self.health_keys);
+        let (http, tcp) =
+            (check("type = \"http\"\npath = \"/healthz\"\n"), check("type = \"tcp\"\n"));
         for (name, port, server_port, health) in [
-            ("web", WEB, self.forwarding.web_port(), http),
-            ("lines", LINES, LINES, tcp),
+            ("web", WEB, self.forwarding.web_port(), &http[..]),
+            ("lines", LINES, LINES, &tcp),
             ("lines-quick", LINES_QUICK, LINES_QUICK, ""),
         ] {
             self.service(name, port, server_port, health, &mut text).expect("written to a string");
@@ -168,7 +190,10 @@ impl Plan {
             .ports()
             .iter()
             .enumerate()
-            .map(|(n, name)| format!("\"net_af_packet{n},iface={name},qpairs={workers}\""))
+            .map(|(n, name)| {
+                let keys = &self.vdev_keys;
+                format!("\"net_af_packet{n},iface={name},qpairs={workers}{keys}\"")
+            })
             .collect();
         write!(
             text,
@@ -222,11 +247,23 @@ impl Plan {
         };
         write!(
             text,
-            "[ha]\n{role}peer = \"{}\"\nsync_port = \"front\"\nkey_file = \"{}\"\n{}\n",
+            "[ha]\n{role}peer = \"{}\"\nsync_port = \"front\"\nkey_file = \"{}\"\n{}{}\n",
             front(1 - node)[0],
             directory.join("sync.key").display(),
             self.ha_keys,
-        )
+            self.node_keys[node],
+        )?;
+        if let Some(priorities) = self.second {
+            let vips: Vec<_> =
+                self.families().map(|family| format!("\"{}\"", SECOND_VIPS[family])).collect();
+            write!(
+                text,
+                "[[ha.extra_group]]\ngroup = {SECOND_GROUP}\npriority = {}\naddresses = [{}]\n\n",
+                priorities[node],
+                vips.join(", "),
+            )?;
+        }
+        Ok(())
     }
 
     fn service(
@@ -237,9 +274,12 @@ impl Plan {
         health: &str,
         text: &mut String,
     ) -> std::fmt::Result {
+        let second = self.second.map(|_| second_listen(port));
         let listen: Vec<_> = self
             .families()
-            .map(|family| format!("\"{}\"", SocketAddr::new(vip(family), port)))
+            .flat_map(|family| [Some(listen(port)[family]), second.map(|second| second[family])])
+            .flatten()
+            .map(|at| format!("\"{at}\""))
             .collect();
         write!(
             text,

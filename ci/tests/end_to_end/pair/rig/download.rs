@@ -35,21 +35,22 @@ pub(crate) fn make_file(directory: &Path, megabytes: usize) -> PathBuf {
 }
 
 impl Download {
-    /// Starts curl at `megabytes` a second.
+    /// Starts curl from a virtual address at `megabytes` a second.
     pub(crate) fn start(
         client: &Namespace,
-        url: &str,
+        vip: &str,
         original: PathBuf,
         megabytes: usize,
     ) -> Self {
-        let copy = original.with_file_name("copy");
-        let log = original.with_file_name("curl.log");
+        let url = format!("http://{vip}/large");
+        let copy = original.with_file_name(format!("copy-{vip}"));
+        let log = original.with_file_name(format!("curl-{vip}.log"));
         let mut curl = client.command("curl");
         curl.args(["-sSf", "--globoff", "--max-time", "120", "--limit-rate"])
             .arg(format!("{megabytes}M"))
             .arg("-o")
             .arg(&copy)
-            .arg(url);
+            .arg(&url);
         let curl = Process::start(&mut curl, &log);
         let mut download = Download { curl, original, copy, log };
         let begin = Instant::now();

@@ -127,6 +127,24 @@ impl Fabric {
         run(&mut nft);
     }
 
+    /// Lets nothing through that a node itself sends to a port of the servers, which are on the back bridge,
+    /// or lets it through again: its health checks, but no client's packet.
+    pub(crate) fn checks(&self, node: usize, port: u16, passes: bool) {
+        let mut nft = self.bridges.command("nft");
+        if passes {
+            run(nft.args(["delete", "table", "bridge", "checks"]));
+            return;
+        }
+        let [v4, v6] = config::back(node);
+        nft.arg(format!(
+            "add table bridge checks; \
+             add chain bridge checks forward {{ type filter hook forward priority 0; }}; \
+             add rule bridge checks forward ip saddr {v4} tcp dport {port} drop; \
+             add rule bridge checks forward ip6 saddr {v6} tcp dport {port} drop"
+        ));
+        run(&mut nft);
+    }
+
     /// Lets nothing at all through between two ports, though clients and servers reach both; or lets
     /// it through again.
     pub(crate) fn apart(&self, ports: &[&str], apart: bool) {

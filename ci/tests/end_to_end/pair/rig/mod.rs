@@ -98,7 +98,12 @@ impl Pair {
     /// behind whose cable it was seen: as the client knows it, not as Shunt says. More than one answer
     /// to one question is more than one master.
     pub(crate) fn answering(&self) -> Vec<String> {
-        let std::net::IpAddr::V4(vip) = config::vip(0) else { unreachable!("the first is IPv4") };
+        self.answering_for(config::VIPS[0])
+    }
+
+    /// The same for another virtual address.
+    pub(crate) fn answering_for(&self, vip: &str) -> Vec<String> {
+        let vip = vip.parse().expect("an IPv4 address");
         let answers = arp::answers(&self.fabric, vip);
         let whose = |mac: &[u8; 6]| {
             let node = (0..2).find(|node| config::mac(*node, "front") == *mac);
@@ -150,9 +155,20 @@ impl Pair {
 
     /// A download that takes `seconds` or a little longer, of `megabytes`.
     pub(crate) fn download(&self, megabytes: usize, seconds: usize) -> Download {
+        let [download] = self.downloads([config::VIPS[0]], megabytes, seconds);
+        download
+    }
+
+    /// The same from each of these virtual addresses, at the same time.
+    pub(crate) fn downloads<const N: usize>(
+        &self,
+        vips: [&str; N],
+        megabytes: usize,
+        seconds: usize,
+    ) -> [Download; N] {
         let original = download::make_file(&self.directory(), megabytes);
-        let url = format!("http://{}/large", config::vip(0));
-        Download::start(&self.fabric.client, &url, original, megabytes.div_ceil(seconds))
+        let megabytes = megabytes.div_ceil(seconds);
+        vips.map(|vip| Download::start(&self.fabric.client, vip, original.clone(), megabytes))
     }
 
     /// Waits until `condition` holds.

@@ -17,6 +17,32 @@ impl HaView {
         !groups.is_empty() && groups.iter().all(|group| group["state"] == "master")
     }
 
+    /// The groups that it is master of.
+    pub(crate) fn masters(&self) -> Vec<u64> {
+        let groups = self.0["groups"].as_array().map_or(&[][..], Vec::as_slice);
+        let masters = groups.iter().filter(|group| group["state"] == "master");
+        masters.filter_map(|group| group["vrid"].as_u64()).collect()
+    }
+
+    /// What is left of the priority of a group, and why it is what it is.
+    pub(crate) fn priority(&self, vrid: u8) -> (u64, String) {
+        let groups = self.0["groups"].as_array().map_or(&[][..], Vec::as_slice);
+        let group = groups.iter().find(|group| group["vrid"] == vrid);
+        let group = group.unwrap_or_else(|| panic!("no group {vrid}: {}", self.0));
+        let why = group["why"].as_str().unwrap_or_default().to_owned();
+        (group["effective_priority"].as_u64().unwrap_or_default(), why)
+    }
+
+    /// How often its peer has restarted.
+    pub(crate) fn peer_restarts(&self) -> u64 {
+        self.0["peer"]["restarts"].as_u64().unwrap_or_default()
+    }
+
+    /// Whether its peer is configured alike, if it knows.
+    pub(crate) fn is_alike(&self) -> Option<bool> {
+        self.0["peer"]["config_equal"].as_bool()
+    }
+
     /// Has every session of its peer.
     pub(crate) fn is_synced(&self) -> bool {
         self.0["node"]["synced"] == true
