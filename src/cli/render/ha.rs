@@ -187,6 +187,7 @@ fn sync_text(s: &Sync) -> Vec<(&'static str, String)> {
         (s.digest_mismatches, "buckets that differed, told anew"),
         (s.gone, "datagrams not kept any more"),
         (s.refused_sessions, "attempts to take a session in that failed"),
+        (s.streams_lost, "times that datagrams of the peer were lost for good"),
         (s.records_lost, "records lost between workers"),
         (s.send_failed, "datagrams without a buffer"),
         (s.relay_failed_packets, "packets that could not be given to the peer"),

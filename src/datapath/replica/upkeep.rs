@@ -9,7 +9,6 @@ use super::greet;
 use super::state::{self, Joining, Records, Replica, first};
 use super::tell;
 use super::walk;
-use crate::datapath::counters::WorkerCounters;
 use crate::datapath::frame::Frame;
 use crate::datapath::lane::Lane;
 use crate::datapath::shared::Shared;
@@ -202,23 +201,18 @@ pub(super) fn heard<F>(shared: &mut Shared<F>, now: u32) {
 /// Takes notice of what is lost for good of the peer's streams, whichever worker has missed it: on the
 /// way here, or on the way from one worker to the next.
 fn mind_losses<F>(shared: &mut Shared<F>) {
-    let (mut streams, mut records) = (0, 0);
-    let mut count = |counters: &WorkerCounters| {
-        streams += counters.sync.streams_lost.get();
-        records += counters.sync.records_lost.get();
-    };
-    match shared.all_counters.is_empty() {
-        true => count(&shared.counters),
-        false => shared.all_counters.iter().for_each(|counters| count(counters)),
-    }
+    let losses = [
+        state::sum(shared, |sync| &sync.streams_lost),
+        state::sum(shared, |sync| &sync.records_lost),
+    ];
     let Some(replica) = &mut shared.replica else { return };
-    let before = std::mem::replace(&mut replica.losses, [streams, records]);
-    if replica.losses == before {
+    let before = std::mem::replace(&mut replica.losses, losses);
+    if losses == before {
         return;
     }
     // It was perhaps part of a walk, which then has not confirmed all that there is.
     (replica.walking, replica.walked, replica.purge.buckets) = (0, 0, 0);
-    if streams != before[0] {
+    if losses[0] != before[0] {
         // Whatever was in it: everything is looked at anew.
         replica.wanted |= replica.owned;
         (replica.synced, replica.lacking) = (0, 0);

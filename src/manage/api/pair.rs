@@ -152,6 +152,7 @@ impl State {
             lacking_sessions: seen.lacking,
             refused_sessions: sum(|c| &c.import_refused),
             conflicts: sum(|c| &c.conflicts),
+            streams_lost: sum(|c| &c.streams_lost),
             records_lost: sum(|c| &c.records_lost),
             walks: sum(|c| &c.walks),
             walk_sent: seen.walk_sent,

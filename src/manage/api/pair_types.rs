@@ -192,6 +192,9 @@ pub struct Sync {
     pub refused_sessions: u64,
     /// Sessions for which both nodes had another server.
     pub conflicts: u64,
+    /// Times that datagrams of the peer could not be had any more, so that all its sessions were asked for
+    /// anew.
+    pub streams_lost: u64,
     /// Records lost between workers.
     pub records_lost: u64,
     /// Bulk walks for the peer.
