@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use shunt::datapath::policy::MidStream;
 use shunt::datapath::snapshot::BUCKETS;
 use shunt::rewrite::proxy_protocol;
 use shunt::wire::flow::Protocol;
@@ -286,6 +287,7 @@ impl World {
     fn finish_others(&mut self) {
         let end = self.now + 40_000;
         loop {
+            self.forget_unanswered();
             let open: Vec<(u32, u32)> = self
                 .clients
                 .iter()
@@ -297,6 +299,19 @@ impl World {
             }
             assert!(self.now < end, "at {}: connections {open:?} do not go on", self.now);
             self.step();
+        }
+    }
+
+    /// Where nobody is reset, who lost its session while it was closing waits for an answer for good.
+    fn forget_unanswered(&mut self) {
+        let nodes = &self.nodes;
+        for client in self.clients.iter_mut().filter(|client| client.is_closing()) {
+            let protocol = Self::protocol(client.is_tcp);
+            let knows = |node: &Node| node.session(client.local, client.vip, protocol).is_some();
+            if self.plan.policy.mid_stream == MidStream::Drop && !nodes.iter().flatten().any(knows)
+            {
+                client.give_up(self.now);
+            }
         }
     }
 

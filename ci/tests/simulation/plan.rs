@@ -239,8 +239,9 @@ impl Plan {
                 _ => {
                     let server = r.below(self.servers as u64) as usize;
                     for node in 0..2 {
-                        self.script.push((at + r.below(50), Action::Server(node, server, false)));
-                        self.script.push((end + r.below(50), Action::Server(node, server, true)));
+                        let (down, up) = (at + r.below(50), end + r.below(50));
+                        self.script.push((down, Action::Server(node, server, false)));
+                        self.script.push((up.max(down + 1), Action::Server(node, server, true)));
                     }
                 }
             }

@@ -338,22 +338,19 @@ impl World {
         if client.excuse.is_some() || client.server.is_some() {
             return;
         }
-        let twice = match (tcp.flags & (SYN | ACK) == SYN, self.plan.syn_proxy) {
-            (true, false) => {
-                let knows = |id: usize| {
-                    let node: Option<&Node> = self.nodes[id].as_ref();
-                    node.is_some_and(|n| {
-                        n.session(client.local, client.vip, Protocol::Tcp).is_some()
-                    })
-                };
-                knows(1 - id) && !knows(id)
-            }
-            (false, true) => {
-                client.opens_at[id] = true;
-                client.opens_at == [true; 2]
-            }
-            _ => false,
+        let knows = |id: usize| {
+            let node: Option<&Node> = self.nodes[id].as_ref();
+            node.is_some_and(|n| n.session(client.local, client.vip, Protocol::Tcp).is_some())
         };
+        let twice = !knows(id)
+            && match (tcp.flags & (SYN | ACK) == SYN, self.plan.syn_proxy) {
+                (true, false) => knows(1 - id),
+                (false, true) => {
+                    client.opens_at[id] = true;
+                    client.opens_at[1 - id]
+                }
+                _ => false,
+            };
         if twice {
             client.excuse = Some(OPENED_TWICE);
         }
@@ -495,6 +492,8 @@ impl World {
             }
             Action::Start(id, workers) => {
                 if self.nodes[id].is_none() {
+                    // Perhaps it has stopped in this moment.
+                    (self.linked_since, self.synced_since) = (None, None);
                     self.complete[id] = false;
                     let mut random = self.random.fork();
                     let node =
