@@ -170,6 +170,21 @@ fn the_peer_is_there_as_long_as_it_is_heard() {
     assert_eq!(a.receive(9010, &other), (false, false));
 }
 
+#[test]
+fn who_has_said_that_it_stops_is_soon_gone() {
+    let (mut a, mut b) = met();
+    let about = About { flags: Flags::LEAVING, ..about() };
+    let hello = b.association.hello(1_000, &about);
+    let hello = b.send(1, Some(hello));
+    assert!(a.receive(1_000, &hello).0);
+    assert!(a.association.alive(1_199));
+    // As long as it speaks it is there.
+    let other = b.send(1, None);
+    assert!(a.receive(1_199, &other).0);
+    assert!(a.association.alive(1_398));
+    assert!(!a.association.alive(1_399));
+}
+
 /// What proved the peer to live just before it died proves nothing just after, though the clock has
 /// hardly moved.
 #[test]
