@@ -124,7 +124,8 @@ fn add_service(text: &mut Text, service: &Service) {
         scheduler,
         timeouts,
         health: _,
-        servers,
+        // Of add_servers.
+        servers: _,
         policy,
         limits,
         mirror: _,
@@ -169,8 +170,6 @@ fn add_service(text: &mut Text, service: &Service) {
     if let Some(quic) = quic {
         text.line("quic", &(quic.server_id_length, quic.cid_length, quic.config_rotation));
     }
-    // Of add_servers.
-    let _ = servers;
 }
 
 fn add_servers(text: &mut Text, service: &Service) {

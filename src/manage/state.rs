@@ -579,13 +579,7 @@ mod tests {
     #[test]
     fn one_of_a_pair_becomes_master_hears_the_peer_and_leaves() {
         let (handles, mut workers) = testing::workers(2);
-        let snapshot = testing::paired_snapshot();
-        let (mut state, _) = State::new(
-            testing::config(),
-            Arc::new(snapshot.clone()),
-            handles,
-            testing::port_views(),
-        );
+        let (mut state, snapshot) = of_a_pair(testing::config(), handles);
         state.join_pair(&PairConfig::new(&snapshot, vec![200]), 7);
         let masters = |worker: &mut FakeWorker| -> Vec<u32> {
             let commands = worker.commands();
@@ -651,6 +645,13 @@ mod tests {
         assert_eq!(last.iter().filter(|c| matches!(c, Command::Masters(_))).count(), 1);
     }
 
+    /// The state of a node with a peer, which has not joined it, and its configuration.
+    fn of_a_pair(config: Config, workers: Vec<WorkerHandle>) -> (State, Snapshot) {
+        let snapshot = testing::paired_snapshot();
+        let ports = testing::port_views();
+        (State::new(config, Arc::new(snapshot.clone()), workers, ports).0, snapshot)
+    }
+
     /// The gauges of two workers say that all is there but what could not be taken in.
     #[test]
     fn a_node_that_lacks_sessions_leaves_the_master_alone() {
@@ -658,11 +659,9 @@ mod tests {
             [(64, 0, false, true), (63, 1, false, false), (63, 1, true, true), (63, 0, true, false)]
         {
             let (handles, mut workers) = testing::workers(2);
-            let snapshot = testing::paired_snapshot();
             let mut config = testing::config();
             config.services[0].health = None;
-            let (mut state, _) =
-                State::new(config, Arc::new(snapshot.clone()), handles, testing::port_views());
+            let (mut state, snapshot) = of_a_pair(config, handles);
             let pair = PairConfig::new(&snapshot, vec![200]);
             state.join_pair(&PairConfig { preempt_unsynced: unsynced, ..pair }, 7);
             workers[0].counters.sync.peer_alive.set(1);
@@ -698,13 +697,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_when_the_peer_has_taken_over_is_waited_for() {
         let (handles, mut workers) = testing::workers(1);
-        let snapshot = testing::paired_snapshot();
-        let (mut state, _) = State::new(
-            testing::config(),
-            Arc::new(snapshot.clone()),
-            handles,
-            testing::port_views(),
-        );
+        let (mut state, snapshot) = of_a_pair(testing::config(), handles);
         state.join_pair(&PairConfig::new(&snapshot, vec![200]), 7);
         for now in (0..8_000).step_by(10) {
             state.tick(now);
@@ -733,13 +726,7 @@ mod tests {
         // What may be there and is silent; and a peer that is about to stop as well.
         for (silent, leaving) in [(false, false), (true, false), (false, true)] {
             let (handles, mut workers) = testing::workers(1);
-            let snapshot = testing::paired_snapshot();
-            let (mut state, _) = State::new(
-                testing::config(),
-                Arc::new(snapshot.clone()),
-                handles,
-                testing::port_views(),
-            );
+            let (mut state, snapshot) = of_a_pair(testing::config(), handles);
             let config = PairConfig {
                 preempt_unsynced: silent,
                 advert_interval_ms: 10_000,
@@ -770,13 +757,7 @@ mod tests {
     #[test]
     fn a_tracked_service_counts_from_its_first_verdict_on() {
         let (handles, mut workers) = testing::workers(1);
-        let snapshot = testing::paired_snapshot();
-        let (mut state, _) = State::new(
-            testing::config(),
-            Arc::new(snapshot.clone()),
-            handles,
-            testing::port_views(),
-        );
+        let (mut state, snapshot) = of_a_pair(testing::config(), handles);
         let config = PairConfig {
             track_services: vec![ServiceId(0), ServiceId(1)],
             ..PairConfig::new(&snapshot, vec![200])

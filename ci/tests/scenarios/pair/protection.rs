@@ -102,19 +102,27 @@ fn a_peer_that_needs_no_walk_protects_what_it_has() {
     assert_eq!([pair.owns(0), pair.owns(1)], [(30, 0), (0, 30)]);
 }
 
+/// The sessions of a node that [`joining`] begins with.
+const ALL: u64 = 400;
+
+/// A node begins again beside one with [`ALL`] sessions, which tells it a thousand in a second.
+fn joining(workers: [usize; 2]) -> Pair {
+    let mut pair = Pair::new(workers, Wire::Own, long);
+    for n in 0..ALL as u16 {
+        open(&mut pair, 0, n);
+    }
+    slow(&mut pair, 0, 1_000);
+    pair.restart(1);
+    pair.begin();
+    pair
+}
+
 /// While a walk is on, what it has not come to is not protected, and what has not been acknowledged: there
 /// are never more copies missing than the owner says.
 #[test]
 fn what_a_joining_node_has_not_been_told_is_not_protected() {
-    const ALL: u64 = 400;
     for workers in [[1, 1], [1, 2], [2, 1], [2, 3]] {
-        let mut pair = Pair::new(workers, Wire::Own, long);
-        for n in 0..ALL as u16 {
-            open(&mut pair, 0, n);
-        }
-        slow(&mut pair, 0, 1_000);
-        pair.restart(1);
-        pair.begin();
+        let mut pair = joining(workers);
         let (mut between, mut before) = (0, ALL);
         for ms in 0..1_500u16 {
             // New ones are told when they begin, and in the walk.
@@ -165,15 +173,8 @@ fn what_the_peer_could_not_take_in_is_not_protected() {
 /// many.
 #[test]
 fn a_joining_node_says_how_far_it_is() {
-    const ALL: u64 = 400;
     for workers in [[1, 1], [1, 2], [2, 1], [2, 3]] {
-        let mut pair = Pair::new(workers, Wire::Own, long);
-        for n in 0..ALL as u16 {
-            open(&mut pair, 0, n);
-        }
-        slow(&mut pair, 0, 1_000);
-        pair.restart(1);
-        pair.begin();
+        let mut pair = joining(workers);
         let mut seen = Vec::new();
         for _ in 0..150 {
             pair.pass(10, 1);

@@ -75,6 +75,13 @@ struct Voice {
     over: Vec<Session<Ipv4Addr>>,
 }
 
+/// A datagram of node 0 to the other.
+fn sealed(kind: Kind, sequence: u64, records: &[u8]) -> Vec<u8> {
+    let boot = BOOTS[0];
+    let header = Header { kind, node: 0, worker: 0, to: SERVING, repeated: false, boot, sequence };
+    forged(Wire::Own, 0, &header, records, &keys())
+}
+
 impl Voice {
     fn new() -> Self {
         let mut pair = Pair::new([1, 1], Wire::Own, long);
@@ -113,13 +120,16 @@ impl Voice {
         }
         let seal = |payload: Vec<u8>| {
             self.sequence += 1;
-            let (boot, sequence) = (BOOTS[0], self.sequence);
-            let kind = Kind::Stream;
-            let header =
-                Header { kind, node: 0, worker: 0, to: SERVING, repeated: false, boot, sequence };
-            forged(Wire::Own, 0, &header, &payload, &keys())
+            sealed(Kind::Stream, self.sequence, &payload)
         };
         payloads.into_iter().map(seal).collect()
+    }
+
+    /// Says this outside the stream, as the control datagram of this number among those that a test makes.
+    fn control(&mut self, number: u64, record: &impl Emit) {
+        // Behind all that the node itself has said.
+        let datagram = sealed(Kind::Control, (1 << 40) + number, &bytes(record));
+        self.deliver(&[datagram]);
     }
 
     fn deliver(&mut self, datagrams: &[Vec<u8>]) {
@@ -319,18 +329,7 @@ fn what_was_lost_of_a_walk_takes_nothing_away() {
     for records in [all_of(&kept[half..]), end(u128::MAX)] {
         voice.say(&records);
     }
-    let header = Header {
-        kind: Kind::Control,
-        node: 0,
-        worker: 0,
-        to: SERVING,
-        repeated: false,
-        boot: BOOTS[0],
-        sequence: 1 << 40,
-    };
-    let gone = bytes(&shunt::sync::control::Gone { through: lost });
-    let gone = forged(Wire::Own, 0, &header, &gone, &keys());
-    voice.deliver(&[gone]);
+    voice.control(0, &shunt::sync::control::Gone { through: lost });
     voice.say(&digests(&kept));
     voice.pair.pass(20, 1);
     let (copies, _, _) = voice.seen();
@@ -372,18 +371,7 @@ fn what_finds_the_list_of_changes_full_is_told_later() {
     let at_once = told(&voice);
     // More than half of the timeout; the peer is alive, and there is traffic.
     for n in 0..45 {
-        let header = Header {
-            kind: Kind::Control,
-            node: 0,
-            worker: 0,
-            to: SERVING,
-            repeated: false,
-            boot: BOOTS[0],
-            sequence: (1 << 40) + n,
-        };
-        let ack = bytes(&shunt::sync::control::Ack { worker: 0, contiguous: 0, highest: 0 });
-        let ack = forged(Wire::Own, 0, &header, &ack, &keys());
-        voice.deliver(&[ack]);
+        voice.control(n, &shunt::sync::control::Ack { worker: 0, contiguous: 0, highest: 0 });
         for n in 0..ALL as u16 {
             let client = SocketAddr::new(Family::V4.client(), 1024 + 7 * n);
             let vip = SocketAddr::new(Family::V4.vip(), 53);
